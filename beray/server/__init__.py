@@ -1,0 +1,1 @@
+"""The BeRay server. Start reading at `app.py`."""

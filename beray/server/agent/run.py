@@ -1,0 +1,76 @@
+"""What an agent is given to do one run of a task, and what it gives back. Everything it needs comes as an argument."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from sqlalchemy import Connection
+
+from beray.protocol.types import TaskError, Usage
+from beray.server.agent.models import ModelChoice
+from beray.server.clock import Clock
+from beray.server.db.connect import Database
+from beray.server.engine.base import Step
+from beray.server.events.log import NewEvent
+from beray.server.messages import Language
+from beray.server.sandbox.base import Limits, Sandbox
+from beray.server.work_dirs.work_dir import WorkDir
+
+
+class Emit(Protocol):
+    """Append events to the task's log, fenced by the attempt; returns once they are committed."""
+
+    async def __call__(self, *events: NewEvent, also: Callable[[Connection], None] | None = None) -> None:
+        """`also` makes further changes in the same transaction."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """What one run may use; exceeded: `failed`, code `budget_exceeded`, files kept."""
+
+    requests: int = 50
+    tool_calls: int = 100
+    tokens: int = 500_000
+    wall_seconds: int = 3600
+
+
+@dataclass(frozen=True)
+class AgentRun:
+    """One run of a task.
+
+    Attributes:
+        tools: Names of the tools the model may use.
+        uid: Uid its commands run under when the server is root.
+        python: Interpreter inside the sandbox; None: no python tool.
+        output_dir: Folder outside the work_dir for whole outputs of tool calls, one file a call.
+    """
+
+    task_id: int
+    run: int
+    attempt: int
+    goal: str
+    tools: tuple[str, ...]
+    model: ModelChoice
+    limits: RunLimits
+    language: Language
+    work_dir: WorkDir
+    output_dir: str
+    sandbox: Sandbox
+    sandbox_limits: Limits
+    uid: int | None
+    python: str | None
+    database: Database
+    emit: Emit
+    step: Step
+    clock: Clock
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended by itself (a stop or a crash is not an outcome)."""
+
+    is_completed: bool
+    result: str | None
+    error: TaskError | None
+    usage: Usage

@@ -1,0 +1,43 @@
+"""SQL of the event log. Prepared text: this path is hot (research: 24x an ORM's rate)."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, text
+
+_ADVANCE = text(
+    "UPDATE task SET last_seq = last_seq + :count WHERE id = :task_id AND deleted_at IS NULL RETURNING last_seq"
+)
+_ADVANCE_FENCED = text(
+    "UPDATE task SET last_seq = last_seq + :count"
+    " WHERE id = :task_id AND deleted_at IS NULL AND attempt = :attempt RETURNING last_seq"
+)
+_INSERT = text("INSERT INTO event (task_id, seq, frame) VALUES (:task_id, :seq, :frame)")
+_READ = text("SELECT frame FROM event WHERE task_id = :task_id AND seq > :after ORDER BY seq LIMIT :limit")
+_TAIL = text("SELECT frame FROM event WHERE task_id = :task_id ORDER BY seq DESC LIMIT :count")
+
+
+def advance_seq(connection: Connection, task_id: int, count: int, *, attempt: int | None) -> int | None:
+    """Take the next `count` numbers; the last of them, or None if this attempt may not write."""
+    if attempt is None:
+        taken = connection.execute(_ADVANCE, {"task_id": task_id, "count": count})
+    else:
+        taken = connection.execute(_ADVANCE_FENCED, {"task_id": task_id, "count": count, "attempt": attempt})
+    last_seq: int | None = taken.scalar_one_or_none()
+    return last_seq
+
+
+def insert_frames(connection: Connection, task_id: int, frames: Sequence[tuple[int, bytes]]) -> None:
+    """Store the numbered frames."""
+    connection.execute(_INSERT, [{"task_id": task_id, "seq": seq, "frame": frame} for seq, frame in frames])
+
+
+def read_frames(connection: Connection, task_id: int, after: int, limit: int) -> list[bytes]:
+    """Frames above `after`, in order; `limit` -1 means all."""
+    rows = connection.execute(_READ, {"task_id": task_id, "after": after, "limit": limit})
+    return [row[0] for row in rows]
+
+
+def read_tail(connection: Connection, task_id: int, count: int) -> list[bytes]:
+    """The last `count` frames, in order."""
+    rows = connection.execute(_TAIL, {"task_id": task_id, "count": count})
+    return [row[0] for row in rows][::-1]

@@ -1,0 +1,151 @@
+"""The schema, as SQLAlchemy Core tables: the one truth from which migrations are made and queries are written.
+
+Times are milliseconds since the epoch, UTC (`clock.py`); JSON is text.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    false,
+    text,
+)
+
+# SQLite numbers rows by itself only in a column of exactly the type INTEGER.
+ID = BigInteger().with_variant(Integer, "sqlite")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+user = Table(
+    "user_account",  # `user` is a reserved word in PostgreSQL
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("email", String(320), nullable=False, unique=True),
+    Column("password_hash", Text),  # null: cannot log in by password (the embedded server's local user)
+    Column("created_at", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+verification_code = Table(
+    "verification_code",
+    metadata,
+    Column("email", String(320), nullable=False),
+    Column("purpose", String(16), nullable=False),
+    Column("code_hmac", LargeBinary(32), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("email", "purpose"),  # only the newest code counts
+)
+
+session = Table(
+    "session",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("token_hash", LargeBinary(32), nullable=False, unique=True),
+    Column("user_id", ID, ForeignKey("user_account.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+    sqlite_autoincrement=True,
+)
+
+rate_counter = Table(
+    "rate_counter",
+    metadata,
+    Column("key", String(255), primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+)
+
+task = Table(
+    "task",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("user_id", ID, ForeignKey("user_account.id", ondelete="CASCADE"), nullable=False),
+    Column("goal", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("finished_at", BigInteger),
+    Column("result", Text),
+    Column("error", Text),
+    Column("model", String(200)),
+    Column("model_kind", String(16)),
+    Column("tools", Text),
+    Column("limits", Text),
+    Column("usage", Text, nullable=False),
+    Column("question", Text),
+    Column("last_seq", BigInteger, nullable=False, server_default=text("0")),
+    Column("run", Integer, nullable=False, server_default=text("1")),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("stop_requested", Boolean, nullable=False, server_default=false()),
+    Column("held_until", BigInteger),  # made with "hold": not queued before /start
+    Column("deleted_at", BigInteger),  # hidden at once; row, events and work_dir go in the background
+    Index("ix_task_user_id_id", "user_id", "id"),
+    sqlite_autoincrement=True,  # an id is never used twice: SSE clients and folders keep it
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("task_id", ID, ForeignKey("task.id", ondelete="CASCADE"), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("frame", LargeBinary, nullable=False),  # the ready SSE bytes: id, event and data line, blank line
+    PrimaryKeyConstraint("task_id", "seq"),
+    sqlite_with_rowid=False,
+)
+
+checkpoint = Table(
+    "checkpoint",
+    metadata,
+    Column("task_id", ID, ForeignKey("task.id", ondelete="CASCADE"), nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("turn", Integer, nullable=False),  # the turn these messages lead into
+    Column("messages", LargeBinary, nullable=False),
+    Column("usage", Text, nullable=False),
+    Column("state", Text, nullable=False),  # JSON: what else the loop must remember (plan, started_at, repeats)
+    PrimaryKeyConstraint("task_id", "run"),
+)
+
+tool_call = Table(
+    "tool_call",
+    metadata,
+    Column("task_id", ID, ForeignKey("task.id", ondelete="CASCADE"), nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("call_id", String(200), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),  # null after a crash: interrupted, state unknown
+    Column("result", Text),  # JSON: what the model was told
+    PrimaryKeyConstraint("task_id", "run", "call_id"),
+)
+
+idempotency_key = Table(
+    "idempotency_key",
+    metadata,
+    Column("user_id", ID, ForeignKey("user_account.id", ondelete="CASCADE"), nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("body_hash", LargeBinary(32), nullable=False),
+    Column("answer", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
+    PrimaryKeyConstraint("user_id", "key"),
+)

@@ -1,0 +1,106 @@
+"""Errors of the domain, their HTTP status, and the one JSON error shape (WIRE.md, "Common").
+
+Services raise `Refused("code", ...)`; the sentences stand in `messages.py`. Only this file knows HTTP status codes.
+"""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Final
+
+from beray.protocol.types import ErrorItem, Problem
+from beray.server.messages import Language, text
+
+
+class Refused(Exception):
+    """Something asked for can't be done; `code` names why, `params` fill the sentence.
+
+    Args:
+        code: A key of `STATUS_OF` and of the catalogue in `messages.py`.
+        retry_after_seconds: When it may be tried again; sent as `Retry-After` (always on 429 and 503).
+        errors: The fields that are wrong, on a 422.
+        params: What the sentence names.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        /,
+        *,
+        retry_after_seconds: int | None = None,
+        errors: Sequence[ErrorItem] = (),
+        **params: object,
+    ) -> None:
+        super().__init__(text(code, "en", **params))
+        self.code = code
+        self.params = params
+        self.retry_after_seconds = retry_after_seconds
+        self.errors = tuple(errors)
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status this becomes."""
+        return STATUS_OF[self.code]
+
+    def detail(self, language: Language) -> str:
+        """The sentence for people."""
+        return text(self.code, language, **self.params)
+
+
+STATUS_OF: Final[dict[str, int]] = {
+    # requests
+    "bad_request": 400,
+    "malformed_json": 400,
+    "validation_error": 422,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "body_too_large": 413,
+    "rate_limited": 429,
+    "internal_error": 500,
+    "starting": 503,
+    "shutting_down": 503,
+    "idempotency_mismatch": 409,
+    "idempotency_in_progress": 409,
+    # accounts
+    "not_authenticated": 401,
+    "invalid_credentials": 401,
+    "email_already_registered": 409,
+    "invalid_verification_code": 400,
+    "invalid_email": 422,
+    "invalid_password": 422,
+    "mail_not_sent": 503,
+    # tasks
+    "task_not_found": 404,
+    "task_already_ended": 409,
+    "task_already_started": 409,
+    "task_being_deleted": 503,
+    "goal_empty": 422,
+    "goal_too_long": 422,
+    "unknown_tools": 422,
+    "unknown_model": 422,
+    "too_many_streams": 429,
+    # files
+    "file_not_found": 404,
+    "invalid_path": 422,
+    "not_a_file": 422,
+    "not_a_directory": 422,
+    "path_is_directory": 409,
+    "upload_too_large": 413,
+    "upload_cut": 400,
+    "precondition_failed": 412,
+    "range_not_satisfiable": 416,
+    "disk_full": 507,
+}
+
+
+def problem(refused: Refused, language: Language, request_id: str) -> Problem:
+    """The error body for `refused`."""
+    body: Problem = {
+        "detail": refused.detail(language),
+        "code": refused.code,
+        "status": refused.status_code,
+        "title": HTTPStatus(refused.status_code).phrase,
+        "request_id": request_id,
+    }
+    if refused.status_code == HTTPStatus.UNPROCESSABLE_ENTITY:
+        body["errors"] = list(refused.errors)
+    return body

@@ -1,0 +1,121 @@
+"""The event log: append-only, numbered without gaps per task, shown only after the commit.
+
+An event is stored as the ready bytes of its SSE frame, so that a replay is a join. `append` is the only way in; nobody
+sees an event before it is committed, hence a `seq` once shown never names another event, across crashes too.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NewType
+
+import orjson
+from sqlalchemy import Connection
+
+from beray.protocol.sse import encode_event
+from beray.protocol.types import EventType
+from beray.server.clock import Clock, iso
+from beray.server.db import events as queries
+from beray.server.db.connect import Database
+from beray.server.events.wakeups import LocalWakeups
+
+Frame = NewType("Frame", bytes)
+"""The SSE bytes of one event: `id: 7\\nevent: task.started\\ndata: {...}\\n\\n`."""
+
+PAGE = 256  # frames read at once; fetchmany(256)+join measured 13x cheaper than one by one
+
+
+class Fenced(Exception):
+    """The writer is no longer the one that may write: another attempt has taken the task over, or it was deleted."""
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """An event before it has a number: its type and the fields of that type (WIRE.md)."""
+
+    type: EventType
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+class EventLog:
+    """Append to, read and wait for the events of tasks."""
+
+    def __init__(self, database: Database, wakeups: LocalWakeups, clock: Clock) -> None:
+        self._database = database
+        self._wakeups = wakeups
+        self._clock = clock
+
+    async def append(
+        self,
+        task_id: int,
+        events: Sequence[NewEvent],
+        *,
+        attempt: int | None = None,
+        also: Callable[[Connection], None] | None = None,
+    ) -> int:
+        """Store the events, commit, then wake who waits for them.
+
+        Args:
+            task_id: The task.
+            events: At least one.
+            attempt: Only if this is still the task's attempt.
+            also: Further changes to make in the same transaction.
+
+        Returns:
+            The last event's `seq`.
+
+        Raises:
+            Fenced: The attempt is not the task's any more, or the task is gone.
+        """
+
+        def write(connection: Connection) -> int:
+            last = self.insert(connection, task_id, events, attempt=attempt)
+            if also is not None:
+                also(connection)
+            return last
+
+        last_seq = await self._database.write(write)
+        self._wakeups.wake(task_id, last_seq)
+        return last_seq
+
+    def insert(
+        self, connection: Connection, task_id: int, events: Sequence[NewEvent], *, attempt: int | None = None
+    ) -> int:
+        """Like `append`, within the caller's transaction; after its commit the caller calls `announce`."""
+        last_seq = queries.advance_seq(connection, task_id, len(events), attempt=attempt)
+        if last_seq is None:
+            raise Fenced(f"task {task_id}: attempt {attempt} may not write any more")
+        at = iso(self._clock())
+        first = last_seq - len(events) + 1
+        frames = [(first + index, _frame(task_id, first + index, at, new)) for index, new in enumerate(events)]
+        queries.insert_frames(connection, task_id, frames)
+        return last_seq
+
+    def announce(self, task_id: int, last_seq: int) -> None:
+        """Wake who waits for events of the task, up to `last_seq`, after a commit."""
+        self._wakeups.wake(task_id, last_seq)
+
+    async def read(self, task_id: int, *, after: int, limit: int = PAGE) -> list[bytes]:
+        """The frames with a `seq` above `after`, in order, at most `limit`."""
+        return await self._database.read(lambda connection: queries.read_frames(connection, task_id, after, limit))
+
+    async def read_tail(self, task_id: int, count: int) -> list[bytes]:
+        """The last `count` frames, in order."""
+        return await self._database.scan(lambda connection: queries.read_tail(connection, task_id, count))
+
+    async def read_all(self, task_id: int) -> list[bytes]:
+        """Every frame of the task, in order."""
+        return await self._database.scan(lambda connection: queries.read_frames(connection, task_id, 0, -1))
+
+    async def wait(self, task_id: int, *, after: int, timeout_seconds: float) -> bool:
+        """Wait until an event above `after` may be there; False when the time is up. Read again either way."""
+        return await self._wakeups.wait(task_id, after=after, timeout_seconds=timeout_seconds)
+
+
+def _frame(task_id: int, seq: int, at: str, new: NewEvent) -> bytes:
+    body = {"v": 1, "seq": seq, "at": at, "task_id": task_id, "type": new.type, **new.fields}
+    return encode_event(seq, new.type, orjson.dumps(body))
+
+
+def frame_body(frame: bytes) -> bytes:
+    """The JSON object inside a frame."""
+    return frame[frame.index(b"\ndata: ") + 7 : -2]

@@ -1,0 +1,138 @@
+"""The catalogue of every sentence the server shows, Chinese and English.
+
+A key is an error `code` or a message's name; tests prove that both languages are complete and name the same fields.
+What it says: what happened, to what, and what to do next.
+"""
+
+from contextvars import ContextVar
+from typing import Final, Literal
+
+Language = Literal["zh", "en"]
+
+current_language: ContextVar[Language] = ContextVar("current_language", default="zh")
+"""Language of the request being answered; set at the edge from Accept-Language."""
+
+
+def text(key: str, language: Language | None = None, /, **params: object) -> str:
+    """The sentence `key` in `language` (default: the request's), with its fields filled in."""
+    chinese, english = MESSAGES[key]
+    chosen = current_language.get() if language is None else language
+    return (chinese if chosen == "zh" else english).format(**params)
+
+
+def language_of(goal: str) -> Language:
+    """The language a person wrote in: Chinese if there is a CJK character, else English."""
+    return "zh" if any("\u4e00" <= character <= "\u9fff" for character in goal) else "en"
+
+
+MESSAGES: Final[dict[str, tuple[str, str]]] = {
+    # requests
+    "bad_request": ("请求无法处理：{reason}", "The request cannot be handled: {reason}"),
+    "malformed_json": ("请求体不是有效的 JSON。", "The request body is not valid JSON."),
+    "validation_error": ("请求无效：{reason}", "The request is not valid: {reason}"),
+    "not_found": ("没有这个地址：{path}", "There is nothing at {path}."),
+    "method_not_allowed": (
+        "{path} 不支持 {method}；可用：{allowed}。",
+        "{path} does not take {method}; it takes {allowed}.",
+    ),
+    "body_too_large": ("请求体超过 {limit} 字节的上限。", "The request body is over the limit of {limit} bytes."),
+    "rate_limited": ("请求过于频繁，请在 {seconds} 秒后重试。", "Too many requests; try again in {seconds} seconds."),
+    "internal_error": (
+        "服务器内部错误。请把请求编号 {request_id} 告诉管理员。",
+        "Internal server error. Tell the operator the request id {request_id}.",
+    ),
+    "starting": ("服务正在启动，请稍后重试。", "The service is starting; try again shortly."),
+    "shutting_down": ("服务正在关闭，请稍后重试。", "The service is shutting down; try again shortly."),
+    "idempotency_mismatch": (
+        "这个 Idempotency-Key 已用于另一个请求。请换一个新的键。",
+        "This Idempotency-Key was used for another request. Use a new key.",
+    ),
+    "idempotency_in_progress": (
+        "带有这个 Idempotency-Key 的请求仍在处理中，请稍后重试。",
+        "The request with this Idempotency-Key is still being handled; try again shortly.",
+    ),
+    # accounts
+    "verification_code_sent": (
+        "验证码已发送到您的邮箱。请查收。",
+        "A verification code has been sent to your mailbox. Please check your mail.",
+    ),
+    "logged_out": ("已成功登出", "Logged out."),
+    "not_authenticated": (
+        "未登录，或登录已失效。请重新登录。",
+        "Not logged in, or the login is no longer valid. Log in again.",
+    ),
+    "invalid_credentials": ("邮箱或密码不正确。", "The e-mail address or the password is wrong."),
+    "email_already_registered": (
+        "邮箱 {email} 已注册。请直接登录。",
+        "{email} is already registered. Log in instead.",
+    ),
+    "invalid_verification_code": (
+        "验证码不正确或已失效。请重新获取验证码。",
+        "The verification code is wrong or no longer valid. Request a new one.",
+    ),
+    "invalid_email": ("“{email}”不是有效的邮箱地址。", "{email!r} is not a valid e-mail address."),
+    "invalid_password": (
+        "密码长度须为 {least} 到 {most} 个字符。",
+        "A password must have {least} to {most} characters.",
+    ),
+    "mail_not_sent": (
+        "邮件暂时无法发送，请稍后重试。",
+        "The mail could not be sent; try again shortly.",
+    ),
+    # tasks
+    "task_not_found": ("没有任务 {task_id}。", "There is no task {task_id}."),
+    "task_already_ended": (
+        "任务 {task_id} 已处于 {status} 状态；只有排队中、运行中或等待中的任务可以停止。",
+        "Task {task_id} has already {status}; a queued, running or waiting task can be stopped.",
+    ),
+    "task_already_started": (
+        "任务 {task_id} 已经启动，当前状态为 {status}。",
+        "Task {task_id} has been started already; its status is {status}.",
+    ),
+    "task_being_deleted": (
+        "任务 {task_id} 正在删除，剩余清理会在后台完成。",
+        "Task {task_id} is being deleted; the rest is finished in the background.",
+    ),
+    "task_stop_requested": ("已请求停止任务 {task_id}。", "Task {task_id} is being stopped."),
+    "task_stopped": ("任务 {task_id} 已停止。", "Task {task_id} has been stopped."),
+    "task_deleted": ("任务 {task_id} 及其所有数据已删除。", "Task {task_id} and all its data have been deleted."),
+    "goal_empty": ("任务目标不能为空。", "The goal must not be empty."),
+    "goal_too_long": (
+        "任务目标有 {length} 个字符，上限为 {most}。",
+        "The goal has {length} characters; the limit is {most}.",
+    ),
+    "unknown_tools": (
+        "未知的工具：{unknown}。可用的工具：{known}。",
+        "Unknown tools: {unknown}. Known tools: {known}.",
+    ),
+    "unknown_model": ("模型 {model} 不可用。可用的模型：{known}。", "Model {model} is not offered. Offered: {known}."),
+    "too_many_streams": (
+        "您已有 {most} 个打开的事件流。请先关闭一些。",
+        "You already hold {most} open event streams. Close some first.",
+    ),
+    # files
+    "file_not_found": ("工作目录中没有 {path}。", "There is no {path} in the work_dir."),
+    "invalid_path": (
+        "路径 {path} 无效：须为工作目录内的相对路径（{reason}）。",
+        "The path {path} is not valid: it must be relative and inside the work_dir ({reason}).",
+    ),
+    "not_a_file": ("{path} 不是普通文件。", "{path} is not a regular file."),
+    "not_a_directory": ("{path} 不是文件夹。", "{path} is not a directory."),
+    "path_is_directory": (
+        "{path} 是文件夹，不能作为文件写入。",
+        "{path} is a directory and cannot be written as a file.",
+    ),
+    "upload_too_large": ("文件超过 {limit} 字节的上限。", "The file is over the limit of {limit} bytes."),
+    "upload_cut": (
+        "上传在完成前中断，旧内容保持不变。",
+        "The upload was cut before its end; the old content is unchanged.",
+    ),
+    "precondition_failed": (
+        "{path} 已被修改，If-Match 不符。请重新读取后再写入。",
+        "{path} has changed and does not match If-Match. Read it again before writing.",
+    ),
+    "range_not_satisfiable": ("请求的范围超出文件大小 {size}。", "The range lies outside the file of {size} bytes."),
+    "disk_full": ("磁盘空间不足，旧内容保持不变。", "The disk is full; the old content is unchanged."),
+    "file_uploaded": ("文件 {path} 已上传。", "{path} has been uploaded."),
+    "file_deleted": ("{path} 已删除。", "{path} has been deleted."),
+}

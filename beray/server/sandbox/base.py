@@ -1,0 +1,137 @@
+"""The port through which the agent runs commands: what every sandbox backend offers.
+
+One sandbox holds one command; when the command ends, or is killed, every process it left is gone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+StreamName = Literal["stdout", "stderr"]
+ExitReason = Literal["exit", "timeout", "stopped", "lost"]
+"""`lost`: the supervisor vanished (killed from outside); what the command did is unknown."""
+
+
+class SandboxUnavailable(Exception):
+    """No sandbox can be had here; the text says why and what to do."""
+
+
+class SandboxError(Exception):
+    """A command could not be started; the text says why."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one command may use."""
+
+    wall_seconds: float = 120
+    memory_bytes: int = 4 << 30
+    processes: int = 256
+    file_bytes: int = 1 << 30
+    cpu_seconds: int = 3600
+    open_files: int = 1024
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One command.
+
+    Attributes:
+        argv: Program and arguments; the program is looked up in the sandbox's PATH. No NUL characters.
+        work_dir: Absolute path of the task's work_dir on the host; the only place that can be written.
+        cwd: Folder to start in, relative to the work_dir; falls back to the work_dir if it is not inside or gone.
+        env: Further environment variables; the sandbox sets PATH, HOME, USER, LANG and the like by itself.
+        uid: Uid (and gid) the command runs under when the server is root; None when it is not.
+        stdin: Bytes the command reads from descriptor 0; empty means /dev/null.
+        has_report: Descriptor 3 of the command is a pipe; its first 64 KiB come back as `Exit.report`.
+    """
+
+    argv: Sequence[str]
+    work_dir: Path
+    cwd: str = "."
+    env: Mapping[str, str] = field(default_factory=dict)
+    uid: int | None = None
+    stdin: bytes = b""
+    has_report: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a command ended.
+
+    Attributes:
+        code: Exit status, or minus the number of the signal that ended it (as `subprocess` does).
+        reason: Who ended it.
+        report: What the command wrote to descriptor 3, at most 64 KiB.
+    """
+
+    code: int
+    reason: ExitReason
+    report: bytes = b""
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """One row of what a probe saw: is this closed to a command, and if not, why."""
+
+    name: Literal["files", "processes", "signals", "network", "metadata", "memory", "process_count", "disk"]
+    is_confined: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a probe saw when it ran a harmless attacker in the sandbox."""
+
+    backend: str
+    confinements: tuple[Confinement, ...]
+    python: str | None
+    """Interpreter a command can execute, as seen inside the sandbox; None: the python tool is unavailable."""
+    notes: tuple[str, ...] = ()
+
+
+class Process(Protocol):
+    """A running command."""
+
+    async def read(self) -> tuple[StreamName, bytes] | None:
+        """The next output (at most 64 KiB), in order of arrival per stream; None when both streams have ended.
+
+        Output that nobody reads stops the command by backpressure; it is not buffered without bound.
+        """
+        ...
+
+    async def wait(self) -> Exit:
+        """How it ended; returns when no process of the command is left."""
+        ...
+
+    async def kill(self) -> None:
+        """End every process of the command; returns when none is left. May be called at any time, and twice."""
+        ...
+
+
+class Sandbox(Protocol):
+    """A backend."""
+
+    name: str
+
+    async def probe(self) -> Capabilities:
+        """Run a harmless attacker inside and report what is closed to it.
+
+        Raises:
+            SandboxUnavailable: It does not work here; says why, and the remedy.
+        """
+        ...
+
+    async def start(self, spec: Spec) -> Process:
+        """Start a command.
+
+        Raises:
+            SandboxError: It could not be started (unknown program, bad argument).
+        """
+        ...
+
+    async def close(self) -> None:
+        """Kill every command that still runs and release what the backend holds."""
+        ...

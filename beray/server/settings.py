@@ -1,0 +1,189 @@
+"""Every setting of the server: name, type, default, unit and meaning, in one frozen dataclass.
+
+Each field is read once, at start, from `BERAY_<NAME>` (a CLI option of the same name wins) and passed along; nothing else
+reads the environment. A wrong value stops the start with the name, the value and what would be right.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+
+class SettingError(ValueError):
+    """A setting has a value it cannot have; the text names it, shows the value, and says what would be right."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How one field is read and explained."""
+
+    help: str
+    parse: Callable[[str], Any]
+    is_secret: bool = False
+
+
+def _text(raw: str) -> str:
+    return raw.strip()
+
+
+def _path(raw: str) -> Path:
+    return Path(raw).expanduser().absolute()
+
+
+def _positive(raw: str) -> int:
+    value = int(raw)
+    if value < 1:
+        raise ValueError("a whole number of 1 or more")
+    return value
+
+
+def _not_negative(raw: str) -> int:
+    value = int(raw)
+    if value < 0:
+        raise ValueError("a whole number of 0 or more")
+    return value
+
+
+def _port(raw: str) -> int:
+    value = int(raw)
+    if not 0 <= value <= 65535:
+        raise ValueError("a port, 0 to 65535 (0 = any free one)")
+    return value
+
+
+def _flag(raw: str) -> bool:
+    word = raw.strip().lower()
+    if word in {"1", "true", "yes", "on"}:
+        return True
+    if word in {"0", "false", "no", "off", ""}:
+        return False
+    raise ValueError("1 or 0")
+
+
+def _words(raw: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in raw.split(",") if word.strip())
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(raw: str) -> str:
+        word = raw.strip().lower()
+        if word not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return word
+
+    return parse
+
+
+def default_data_dir() -> Path:
+    """Where an embedded server keeps its data when nothing else is said.
+
+    As root `/var/lib/beray`: the sandbox's uid must be able to pass every parent, which it can't below `/root` (0700).
+    """
+    if os.geteuid() == 0:
+        return Path("/var/lib/beray")
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "beray"
+
+
+def _set(default: Any, parse: Callable[[str], Any], help: str, *, is_secret: bool = False) -> Any:
+    metadata = {"setting": Setting(help, parse, is_secret)}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the operator sets. Zero settings is a working server: SQLite, local disk, mail printed to the terminal."""
+
+    host: str = _set("127.0.0.1", _text, "Address to listen on.")
+    port: int = _set(8000, _port, "Port to listen on; 0 takes a free one.")
+    data_dir: Path = _set(default_data_dir, _path, "Folder for the database, work_dirs and outbox.")
+    secret_key: str | None = _set(
+        None, _text, "Key for codes and tokens; embedded, one is made once and kept in the data folder.", is_secret=True
+    )
+    language: str = _set("zh", _one_of("zh", "en"), "Language of messages where the client asks for none: zh or en.")
+
+    smtp_url: str | None = _set(
+        None,
+        _text,
+        "smtp://user:password@host:587 (or smtps://); unset: mails go to the outbox folder.",
+        is_secret=True,
+    )
+    mail_from: str = _set("BeRay <beray@localhost>", _text, "Sender of mails.")
+    token_days: int = _set(30, _positive, "Days until an access token expires.")
+    code_minutes: int = _set(10, _positive, "Minutes until a verification code expires.")
+    trusted_proxies: tuple[str, ...] = _set(
+        (), _words, "Comma-separated addresses whose X-Forwarded-For is believed; none by default."
+    )
+    rate_limits: bool = _set(True, _flag, "1: limit the rate of codes and logins; 0 switches that off.")
+
+    model: str | None = _set(
+        None, _text, "Model as provider:name, for example openai:gpt-5; rules = fixed rules, no AI."
+    )
+    model_base_url: str | None = _set(None, _text, "Base URL of an OpenAI-compatible server.")
+    model_api_key: str | None = _set(None, _text, "Key for the model's server.", is_secret=True)
+    model_probe: bool = _set(True, _flag, "1: look for a local model server on loopback when no model is set.")
+    model_timeout_seconds: int = _set(120, _positive, "Seconds a model's stream may stay silent.")
+
+    max_requests: int = _set(50, _positive, "Model requests a run may make.")
+    max_tool_calls: int = _set(100, _positive, "Tool calls a run may make.")
+    max_tokens: int = _set(500_000, _positive, "Tokens (in and out) a run may use.")
+    max_run_seconds: int = _set(3600, _positive, "Wall time of a run, in seconds.")
+    max_running_tasks_per_user: int = _set(3, _positive, "Tasks of one user that run at the same time.")
+    max_running_tasks: int = _set(16, _positive, "Tasks that run at the same time in this process.")
+    max_streams_per_user: int = _set(100, _positive, "Event streams one user may hold open at the same time.")
+
+    max_upload_bytes: int = _set(1 << 30, _positive, "Largest file that may be uploaded, in bytes.")
+    max_body_bytes: int = _set(2 << 20, _positive, "Largest JSON or form body, in bytes.")
+
+    sandbox: str = _set(
+        "auto",
+        _one_of("auto", "bubblewrap", "landlock", "none"),
+        "What confines the agent's commands: auto, bubblewrap, landlock or none (none only on loopback).",
+    )
+    sandbox_python: str | None = _set(None, _text, "Interpreter for the python tool; unset: one is found at start.")
+    sandbox_memory_bytes: int = _set(4 << 30, _positive, "Memory one process of a command may have, in bytes.")
+    sandbox_processes: int = _set(256, _positive, "Processes one command may have.")
+    sandbox_file_bytes: int = _set(1 << 30, _positive, "Largest file a command may write, in bytes.")
+    sandbox_uid_base: int = _set(0, _not_negative, "First uid for tasks when the server is root; 0: chosen at start.")
+
+    local_user: bool = _set(
+        False, _flag, "1: make a local user and write its token to server.json (used by `beray run`)."
+    )
+    idle_exit_seconds: int = _set(0, _not_negative, "End this long after the last task and client; 0: never.")
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> "Settings":
+        """Read all settings.
+
+        Args:
+            environ: Where `BERAY_*` are looked up; default the process' environment.
+            overrides: Values that win over the environment (from CLI options); None means not given.
+
+        Raises:
+            SettingError: A value can't be used.
+        """
+        source = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for spec in fields(cls):
+            raw = source.get(env_name(spec.name))
+            if raw is not None and raw.strip() != "":
+                values[spec.name] = _parse(spec.name, raw, spec.metadata["setting"])
+        values.update({name: value for name, value in overrides.items() if value is not None})
+        return cls(**values)
+
+
+def env_name(field_name: str) -> str:
+    """The environment variable of a field."""
+    return f"BERAY_{field_name.upper()}"
+
+
+def _parse(name: str, raw: str, setting: Setting) -> Any:
+    try:
+        return setting.parse(raw)
+    except ValueError as error:
+        shown = "***" if setting.is_secret else repr(raw)
+        raise SettingError(f"{env_name(name)}={shown} cannot be used: {error}. {setting.help}") from error
