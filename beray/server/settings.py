@@ -1,7 +1,7 @@
 """Every setting of the server: name, type, default, unit and meaning, in one frozen dataclass.
 
-Each field is read once, at start, from `BERAY_<NAME>` (a CLI option of the same name wins) and passed along; nothing else
-reads the environment. A wrong value stops the start with the name, the value and what would be right.
+Each field is read once, at start, from `BERAY_<NAME>` (a CLI option of the same name wins) and passed along; nothing
+else reads the environment. A wrong value stops the start with the name, the value and what would be right.
 """
 
 import os
