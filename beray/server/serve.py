@@ -62,7 +62,7 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                lifespan="off",  # `_Service` opens the application, so that a failure is an exception with its own words
+                lifespan="off",  # `_Service` opens the application: what fails there keeps its own words
                 log_config=None,
                 access_log=False,
                 server_header=False,

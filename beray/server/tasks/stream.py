@@ -1,7 +1,7 @@
 """The event stream of a task (WIRE.md, "Events and the stream"): replay from the store, then live.
 
-Each watcher is a cursor over the store, woken after each commit: what it sends has been committed, in order, without gap
-or repeat. A slow reader only slows itself (real backpressure through `send`).
+Each watcher is a cursor over the store, woken after each commit: what it sends has been committed, in order, without
+gap or repeat. A slow reader only slows itself (real backpressure through `send`).
 """
 
 import asyncio
