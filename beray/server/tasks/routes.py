@@ -158,7 +158,7 @@ def _wanted_tail(events: str) -> int | None:
 
 
 def _stream_start(request: Request, after: int | None) -> int:
-    """Where to begin: `Last-Event-ID` wins, as a reconnecting client repeats its first URL; a strange one is ignored."""
+    """Where to begin: `Last-Event-ID` wins (a reconnecting client repeats its first URL); a strange one is ignored."""
     last = request.headers.get("last-event-id", "")
     if EVENT_ID.fullmatch(last):
         return int(last)

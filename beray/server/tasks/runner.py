@@ -1,7 +1,8 @@
 """One task's run, from taken to finished: what happens around the agent.
 
 A run ends in one of three ways: the agent ends it (completed, failed), a user stops it, or the process goes away. Only
-the first two are recorded; after the third the engine calls `run_task` again and the agent goes on at its last checkpoint.
+the first two are recorded; after the third the engine calls `run_task` again and the agent goes on at its last
+checkpoint.
 """
 
 import asyncio
