@@ -92,6 +92,30 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "密码长度须为 {least} 到 {most} 个字符。",
         "A password must have {least} to {most} characters.",
     ),
+    "unsupported_grant_type": (
+        "不支持的 grant_type：{grant_type}。请使用 password。",
+        "The grant_type {grant_type} is not supported; use password.",
+    ),
+    "code_mail_subject": ("BeRay 验证码", "Your BeRay verification code"),
+    "code_mail_text": (
+        """您好！
+
+您的 BeRay 验证码是：
+
+{code}
+
+验证码在 {minutes} 分钟内有效，只能使用一次。如果您没有请求验证码，请忽略这封邮件。
+""",
+        """Hello,
+
+your BeRay verification code is:
+
+{code}
+
+It is valid for {minutes} minutes and can be used once. If you did not ask for it, ignore this mail.
+""",
+    ),
+    "code_announced": ("{email} 的验证码：{code}", "Verification code for {email}: {code}"),
     "mail_not_sent": (
         "邮件暂时无法发送，请稍后重试。",
         "The mail could not be sent; try again shortly.",
