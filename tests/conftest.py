@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from beray.client import BeRayClient
 
+from beray.client import BeRayClient
 from tests.support.machine import CHECKS, machine_lacks, required
 from tests.support.server import ServerProcess
 
