@@ -3,7 +3,8 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Request
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
+from pydantic_core import PydanticCustomError
 
 from beray.protocol.types import Message, Session, User
 from beray.server.auth.service import Accounts, NewSession
@@ -13,19 +14,31 @@ from beray.server.errors import Refused
 from beray.server.messages import text
 
 
+def _whole_characters(value: str) -> str:
+    """JSON may hold half a surrogate pair (a lone `D800`), which no database, hash or answer can take."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError("string_unicode", "The text is not valid Unicode.") from error
+    return value
+
+
+Text = Annotated[str, AfterValidator(_whole_characters)]
+
+
 class CodeRequest(BaseModel):
-    email: str
+    email: Text
 
 
 class Registration(BaseModel):
-    email: str
-    verification_code: str
-    password: str
+    email: Text
+    verification_code: Text
+    password: Text
 
 
 class Login(BaseModel):
-    email: str
-    password: str
+    email: Text
+    password: Text
 
 
 class UserBody(BaseModel):
@@ -66,9 +79,9 @@ def build_router(accounts: Accounts) -> APIRouter:
     @router.post("/auth/token", response_model=SessionBody)
     async def login_with_form(
         request: Request,
-        username: Annotated[str, Form()],
-        password: Annotated[str, Form()],
-        grant_type: Annotated[str, Form()] = "password",
+        username: Annotated[Text, Form()],
+        password: Annotated[Text, Form()],
+        grant_type: Annotated[Text, Form()] = "password",
     ) -> Session:
         """OAuth2 password grant (RFC 6749, 4.3)."""
         if grant_type != "password":

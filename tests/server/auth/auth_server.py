@@ -1,4 +1,4 @@
-"""A real server that has nothing but accounts: uvicorn on a free loopback port, SQLite, and a clock of the test's own."""
+"""A real server that has nothing but accounts: uvicorn on a free loopback port, SQLite, and a clock of its own."""
 
 import re
 import socket
@@ -16,6 +16,7 @@ from argon2 import PasswordHasher
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy import text
 
 from beray.server.auth.client_address import ClientAddresses
 from beray.server.auth.codes import Codes
@@ -50,8 +51,8 @@ class FakeClock:
 class CountingHasher(PasswordHasher):
     """Cheap hashes, each counted: the work of a login is what it hashes."""
 
-    def __init__(self, *, time_cost: int = 1) -> None:
-        super().__init__(time_cost=time_cost, memory_cost=8, parallelism=1)
+    def __init__(self) -> None:
+        super().__init__(time_cost=1, memory_cost=8, parallelism=1)
         self.work: list[str] = []
 
     def hash(self, password: str | bytes, *, salt: bytes | None = None) -> str:
@@ -71,7 +72,6 @@ class AuthServer:
     folder: Path
     clock: FakeClock
     hasher: CountingHasher
-    database: Database
     announced: list[str] = field(default_factory=list)
 
     def post(self, path: str, body: Any = None, **kwargs: Any) -> requests.Response:
@@ -93,7 +93,7 @@ class AuthServer:
         """The texts of the mails to this address, oldest first."""
         paths = sorted((self.folder / "outbox").glob("*.eml"))
         mails = [message_from_bytes(path.read_bytes(), policy=policy.SMTPUTF8) for path in paths]
-        return [mail.get_content() for mail in mails if mail["To"] == email]
+        return [mail.get_content().replace("\r\n", "\n") for mail in mails if mail["To"] == email]
 
     def register(self, email: str, password: str = PASSWORD) -> str:
         """Register with a fresh code; the token."""
@@ -107,6 +107,15 @@ class AuthServer:
 
     def me(self, token: str) -> requests.Response:
         return requests.get(f"{self.url}/users/me", headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+    def execute(self, sql: str, **params: Any) -> Any:
+        """Run one statement on the database, behind the server's back; the first column of its first row."""
+        engine = sqlite_engine(self.folder / "beray.db")
+        with engine.begin() as connection:
+            result = connection.execute(text(sql), params)
+            value = result.scalar() if result.returns_rows else None
+        engine.dispose()
+        return value
 
     def logout(self, token: str) -> requests.Response:
         return self.post("/auth/logout", headers={"Authorization": f"Bearer {token}"})
@@ -126,9 +135,10 @@ def run_auth_server(folder: Path, *, mailer: Mailer | None = None, **settings: A
     """Run the server until the block ends."""
     clock, hasher = FakeClock(), CountingHasher()
     chosen = Settings(data_dir=folder, **settings)
-    server = AuthServer("", folder, clock, hasher, make_database(folder))
+    server = AuthServer("", folder, clock, hasher)
+    database = make_database(folder)
     accounts = Accounts(
-        server.database,
+        database,
         clock,
         codes=Codes(KEY, minutes=chosen.code_minutes, clock=clock),
         passwords=Passwords(hasher),
@@ -137,7 +147,7 @@ def run_auth_server(folder: Path, *, mailer: Mailer | None = None, **settings: A
         clients=ClientAddresses(chosen.trusted_proxies),
         token_days=chosen.token_days,
     )
-    app = _app(accounts, server.database)
+    app = _app(accounts, database)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)  # a client that comes before uvicorn is ready waits here

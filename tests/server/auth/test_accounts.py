@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
-from sqlalchemy import text
+from argon2 import PasswordHasher
 
 from beray.server.auth.mailer import Mail, MailNotSent
 from tests.server.auth.auth_server import PASSWORD, AuthServer, run_auth_server
@@ -114,7 +114,9 @@ def test_login_refuses_a_wrong_password_and_an_unknown_mail_alike(server):
 
 def test_login_with_outdated_hash_stores_a_new_one(server):
     server.register(EMAIL)
-    server.hasher.__init__(time_cost=2)  # the parameters have been raised since
+    old = PasswordHasher(time_cost=2, memory_cost=16, parallelism=1).hash(PASSWORD)
+    server.execute("UPDATE user_account SET password_hash = :old", old=old)
+    server.hasher.work.clear()
 
     assert server.login(EMAIL).status_code == 200
     assert server.hasher.work == ["verify", "hash"]
@@ -230,11 +232,12 @@ def test_only_the_newest_code_counts(server):
 
 
 def test_code_of_another_mailbox_is_refused(server):
-    code = server.code_for("other@example.com")
-    server.code_for(EMAIL)
+    others = server.code_for("other@example.com")
+    while server.code_for(EMAIL) == others:  # one in a million
+        pass
 
-    assert register_with(server, wrong(code), "other@example.com").status_code == 400
-    assert register_with(server, code).status_code in {400, 201} and server.last_code(EMAIL) in {code} or True
+    assert register_with(server, others).status_code == 400
+    assert register_with(server, others, "other@example.com").status_code == 201
 
 
 def test_used_code_is_refused(server):
@@ -251,7 +254,9 @@ def test_malformed_code_is_refused(server, code):
     assert register_with(server, code).status_code in {400, 422}
 
 
-@pytest.mark.parametrize("email", ["no-at-sign", "a@b", "a@example.com\r\nBcc: b@example.com", "a\x00@example.com", "\ud800"])
+@pytest.mark.parametrize(
+    "email", ["no-at-sign", "a@b", "a@example.com\r\nBcc: b@example.com", "a\x00@example.com", "\ud800"]
+)
 def test_address_that_is_none_is_refused(server, email):
     for answer in (server.request_code(email), server.login(email), register_with(server, "123456", email)):
         assert answer.status_code == 422
@@ -338,5 +343,4 @@ def test_sessions_of_a_user_are_bounded(server, monkeypatch):
     tokens += [server.login(EMAIL).json()["access_token"] for _ in range(2)]
 
     assert [server.me(token).status_code for token in tokens[-3:]] == [401, 200, 200]
-    with server.database._write_engine.connect() as connection:
-        assert connection.execute(text("SELECT count(*) FROM session")).scalar_one() == 3
+    assert server.execute("SELECT count(*) FROM session") == 3
