@@ -59,8 +59,8 @@ class LinkRule:
     """Which hard-linked files may be read.
 
     A hard link puts a file from elsewhere under a name in the work_dir. Every sandbox that confines files prevents
-    that; this is the second line: such a file must at least belong to the task, and where nothing confines files (`none`)
-    it is refused.
+    that; this is the second line: such a file must at least belong to the task, and where nothing confines files
+    (`none`) it is refused.
     """
 
     uid: int

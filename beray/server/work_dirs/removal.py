@@ -12,9 +12,9 @@ from typing import Final
 
 from beray.server.work_dirs.confined import OPEN_FOLDER, OPEN_PLACE
 
-MOST_PASSES: Final = (
-    1000  # a writer of the same uid can put files in as fast as we remove them; it does not win for ever
-)
+# A writer of the same uid can put files in as fast as we remove them; it must not keep us for ever.
+MOST_PASSES: Final = 100
+MOST_MOVES: Final = 1_000_000
 
 
 def remove_entry(name: bytes, folder: int) -> None:
