@@ -67,6 +67,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "invalid_verification_code": 400,
     "invalid_email": 422,
     "invalid_password": 422,
+    "unsupported_grant_type": 400,
     "mail_not_sent": 503,
     # tasks
     "task_not_found": 404,
@@ -93,6 +94,11 @@ STATUS_OF: Final[dict[str, int]] = {
     "range_not_satisfiable": 416,
     "disk_full": 507,
 }
+
+
+def wrong_field(name: str, code: str, /, **params: object) -> ErrorItem:
+    """The item of `errors` that says which field of the body was refused with `code`."""
+    return {"loc": ["body", name], "msg": text(code, **params), "type": code}
 
 
 def problem(refused: Refused, language: Language, request_id: str) -> Problem:
