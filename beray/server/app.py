@@ -100,7 +100,7 @@ class App:
         self._background: set[asyncio.Task[None]] = set()
 
         control = RunControl()
-        work_dirs = WorkDirs(settings.data_dir / "tasks")
+        work_dirs = WorkDirs(settings.data_dir / "tasks", allows_hard_links=settings.sandbox != "none")
         self.tasks = Tasks(
             database=self.database,
             events=self.events,
