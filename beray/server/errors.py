@@ -67,6 +67,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "invalid_verification_code": 400,
     "invalid_email": 422,
     "invalid_password": 422,
+    "unsupported_grant_type": 400,
     "mail_not_sent": 503,
     # tasks
     "task_not_found": 404,
@@ -84,12 +85,20 @@ STATUS_OF: Final[dict[str, int]] = {
     "not_a_file": 422,
     "not_a_directory": 422,
     "path_is_directory": 409,
+    "file_not_permitted": 409,
+    "file_busy": 409,
+    "too_many_files": 422,
     "upload_too_large": 413,
     "upload_cut": 400,
     "precondition_failed": 412,
     "range_not_satisfiable": 416,
     "disk_full": 507,
 }
+
+
+def wrong_field(name: str, code: str, /, **params: object) -> ErrorItem:
+    """The item of `errors` that says which field of the body was refused with `code`."""
+    return {"loc": ["body", name], "msg": text(code, **params), "type": code}
 
 
 def problem(refused: Refused, language: Language, request_id: str) -> Problem:
