@@ -76,7 +76,9 @@ def test_errors_have_the_one_shape(server, method, path, status, code):
 
 def test_request_id_is_the_clients_if_it_is_sane(server):
     def answered(sent: str) -> str:
-        return requests.get(f"{server.base_url}/health", headers={"X-Request-ID": sent}, timeout=10).headers["x-request-id"]
+        return requests.get(f"{server.base_url}/health", headers={"X-Request-ID": sent}, timeout=10).headers[
+            "x-request-id"
+        ]
 
     assert answered("my-id.1") == "my-id.1"
     for odd in ("", "a b", "x" * 200, "é", "<script>"):

@@ -41,7 +41,9 @@ def test_every_refusal_in_the_source_is_catalogued(source):
 
 def test_every_code_is_used():
     """A code nobody raises is dead."""
-    text = "".join(path.read_text(encoding="utf-8") for path in SOURCES if path.name not in {"errors.py", "messages.py"})
+    text = "".join(
+        path.read_text(encoding="utf-8") for path in SOURCES if path.name not in {"errors.py", "messages.py"}
+    )
 
     assert [code for code in STATUS_OF if f'"{code}"' not in text] == []
 

@@ -21,18 +21,19 @@ _TRANSIENT: Final = (
     exceptions.ModelConnectionError,
     exceptions.ModelRequestTimeout,
 )
-_CODES: Final[tuple[tuple[type[Exception], str], ...]] = (  # the first that fits
-    (exceptions.ModelAuthenticationError, "model_auth"),
-    (exceptions.ModelQuotaExceededError, "model_quota"),
-    (exceptions.ModelNotFoundError, "model_not_found"),
-    (exceptions.ModelContextWindowExceededError, "context_exceeded"),
-    (exceptions.ModelRateLimitError, "model_rate_limited"),
-    (exceptions.ModelServerError, "model_unavailable"),
-    (exceptions.ModelUnavailableError, "model_unavailable"),
-    (exceptions.ModelConnectionError, "model_unreachable"),
-    (exceptions.ModelRequestTimeout, "model_unreachable"),
-    (exceptions.ContentFilterError, "model_refused"),
-    (exceptions.OutputTokenLimitExceeded, "model_output_cut"),
+_CODES: Final[tuple[tuple[type[Exception], str, str], ...]] = (  # the first that fits: code, and the hint's key
+    (exceptions.ModelAuthenticationError, "model_auth", "model_auth_hint"),
+    (exceptions.ModelQuotaExceededError, "model_quota", "model_quota_hint"),
+    (exceptions.ModelNotFoundError, "model_not_found", "model_not_found_hint"),
+    (exceptions.ModelContextWindowExceededError, "context_exceeded", "context_exceeded_hint"),
+    (exceptions.ModelRateLimitError, "model_rate_limited", "model_rate_limited_hint"),
+    (exceptions.ModelServerError, "model_unavailable", "model_unavailable_hint"),
+    (exceptions.ModelUnavailableError, "model_unavailable", "model_unavailable_hint"),
+    (exceptions.ModelConnectionError, "model_unreachable", "model_unreachable_hint"),
+    (exceptions.ModelRequestTimeout, "model_unreachable", "model_unreachable_hint"),
+    (exceptions.ContentFilterError, "model_refused", "model_refused_hint"),
+    (exceptions.OutputTokenLimitExceeded, "model_output_cut", "model_output_cut_hint"),
+    (Exception, "model_error", "model_error_hint"),
 )
 MOST_REASON_CHARACTERS: Final = 500
 
@@ -53,17 +54,21 @@ def wait_seconds(error: Exception, tries: int) -> float:
 
 def code_of(error: Exception) -> str:
     """The error code people and programs see."""
-    return next((code for kind, code in _CODES if isinstance(error, kind)), "model_error")
+    return _keys(error)[0]
+
+
+def _keys(error: Exception) -> tuple[str, str]:
+    return next((code, hint) for kind, code, hint in _CODES if isinstance(error, kind))
 
 
 def describe(error: Exception, model: ModelChoice, language: Language) -> TaskError:
     """What the task's `error` says about a fault of its model."""
-    code = code_of(error)
+    code, hint = _keys(error)
     reason = redact(_reason(error), model.api_key)
     return {
         "code": code,
         "message": text(code, language, model=model.name, url=model.base_url or "", reason=reason),
-        "hint": text(f"{code}_hint", language, model=model.name, url=model.base_url or ""),
+        "hint": text(hint, language),
         "retryable": is_transient(error),
     }
 
@@ -78,7 +83,9 @@ def _reason(error: Exception) -> str:
     return str(error)[:MOST_REASON_CHARACTERS]
 
 
-_SECRET = re.compile(r"\b(?:sk|pk|rk|key|br|gsk|xai|Bearer)[-_ ][A-Za-z0-9*._-]{6,}|\b[A-Za-z0-9_-]*\*{3,}[A-Za-z0-9_-]*")
+_SECRET = re.compile(
+    r"\b(?:sk|pk|rk|key|br|gsk|xai|Bearer)[-_ ][A-Za-z0-9*._-]{6,}|\b[A-Za-z0-9_-]*\*{3,}[A-Za-z0-9_-]*"
+)
 
 
 def redact(reason: str, api_key: str | None) -> str:

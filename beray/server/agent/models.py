@@ -108,7 +108,9 @@ class ModelChoice:
         return " ".join(text(key, language, **dict(fields)) for key, fields in self.notices)
 
 
-def choose_model(settings: Settings, environ: Mapping[str, str], *, probe: Probe) -> ModelChoice:
+def choose_model(
+    settings: Settings, environ: Mapping[str, str], *, own_port: int | None = None, probe: Probe | None = None
+) -> ModelChoice:
     """Choose the model; see the order at the head of this file.
 
     May block for some 600 ms while it looks for local servers: call it in a thread.
@@ -116,23 +118,25 @@ def choose_model(settings: Settings, environ: Mapping[str, str], *, probe: Probe
     Args:
         settings: `model`, `model_base_url`, `model_api_key` and `model_probe` decide.
         environ: Where providers' own variables (`OPENAI_API_KEY`, ...) are looked up.
-        probe: Asks a server for its models; `probe_models` outside of tests.
+        own_port: The port this server listens on, where it can't find a model; default the setting's.
+        probe: Asks a server for its models; default `probe_models`.
 
     Raises:
         SettingError: `BERAY_MODEL` or what belongs to it can't be used.
     """
+    port = settings.port if own_port is None else own_port
     if settings.model:
-        return _named(settings, environ, settings.model)
+        return _named(settings, environ, settings.model, port)
     if settings.model_base_url or settings.model_api_key:
         name = "BERAY_MODEL_BASE_URL" if settings.model_base_url else "BERAY_MODEL_API_KEY"
         raise SettingError(f"{name} is set, but no model is. Set BERAY_MODEL=openai:<name> too, or unset {name}.")
     by_key = _by_key(settings, environ)
     if by_key is not None:
         return by_key
-    return _local(settings, environ, probe)
+    return _local(settings, environ, port, probe or probe_models)
 
 
-def _named(settings: Settings, environ: Mapping[str, str], wanted: str) -> ModelChoice:
+def _named(settings: Settings, environ: Mapping[str, str], wanted: str, own_port: int) -> ModelChoice:
     """The model `BERAY_MODEL` names, or a SettingError."""
     if wanted in {"rules", RULES}:
         return ModelChoice(RULES, "rules", notices=(_say("model_rules_chosen"),))
@@ -158,7 +162,7 @@ def _named(settings: Settings, environ: Mapping[str, str], wanted: str) -> Model
                 f"BERAY_MODEL={wanted!r} cannot be used: it needs a key. "
                 f"Set {provider.key_names[0]} or BERAY_MODEL_API_KEY."
             )
-    if _is_own(base_url, settings):
+    if _is_own(base_url, own_port):
         raise SettingError(
             f"BERAY_MODEL={wanted!r} cannot be used: {base_url} is this server itself. "
             "Set BERAY_MODEL_BASE_URL to the model's server, or BERAY_PORT to another port."
@@ -183,10 +187,10 @@ def _by_key(settings: Settings, environ: Mapping[str, str]) -> ModelChoice | Non
     return _reached(settings, provider, wanted, base_url, _key(provider, environ), *notices)
 
 
-def _local(settings: Settings, environ: Mapping[str, str], probe: Probe) -> ModelChoice:
+def _local(settings: Settings, environ: Mapping[str, str], own_port: int, probe: Probe) -> ModelChoice:
     """A model server nearby that offers exactly one model, or rules with the reason."""
     notices: list[NamedNotice] = []
-    for name, base_url, timeout_seconds, is_named in _candidates(settings, environ):
+    for name, base_url, timeout_seconds, is_named in _candidates(settings, environ, own_port):
         models = probe(base_url, timeout_seconds)
         if models is None or not models:
             if is_named:
@@ -206,7 +210,7 @@ def _local(settings: Settings, environ: Mapping[str, str], probe: Probe) -> Mode
     return ModelChoice(RULES, "rules", notices=(_say("model_rules"), *notices))
 
 
-def _candidates(settings: Settings, environ: Mapping[str, str]) -> list[tuple[str, str, float, bool]]:
+def _candidates(settings: Settings, environ: Mapping[str, str], own_port: int) -> list[tuple[str, str, float, bool]]:
     """Servers worth asking: provider, base URL, timeout, and whether the environment names it."""
     named = [
         (name, _base_url(PROVIDERS[name], environ), NAMED_TIMEOUT_SECONDS, True)
@@ -218,7 +222,7 @@ def _candidates(settings: Settings, environ: Mapping[str, str]) -> list[tuple[st
     return [
         (name, f"http://127.0.0.1:{port}/v1", LOOPBACK_TIMEOUT_SECONDS, False)
         for name, port in LOOPBACK
-        if port != settings.port
+        if port != own_port
     ]
 
 
@@ -270,10 +274,9 @@ def _checked_url(name: str, raw: str) -> str:
     return raw.rstrip("/") + ("/v1" if parts.path in {"", "/"} else "")
 
 
-def _is_own(base_url: str, settings: Settings) -> bool:
+def _is_own(base_url: str, own_port: int) -> bool:
     parts = urlsplit(base_url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return port == settings.port and parts.hostname in {"127.0.0.1", "localhost", "::1", settings.host}
+    return parts.port == own_port and parts.hostname in {"127.0.0.1", "localhost", "::1"}
 
 
 def probe_models(base_url: str, timeout_seconds: float) -> Sequence[str] | None:

@@ -139,7 +139,9 @@ def _step_failed(calls: list[Call], returns: list[ToolReturnPart], language: Lan
     metadata = returns[-1].metadata if isinstance(returns[-1].metadata, dict) else {}
     exit_code = metadata.get("exit_code")
     reason = str(returns[-1].content).partition("\n")[0] if exit_code is None else f"exit code {exit_code}"
-    error = _error("rules_step_failed", language, number=number, total=len(calls), tool=calls[number - 1].tool, reason=reason)
+    error = _error(
+        "rules_step_failed", language, number=number, total=len(calls), tool=calls[number - 1].tool, reason=reason
+    )
     error["hint"] = text("rules_step_hint", language)
     return error
 

@@ -7,19 +7,11 @@ from typing import Any
 from beray.server.agent.progress import Progress
 from beray.server.agent.run import AgentRun
 from beray.server.events.log import NewEvent
+from beray.server.work_dirs.listing import FileChange
 
 
 class ToolError(Exception):
     """A call failed; the text tells the model what failed and what to do instead."""
-
-
-@dataclass(frozen=True)
-class FileChange:
-    """A file a tool itself has written."""
-
-    path: str
-    is_new: bool
-    size: int
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,4 @@ WATCHED = frozenset({"shell", "python"})
 def build_tools(box: Toolbox) -> list[Callable[..., Awaitable[Answer]]]:
     """The tools the run allows and the machine can offer; their names, types and docstrings are what the model sees."""
     run = box.run
-    return [
-        build(box) for name, build in _BUILDERS.items() if name in run.tools and (name != "python" or run.python)
-    ]
+    return [build(box) for name, build in _BUILDERS.items() if name in run.tools and (name != "python" or run.python)]

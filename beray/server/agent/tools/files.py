@@ -9,8 +9,9 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from beray.protocol.types import FileNode
-from beray.server.agent.tools.base import Answer, FileChange, Toolbox, ToolError
+from beray.server.agent.tools.base import Answer, Toolbox, ToolError
 from beray.server.messages import text
+from beray.server.work_dirs.listing import FileChange
 
 READ_LINES: Final = 2000
 READ_CHARACTERS: Final = 60_000
@@ -59,7 +60,7 @@ def build_write_file(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
         """
         change = await _write(box, path, content.encode())
         return Answer(
-            f"Wrote {change.size} bytes to {path}{'' if change.is_new else ' (replaced)'}.",
+            f"Wrote {change.size} bytes to {path}{'' if change.change == 'created' else ' (replaced)'}.",
             text("agent_bytes_written", box.run.language, count=change.size),
             changes=[change],
         )
@@ -137,7 +138,7 @@ async def _read_text(box: Toolbox, path: str) -> str:
 
 async def _write(box: Toolbox, path: str, content: bytes) -> FileChange:
     written = await asyncio.to_thread(box.run.work_dir.write_bytes, path, content)
-    return FileChange(written.path, written.is_new, written.size)
+    return FileChange(written.path, "created" if written.is_new else "modified", written.size)
 
 
 def _check_edit(path: str, content: str, old: str, new: str) -> None:
