@@ -51,6 +51,23 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "带有这个 Idempotency-Key 的请求仍在处理中，请稍后重试。",
         "The request with this Idempotency-Key is still being handled; try again shortly.",
     ),
+    # fields of a request; the key is `invalid.` and the validator's type
+    "invalid.missing": ("缺少此字段。", "This field is required."),
+    "invalid.json_invalid": ("不是有效的 JSON。", "This is not valid JSON."),
+    "invalid.model_attributes_type": ("须为 JSON 对象。", "This must be a JSON object."),
+    "invalid.string_type": ("须为字符串。", "This must be a string."),
+    "invalid.string_unicode": ("须为有效的 Unicode 文本。", "This must be valid Unicode text."),
+    "invalid.string_too_long": ("最多 {max_length} 个字符。", "At most {max_length} characters."),
+    "invalid.string_too_short": ("至少 {min_length} 个字符。", "At least {min_length} characters."),
+    "invalid.list_type": ("须为数组。", "This must be an array."),
+    "invalid.bool_type": ("须为 true 或 false。", "This must be true or false."),
+    "invalid.bool_parsing": ("须为 true 或 false。", "This must be true or false."),
+    "invalid.int_type": ("须为整数。", "This must be a whole number."),
+    "invalid.int_parsing": ("须为整数。", "This must be a whole number."),
+    "invalid.int_parsing_size": ("整数过大。", "This whole number is too large."),
+    "invalid.greater_than_equal": ("须不小于 {ge}。", "This must be {ge} or more."),
+    "invalid.less_than_equal": ("须不大于 {le}。", "This must be {le} or less."),
+    "invalid.literal_error": ("须为以下之一：{expected}。", "This must be one of: {expected}."),
     # accounts
     "verification_code_sent": (
         "验证码已发送到您的邮箱。请查收。",
@@ -96,6 +113,14 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "task_stop_requested": ("已请求停止任务 {task_id}。", "Task {task_id} is being stopped."),
     "task_stopped": ("任务 {task_id} 已停止。", "Task {task_id} has been stopped."),
     "task_deleted": ("任务 {task_id} 及其所有数据已删除。", "Task {task_id} and all its data have been deleted."),
+    "task_internal_error": (
+        "任务因服务器内部错误而失败。",
+        "The task failed because of an internal error of the server.",
+    ),
+    "task_internal_error_hint": (
+        "可以重新提交；若再次出现，请查看服务器日志。",
+        "Submit it again; if it happens again, look at the server's log.",
+    ),
     "goal_empty": ("任务目标不能为空。", "The goal must not be empty."),
     "goal_too_long": (
         "任务目标有 {length} 个字符，上限为 {most}。",
