@@ -71,15 +71,19 @@ class App:
         """
         token = self.environ.get("BERAY_TOKEN") or None
         credentials = read_credentials(self.credentials_path)
-        named = self.server_option or self.environ.get("BERAY_BASE_URL") or None
-        if named is not None:
-            base_url = normalized(named)
+        base_url = self.named_server()
+        if base_url is not None:
             return self._known(base_url, token or _token_for(credentials, base_url))
         if token is not None and credentials.server in {None, LOCAL}:
             raise CliError(say("server.token_alone"), say("server.token_alone.remedy"), Exit.USAGE)
         if credentials.server is not None and credentials.server != LOCAL:
             return self._known(credentials.server, token or _token_for(credentials, credentials.server))
         return self._embedded(need, _token_for(credentials, LOCAL))
+
+    def named_server(self) -> str | None:
+        """The URL that the option or the environment names."""
+        named = self.server_option or self.environ.get("BERAY_BASE_URL")
+        return normalized(named) if named else None
 
     def _known(self, base_url: str, token: str | None) -> Server:
         if is_loopback(base_url):
@@ -94,6 +98,8 @@ class App:
                 say("server.nothing_here"), say("server.nothing_here.remedy", program=program_name()), Exit.NOT_FOUND
             )
         file = embedded.ensure(note=self.note, has_fresh_settings=need == "settings")
+        if token is None and file.token is None:  # an operator's own server, without a local user
+            return Server(file.base_url, None, file.base_url)
         return Server(file.base_url, token or file.token, LOCAL, embedded.data_dir)
 
     def note(self, line: str) -> None:

@@ -95,7 +95,12 @@ def write_credentials(path: Path, credentials: Credentials) -> None:
 def _as_toml(credentials: Credentials) -> str:
     lines = [] if credentials.server is None else [f"server = {_quoted(credentials.server)}"]
     for name, login in credentials.logins.items():
-        lines += ["", f"[servers.{_quoted(name)}]", f"token = {_quoted(login.token)}", f"email = {_quoted(login.email)}"]
+        lines += [
+            "",
+            f"[servers.{_quoted(name)}]",
+            f"token = {_quoted(login.token)}",
+            f"email = {_quoted(login.email)}",
+        ]
     return "\n".join(lines) + "\n"
 
 

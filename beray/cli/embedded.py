@@ -1,8 +1,8 @@
 """The embedded server: found by `server.json` in the data folder, or started in the background.
 
 It runs apart from the terminal (a session of its own), takes a free loopback port, makes a local user whose token only
-the folder's owner can read, and ends itself some time after the last task and client. Everything that changes it is done
-under one file lock, so that two `beray run` at once make one server.
+the folder's owner can read, and ends itself some time after the last task and client. Whatever changes it is done under
+one file lock, so that two `beray run` at once make one server.
 
 A background server keeps the settings it was started with. Whoever sets a model's key and runs again wants the new
 settings: `run` then replaces a server that has nothing to do, and says so where it can't. Only a server that we started
@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from beray import __version__
 from beray.cli.exits import CliError, Exit
-from beray.cli.language import language, say
+from beray.cli.language import say
 from beray.cli.terminal import plain
 
 IDLE_SECONDS: Final = 600
@@ -46,10 +46,10 @@ MODEL_VARIABLE_ENDS: Final = ("_API_KEY", "_BASE_URL")
 
 @dataclass(frozen=True)
 class ServerFile:
-    """What `server.json` says."""
+    """What `server.json` says; no token where the server has no local user."""
 
     base_url: str
-    token: str
+    token: str | None
     pid: int
     version: str
 
@@ -70,7 +70,7 @@ class EmbeddedServer:
     def has_data(self) -> bool:
         """Whether a server has ever run here, so that there may be tasks."""
         try:
-            return (self.data_dir / "server.json").exists() or any(self.data_dir.glob("*.db"))
+            return (self.data_dir / "beray.db").exists()
         except OSError:
             return False
 
@@ -104,7 +104,7 @@ class EmbeddedServer:
         try:
             return ServerFile(
                 base_url=str(content["base_url"]).rstrip("/"),
-                token=str(content["token"]),
+                token=content.get("token"),
                 pid=int(content["pid"]),
                 version=str(content["version"]),
             )
@@ -143,7 +143,7 @@ class EmbeddedServer:
 
     # settings
 
-    def _digest(self, token: str) -> str:
+    def _digest(self, token: str | None) -> str:
         """Of the environment that matters to a server; keyed, so that the file gives no secret away."""
         relevant = {
             name: value
@@ -151,7 +151,7 @@ class EmbeddedServer:
             if (name.startswith("BERAY_") or name.endswith(MODEL_VARIABLE_ENDS)) and name not in OWN_VARIABLES
         }
         content = json.dumps([__version__, sorted(relevant.items())]).encode("utf-8", "surrogatepass")
-        return hmac.new(token.encode(), content, hashlib.sha256).hexdigest()
+        return hmac.new((token or "").encode(), content, hashlib.sha256).hexdigest()
 
     def _is_outdated(self, running: ServerFile) -> bool:
         """Whether we started it, and with other settings than those of now."""
@@ -267,20 +267,13 @@ def ready_state(content: Mapping[str, Any]) -> ReadyState:
     """The answer of `/ready` in short."""
     checks = content.get("checks")
     bad = [
-        f"{name}: {plain(hint_text(check.get('hint')) or str(check.get('state')))}"
+        f"{name}: {plain(str(check.get('hint') or check.get('state')))}"
         for name, check in (checks.items() if isinstance(checks, Mapping) else ())
-        if isinstance(check, Mapping) and check.get("state") == "unavailable"
+        if isinstance(check, Mapping) and check.get("state") == "failed"
     ]
     if content.get("status") == "unavailable" and not bad:
         bad = [plain(str(content))]
     return ReadyState(content.get("status") == "ready", tuple(bad))
-
-
-def hint_text(hint: Any) -> str:
-    """A hint of the server, which may come in both languages."""
-    if isinstance(hint, Mapping):
-        hint = hint.get(language()) or next(iter(hint.values()), "")
-    return "" if hint is None else str(hint)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -318,7 +311,7 @@ def _ready_state(file: ServerFile) -> ReadyState | None:
     try:
         with BeRayClient(file.base_url, file.token, timeout=PROBE_SECONDS, max_retries=0) as client:
             state = ready_state(client.get_ready())
-            if state.is_ready:
+            if state.is_ready and file.token is not None:
                 client.get_current_user()
             return state
     except APIError as error:

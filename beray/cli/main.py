@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from beray.cli.connection import App
+    from beray.cli.exits import CliError
 
 _PACKAGES_OF_THE_EXTRA = frozenset({"click", "rich", "rich_click"})
 
@@ -37,20 +38,20 @@ def main() -> int:
 def _invoke(group: object, app: "App") -> int:
     import rich_click as click
 
-    from beray.cli.exits import Exit, Terminated
+    from beray.cli.exits import CliError, Exit, Terminated
     from beray.cli.follow import termination_as_exception
+    from beray.cli.language import say
 
     assert isinstance(group, click.Group)
     try:
         with termination_as_exception():
             result = group.main(prog_name="beray", obj=app, standalone_mode=False)
-        return int(result) if isinstance(result, int) else Exit.OK
-    except click.exceptions.Exit as error:
-        return error.exit_code
+        return result if isinstance(result, int) else Exit.OK  # `--help` and the like give a number too
     except click.UsageError as error:
-        app.terminal.close()
-        error.show()
-        return Exit.USAGE
+        command = error.ctx.command_path if error.ctx is not None else "beray"
+        return _show(app, CliError(error.format_message(), say("usage.see_help", command=command), Exit.USAGE))
+    except click.ClickException as error:
+        return _show(app, CliError(error.format_message(), "", Exit.ERROR))
     except (click.Abort, KeyboardInterrupt):
         app.terminal.status(None)
         app.terminal.progress()
@@ -64,17 +65,24 @@ def _invoke(group: object, app: "App") -> int:
 
 
 def _failed(app: "App", error: Exception) -> int:
-    from beray.cli.failures import explain, show
+    from beray.cli.failures import explain
 
-    app.terminal.status(None)
-    app.terminal.end_stream()
     explained = explain(error)
+    app.terminal.status(None)
     if app.is_debug:
         traceback.print_exception(error, file=app.terminal.err)
         if request_id := getattr(error, "request_id", None):
             app.terminal.progress(f"request id: {request_id}")
-    show(app.terminal, explained)
-    return explained.exit
+    return _show(app, explained)
+
+
+def _show(app: "App", error: "CliError") -> int:
+    from beray.cli.failures import show
+
+    app.terminal.status(None)
+    app.terminal.end_stream()
+    show(app.terminal, error)
+    return error.exit
 
 
 if __name__ == "__main__":

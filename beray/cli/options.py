@@ -14,7 +14,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 pass_app = click.make_pass_decorator(App)
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """Seconds, written `30`, `30s`, `5m` or `1h`."""
 
     name = "duration"

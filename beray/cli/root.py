@@ -1,5 +1,6 @@
 """The command tree. A command's module is imported when the command is named, or listed by `--help`; none imports
-more than click before it runs."""
+more than click before it runs.
+"""
 
 from importlib import import_module
 from typing import Any, Final

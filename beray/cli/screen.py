@@ -1,9 +1,9 @@
 """The screen of `run` and `watch`: a task's events, one after the other, as lines.
 
-Where stdout and stderr end in the same place (`Terminal.is_joined`) everything is shown once, as it happens: the agent's
-text on stdout, all else on stderr. Where they don't (`beray run … | cat`, `> file`), stderr tells the whole story as
-progress, and stdout gets the result when the task has ended: what the last command printed, unless the final text says
-it too, and the final text.
+Where stdout and stderr end in the same place (`Terminal.is_joined`) everything is shown once, as it happens: the
+agent's text on stdout, all else on stderr. Where they don't (`beray run … | cat`, `> file`), stderr tells the whole story
+as progress, and stdout gets the result when the task has ended: what the last command printed, unless the final text
+says it too, and the final text.
 """
 
 import shlex
@@ -16,12 +16,14 @@ from typing import Any, Final
 from beray.cli import formats
 from beray.cli.language import say
 from beray.cli.program import program_name
-from beray.cli.terminal import Terminal, fit, one_line, plain
+from beray.cli.terminal import Terminal, cell_width, fit, one_line, plain
 
 JsonObject = Mapping[str, Any]
 
 TAIL_LINES: Final = 5  # of a tool call's output without --verbose
-OUTPUT_MOST: Final = 1 << 20  # characters of one call's output kept for the result; the server sends 1 MB a call at most
+OUTPUT_MOST: Final = (
+    1 << 20
+)  # characters of one call's output kept for the result; the server sends 1 MB a call at most
 FILES_SHOWN: Final = 10
 RULE_COLUMNS: Final = 46
 TOOLS_WITH_RESULT: Final = frozenset({"shell", "python"})
@@ -235,6 +237,7 @@ class Screen:
         call = self._calls.pop(str(event.get("call_id")), None)
         if call is None:  # refused before it began: an unknown tool, wrong arguments
             call = ToolCall(_text_of(event, "name"), _title(event), self._is_verbose)
+        self._terminal.status(None)
         self._show_output(call.last_lines())
         self._terminal.progress(self._finished_line(call, event))
         if not self._is_verbose:
@@ -346,18 +349,19 @@ class Screen:
     def _show_files(self, event: JsonObject) -> None:
         files = event.get("files") or []
         total = event.get("files_total", len(files))
-        if not files:
-            return
         task_id = event.get("task_id")
-        label = say("label.files")
+        label, zip_command = say("label.files"), f"{program_name()} files zip {task_id}"
         for number, file in enumerate(files[:FILES_SHOWN]):
-            path = _text_of(file, "path")
+            path = one_line(_text_of(file, "path"))
             how = f"{program_name()} files get {task_id} {shlex.quote(path)}"
-            entry = f"{one_line(path)} {formats.size(int(file.get('size') or 0))}"
-            self._terminal.progress(f"  {label if number == 0 else ' ' * len(label)}  {entry}     {one_line(how)}")
+            if len(files) == 1:
+                how += f" · {zip_command}"
+            entry = f"{path} {formats.size(int(file.get('size') or 0))}"
+            self._terminal.progress(f"  {label if number == 0 else ' ' * cell_width(label)}  {entry}     {how}")
         if total > FILES_SHOWN:
             self._terminal.progress(f"  {say('files.more', count=total - FILES_SHOWN)}")
-        self._terminal.progress(f"  {say('files.all')}  {program_name()} files zip {task_id}")
+        if len(files) > 1:
+            self._terminal.progress(f"  {say('files.all')}  {zip_command}")
 
 
 def _usage_parts(usage: JsonObject) -> list[str]:
