@@ -44,7 +44,7 @@ from beray.server.tasks.control import RunControl
 from beray.server.tasks.runner import Runner, Workshop
 from beray.server.tasks.service import Tasks
 from beray.server.tasks.stream import Streams
-from beray.server.validation import validation_refusal
+from beray.server.validation import malformed_body, validation_refusal
 from beray.server.work_dirs.work_dir import WorkDirs
 
 API: Final = "/api/v1"
@@ -100,7 +100,7 @@ class App:
         self._background: set[asyncio.Task[None]] = set()
 
         control = RunControl()
-        work_dirs = WorkDirs(settings.data_dir / "tasks")
+        work_dirs = WorkDirs(settings.data_dir / "tasks", allows_hard_links=settings.sandbox != "none")
         self.tasks = Tasks(
             database=self.database,
             events=self.events,
@@ -329,4 +329,6 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
         response = _respond(request, Refused("method_not_allowed", path=path, method=request.method, allowed=allowed))
         response.headers["allow"] = allowed
         return response
+    if error.status_code == 400:  # the body could not be parsed at all (nested too deep, not UTF-8)
+        return _respond(request, malformed_body(current_language.get()))
     return _respond(request, Refused("bad_request", reason=str(error.detail)))

@@ -5,6 +5,7 @@ What it says: what happened, to what, and what to do next.
 """
 
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Final, Literal
 
 Language = Literal["zh", "en"]
@@ -13,11 +14,19 @@ current_language: ContextVar[Language] = ContextVar("current_language", default=
 """Language of the request being answered; set at the edge from Accept-Language."""
 
 
+@dataclass(frozen=True)
+class Phrase:
+    """A field of a sentence that is itself in the catalogue, put in when the language is known."""
+
+    key: str
+
+
 def text(key: str, language: Language | None = None, /, **params: object) -> str:
     """The sentence `key` in `language` (default: the request's), with its fields filled in."""
     chinese, english = MESSAGES[key]
     chosen = current_language.get() if language is None else language
-    return (chinese if chosen == "zh" else english).format(**params)
+    filled = {name: text(value.key, chosen) if isinstance(value, Phrase) else value for name, value in params.items()}
+    return (chinese if chosen == "zh" else english).format(**filled)
 
 
 def language_of(goal: str) -> Language:
@@ -28,7 +37,6 @@ def language_of(goal: str) -> Language:
 MESSAGES: Final[dict[str, tuple[str, str]]] = {
     # requests
     "bad_request": ("请求无法处理：{reason}", "The request cannot be handled: {reason}"),
-    "malformed_json": ("请求体不是有效的 JSON。", "The request body is not valid JSON."),
     "validation_error": ("请求无效：{reason}", "The request is not valid: {reason}"),
     "not_found": ("没有这个地址：{path}", "There is nothing at {path}."),
     "method_not_allowed": (
@@ -42,18 +50,14 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "Internal server error. Tell the operator the request id {request_id}.",
     ),
     "starting": ("服务正在启动，请稍后重试。", "The service is starting; try again shortly."),
-    "shutting_down": ("服务正在关闭，请稍后重试。", "The service is shutting down; try again shortly."),
     "idempotency_mismatch": (
         "这个 Idempotency-Key 已用于另一个请求。请换一个新的键。",
         "This Idempotency-Key was used for another request. Use a new key.",
     ),
-    "idempotency_in_progress": (
-        "带有这个 Idempotency-Key 的请求仍在处理中，请稍后重试。",
-        "The request with this Idempotency-Key is still being handled; try again shortly.",
-    ),
     # fields of a request; the key is `invalid.` and the validator's type
     "invalid.missing": ("缺少此字段。", "This field is required."),
     "invalid.json_invalid": ("不是有效的 JSON。", "This is not valid JSON."),
+    "invalid.nul": ("不能含有 NUL 字符。", "This must not hold a NUL character."),
     "invalid.model_attributes_type": ("须为 JSON 对象。", "This must be a JSON object."),
     "invalid.string_type": ("须为字符串。", "This must be a string."),
     "invalid.string_unicode": ("须为有效的 Unicode 文本。", "This must be valid Unicode text."),
@@ -92,6 +96,30 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "密码长度须为 {least} 到 {most} 个字符。",
         "A password must have {least} to {most} characters.",
     ),
+    "unsupported_grant_type": (
+        "不支持的 grant_type：{grant_type}。请使用 password。",
+        "The grant_type {grant_type} is not supported; use password.",
+    ),
+    "code_mail_subject": ("BeRay 验证码", "Your BeRay verification code"),
+    "code_mail_text": (
+        """您好！
+
+您的 BeRay 验证码是：
+
+{code}
+
+验证码在 {minutes} 分钟内有效，只能使用一次。如果您没有请求验证码，请忽略这封邮件。
+""",
+        """Hello,
+
+your BeRay verification code is:
+
+{code}
+
+It is valid for {minutes} minutes and can be used once. If you did not ask for it, ignore this mail.
+""",
+    ),
+    "code_announced": ("{email} 的验证码：{code}", "Verification code for {email}: {code}"),
     "mail_not_sent": (
         "邮件暂时无法发送，请稍后重试。",
         "The mail could not be sent; try again shortly.",
@@ -141,12 +169,35 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "路径 {path} 无效：须为工作目录内的相对路径（{reason}）。",
         "The path {path} is not valid: it must be relative and inside the work_dir ({reason}).",
     ),
+    "path_empty": ("路径为空", "it is empty"),
+    "path_not_utf8": ("不是 UTF-8 文本", "it is not UTF-8 text"),
+    "path_nul": ("含有 NUL 字符", "it has a NUL character"),
+    "path_absolute": ("是绝对路径", "it is absolute"),
+    "path_dots": ("含有 ..", "it has a .. in it"),
+    "path_too_long": ("路径或文件名过长", "it, or a name in it, is too long"),
+    "path_too_deep": ("层级过深", "it is too deep"),
+    "path_leaves": ("经过的链接指向工作目录之外", "it goes through a link that leaves the work_dir"),
+    "path_hard_link": ("是与别处共享的硬链接", "it is a hard link to a file kept elsewhere"),
+    "path_names_no_file": ("没有指明文件名", "it names no file"),
+    "path_not_portable": (
+        "含有反斜杠、控制字符或编码的 ..",
+        "it has a backslash, a control character or an encoded .. in it",
+    ),
     "not_a_file": ("{path} 不是普通文件。", "{path} is not a regular file."),
     "not_a_directory": ("{path} 不是文件夹。", "{path} is not a directory."),
     "path_is_directory": (
         "{path} 是文件夹，不能作为文件写入。",
         "{path} is a directory and cannot be written as a file.",
     ),
+    "file_not_permitted": (
+        "{path} 的权限不允许此操作。请先用命令更改其权限（chmod）。",
+        "The permissions of {path} do not allow this. Change them with a command first (chmod).",
+    ),
+    "file_busy": (
+        "{path} 正被一个命令占用，请稍后重试。",
+        "{path} is held by a running command; try again shortly.",
+    ),
+    "too_many_files": ("文件超过 {most} 个的上限。", "There are more than {most} files."),
     "upload_too_large": ("文件超过 {limit} 字节的上限。", "The file is over the limit of {limit} bytes."),
     "upload_cut": (
         "上传在完成前中断，旧内容保持不变。",

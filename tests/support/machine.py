@@ -59,3 +59,7 @@ CHECKS = {
     "root": _lacks_root,
     "user": _lacks_user,
 }
+
+
+if __name__ == "__main__":  # what this machine has, in the form BERAY_TEST_REQUIRE takes
+    print(",".join(name for name in CHECKS if machine_lacks(name) is None))

@@ -1,6 +1,7 @@
 """A real server in a process of its own: `beray serve` on a free loopback port and a data folder of the test's."""
 
 import email
+import email.policy
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from tests.support.waiting import wait_until
 
 START_SECONDS = 40.0
 PASSWORD = "a_very_secure_password"
+BERAY = (sys.executable, "-m", "beray.cli.main")  # the command `beray`, in this environment
 CODE = re.compile(r"\b([0-9]{6})\b")
 
 
@@ -51,7 +53,7 @@ class ServerProcess:
         }
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "beray.cli.main", "serve", "--port", str(self.port), "--data", str(self.data_dir)],
+                [*BERAY, "serve", "--port", str(self.port), "--data", str(self.data_dir)],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -84,7 +86,8 @@ class ServerProcess:
     def mails(self) -> list[EmailMessage]:
         """The outbox, oldest first."""
         files = sorted((self.data_dir / "outbox").glob("*.eml"))
-        return [cast(EmailMessage, email.message_from_bytes(file.read_bytes(), policy=email.policy.default)) for file in files]
+        policy = email.policy.default
+        return [cast(EmailMessage, email.message_from_bytes(file.read_bytes(), policy=policy)) for file in files]
 
     def code_for(self, address: str) -> str:
         """The code in the newest mail to an address."""

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from beray.protocol.status import Status
 from beray.protocol.types import Message, StopAnswer, Task
@@ -36,10 +37,16 @@ class AskedLimits(BaseModel):
     wall_seconds: int | None = Field(None, ge=1)
 
 
+def _without_nul(value: str) -> str:
+    if "\0" in value:  # PostgreSQL's text cannot hold it, nor can a command line
+        raise PydanticCustomError("nul", "This must not hold a NUL character.")
+    return value
+
+
 class CreateTask(BaseModel):
     """The body of POST /tasks/."""
 
-    goal: str
+    goal: Annotated[str, AfterValidator(_without_nul)]
     tools: list[str] | None = None
     model: str | None = None
     limits: AskedLimits | None = None
@@ -158,7 +165,7 @@ def _wanted_tail(events: str) -> int | None:
 
 
 def _stream_start(request: Request, after: int | None) -> int:
-    """Where to begin: `Last-Event-ID` wins, as a reconnecting client repeats its first URL; a strange one is ignored."""
+    """Where to begin: `Last-Event-ID` wins (a reconnecting client repeats its first URL); a strange one is ignored."""
     last = request.headers.get("last-event-id", "")
     if EVENT_ID.fullmatch(last):
         return int(last)

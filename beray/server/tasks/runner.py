@@ -1,7 +1,8 @@
 """One task's run, from taken to finished: what happens around the agent.
 
 A run ends in one of three ways: the agent ends it (completed, failed), a user stops it, or the process goes away. Only
-the first two are recorded; after the third the engine calls `run_task` again and the agent goes on at its last checkpoint.
+the first two are recorded; after the third the engine calls `run_task` again and the agent goes on at its last
+checkpoint.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from beray.protocol.status import Status
 from beray.protocol.types import JsonObject, TaskError
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.run import AgentRun, Outcome, RunLimits
-from beray.server.agent.tools.names import TOOL_NAMES
+from beray.server.agent.tools import TOOL_NAMES
 from beray.server.clock import Clock
 from beray.server.db import tasks as queries
 from beray.server.db.connect import Database

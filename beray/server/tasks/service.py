@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from beray.protocol.status import ENDED, Status
 from beray.protocol.types import JsonObject, StopAnswer
 from beray.server.agent.models import ModelChoice
-from beray.server.agent.tools.names import TOOL_NAMES
+from beray.server.agent.tools import TOOL_NAMES
 from beray.server.auth.service import UserRow
 from beray.server.clock import Clock
 from beray.server.db import tasks as queries
@@ -214,7 +214,13 @@ class Tasks:
             Refused: task_not_found.
         """
         await self.get(user, task_id)
-        return await asyncio.to_thread(self._work_dirs.create, task_id, owner=self._task_uid(task_id))
+        work_dir = await asyncio.to_thread(self._work_dirs.create, task_id, owner=self._task_uid(task_id))
+        try:
+            await self.get(user, task_id)
+        except Refused:  # deleted meanwhile: what was just made again must not stay
+            await asyncio.to_thread(self._work_dirs.delete, task_id)
+            raise
+        return work_dir
 
     async def stop(self, user: UserRow, task_id: int) -> StopAnswer:
         """Stop a task; answers within 2 s with its status as it then is.
