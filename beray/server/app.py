@@ -94,7 +94,7 @@ class App:
         self.wakeups = LocalWakeups()
         self.events = EventLog(self.database, self.wakeups, clock)
         self.streams = Streams(settings.max_streams_per_user)
-        self.accounts = open_accounts(settings, self.database, clock, announce)
+        self.accounts = open_accounts(settings, self.database, clock=clock, announce=announce)
         self.capabilities: Capabilities | None = None
         self._sandbox: Sandbox | None = None
         self._background: set[asyncio.Task[None]] = set()

@@ -37,7 +37,6 @@ def language_of(goal: str) -> Language:
 MESSAGES: Final[dict[str, tuple[str, str]]] = {
     # requests
     "bad_request": ("请求无法处理：{reason}", "The request cannot be handled: {reason}"),
-    "malformed_json": ("请求体不是有效的 JSON。", "The request body is not valid JSON."),
     "validation_error": ("请求无效：{reason}", "The request is not valid: {reason}"),
     "not_found": ("没有这个地址：{path}", "There is nothing at {path}."),
     "method_not_allowed": (
@@ -51,14 +50,9 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "Internal server error. Tell the operator the request id {request_id}.",
     ),
     "starting": ("服务正在启动，请稍后重试。", "The service is starting; try again shortly."),
-    "shutting_down": ("服务正在关闭，请稍后重试。", "The service is shutting down; try again shortly."),
     "idempotency_mismatch": (
         "这个 Idempotency-Key 已用于另一个请求。请换一个新的键。",
         "This Idempotency-Key was used for another request. Use a new key.",
-    ),
-    "idempotency_in_progress": (
-        "带有这个 Idempotency-Key 的请求仍在处理中，请稍后重试。",
-        "The request with this Idempotency-Key is still being handled; try again shortly.",
     ),
     # fields of a request; the key is `invalid.` and the validator's type
     "invalid.missing": ("缺少此字段。", "This field is required."),
