@@ -7,7 +7,7 @@ resumes in exactly that way, so what happens after a crash is what happens alway
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 

@@ -17,8 +17,40 @@ from beray.server.work_dirs.paths import replace_escaped_bytes
 
 PIECE_BYTES: Final = 256 << 10
 PACKED: Final = frozenset(
-    ".7z .aac .avi .br .bz2 .docx .flac .gif .gz .heic .jar .jpeg .jpg .m4a .mkv .mov .mp3 .mp4 .ogg .opus .pdf .png"
-    " .pptx .rar .tgz .webm .webp .whl .xlsx .xz .zip .zst".split()
+    [
+        ".7z",
+        ".aac",
+        ".avi",
+        ".br",
+        ".bz2",
+        ".docx",
+        ".flac",
+        ".gif",
+        ".gz",
+        ".heic",
+        ".jar",
+        ".jpeg",
+        ".jpg",
+        ".m4a",
+        ".mkv",
+        ".mov",
+        ".mp3",
+        ".mp4",
+        ".ogg",
+        ".opus",
+        ".pdf",
+        ".png",
+        ".pptx",
+        ".rar",
+        ".tgz",
+        ".webm",
+        ".webp",
+        ".whl",
+        ".xlsx",
+        ".xz",
+        ".zip",
+        ".zst",
+    ]
 )
 
 _EARLIEST: Final = datetime(1980, 1, 1, tzinfo=UTC)  # the format knows 1980 to 2107

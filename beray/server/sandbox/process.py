@@ -110,7 +110,9 @@ class GuardedProcess:
                 await asyncio.shield(self._exit)
         except TimeoutError:
             self.abandon()
-            raise SandboxError(f"The command's processes have not ended within {KILL_SECONDS:g} s of SIGKILL.") from None
+            raise SandboxError(
+                f"The command's processes have not ended within {KILL_SECONDS:g} s of SIGKILL."
+            ) from None
 
     def abandon(self) -> None:
         """Give up: the supervisor sees us gone and ends the command; nothing waits for it any more."""

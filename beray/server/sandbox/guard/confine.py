@@ -211,4 +211,3 @@ def _exec(program: str, argv: tuple[str, ...], env: dict[str, str]) -> NoReturn:
         if error.errno != errno.ENOEXEC:
             raise
     os.execve("/bin/sh", ["/bin/sh", program, *argv[1:]], env)  # a script without #!, as every shell does it
-
