@@ -110,6 +110,25 @@ async def test_smtp_logs_in_over_tls(tmp_path):
     assert verbs.index("STARTTLS") < verbs.index("AUTH")
 
 
+async def test_smtps_speaks_tls_from_the_first_byte(tmp_path):
+    server_context, client_context = make_tls(tmp_path)
+    async with SmtpTestServer(tls=server_context, is_tls_at_once=True) as server:
+        where = SmtpServer("127.0.0.1", server.port, "user", "secret", use_tls=True, start_tls=False)
+        await SmtpMailer(where, LETTERHEAD, tls_context=client_context).send(MAIL)
+
+    assert server.logins == [("user", "secret")]
+    check_mail(parse(server.mails[0].content))
+
+
+async def test_smtp_server_with_a_strange_certificate_gets_no_mail(tmp_path):
+    server_context, _ = make_tls(tmp_path)
+    async with SmtpTestServer(tls=server_context) as server:
+        with pytest.raises(MailNotSent, match="certificate"):
+            await SmtpMailer(smtp_server(server.port, start_tls=True), LETTERHEAD).send(MAIL)
+
+    assert server.mails == []
+
+
 async def test_smtp_sends_no_password_to_a_server_without_tls():
     async with SmtpTestServer() as server:
         where = smtp_server(server.port, start_tls=True, username="user")
