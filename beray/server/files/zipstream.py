@@ -106,7 +106,7 @@ def _pieces(walk: Walk) -> Iterator[bytes]:
         for entry in walk:
             info = _info(entry, names.give(entry.path))
             if entry.is_folder:
-                archive.mkdir(info)
+                archive.writestr(info, b"")  # mkdir leaves a ZipInfo without CRC before Python 3.12
             else:
                 yield from _file(archive, info, entry, sink)
             if len(sink) >= PIECE_BYTES:
