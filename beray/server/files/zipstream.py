@@ -123,7 +123,7 @@ def _info(entry: WalkEntry, name: str) -> zipfile.ZipInfo:
     kind = 0o040000 if entry.is_folder else 0o100000
     info.external_attr = (kind | entry.mode & 0o777) << 16 | _FOLDER_BIT * entry.is_folder
     if entry.is_folder:
-        info.CRC = info.compress_size = 0
+        info.CRC = info.compress_size = 0  # which mkdir writes, but does not set itself
     else:
         info.compress_type = zipfile.ZIP_DEFLATED
         # Python before 3.13 has no public name for it.
