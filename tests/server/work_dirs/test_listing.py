@@ -66,9 +66,10 @@ def test_limit_keeps_what_is_near_the_top(work_dir: WorkDir) -> None:
 
 
 def test_tree_deeper_than_json_can_be_is_cut(work_dir: WorkDir) -> None:
-    make_deep(work_dir.path, 1000)
+    make_deep(work_dir.path, 300)
 
     text = json.dumps(work_dir.tree(depth=10_000))
+    work_dir.remove("deep")  # pytest cleans up by recursion
 
     assert text.count('"children"') == TREE_DEPTH
     assert text.count('"truncated": true') == 1
@@ -88,10 +89,7 @@ def test_huge_folder_is_listed_in_bounds(work_dir: WorkDir, monkeypatch: pytest.
 @pytest.mark.parametrize("seconds", [-(2**40), 0, 2**33, 2**40])
 def test_file_with_an_impossible_time_is_listed(work_dir: WorkDir, seconds: int) -> None:
     work_dir.write_bytes("x", b"")
-    try:
-        os.utime(work_dir.path / "x", (seconds, seconds))
-    except OverflowError:  # the file system may not keep it
-        pytest.skip("this file system refuses the time")
+    os.utime(work_dir.path / "x", (seconds, seconds))  # the file system may keep the nearest it can
 
     (node,) = work_dir.tree()
 

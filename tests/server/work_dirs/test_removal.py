@@ -7,7 +7,7 @@ import pytest
 
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 
-DEEP = 3000  # its path is far longer than the kernel takes, and deeper than descriptors or recursion go
+DEEP = 1100  # its path is longer than the kernel takes, and deeper than descriptors or recursion go
 UID = 61235
 
 
@@ -18,7 +18,7 @@ import os, sys
 os.chdir(sys.argv[1])
 for _ in range(int(sys.argv[2])):
     open("file", "w").close(); os.chmod("file", 0)
-    os.mkdir("d"); os.chdir("d")
+    os.mkdir("deep"); os.chdir("deep")
 """
     subprocess.run([sys.executable, "-c", program, str(folder), str(levels)], check=True, timeout=60)
 
