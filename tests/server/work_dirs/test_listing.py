@@ -97,7 +97,7 @@ def test_file_with_an_impossible_time_is_listed(work_dir: WorkDir, seconds: int)
 
 
 def test_names_that_are_no_text_are_listed_and_can_be_opened(work_dir: WorkDir) -> None:
-    raw = b"caf\xe9 \xff\"\r\n\xee\xbe\x80.txt"
+    raw = b'caf\xe9 \xff"\r\n\xee\xbe\x80.txt'
     with open(os.fsencode(work_dir.path) + b"/" + raw, "w") as file:
         file.write("content")
 

@@ -98,7 +98,9 @@ def test_path_that_is_unsafe_elsewhere_cannot_be_written(path: str) -> None:
     assert refused.value.code == "invalid_path"
 
 
-@pytest.mark.parametrize("path", ["a", "a/b.txt", ".env", "100%.txt", "50%25.csv", "目录/文件 1.md", 'quo"te', "👩‍🚀.png"])
+@pytest.mark.parametrize(
+    "path", ["a", "a/b.txt", ".env", "100%.txt", "50%25.csv", "目录/文件 1.md", 'quo"te', "👩‍🚀.png"]
+)
 def test_ordinary_path_can_be_written(path: str) -> None:
     assert wire_path(parse_new_path(path)) == path
 

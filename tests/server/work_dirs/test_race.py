@@ -1,4 +1,4 @@
-"""A command swaps a folder for a link that leads out, as fast as it can, while the server reads and writes through it."""
+"""A command swaps a folder for a link that leads out, as fast as it can, while the server goes through it."""
 
 import os
 import subprocess

@@ -65,7 +65,9 @@ def test_link_that_stays_inside_is_followed_for_reading(work_dir: WorkDir) -> No
     assert refusal_of(lambda: work_dir.read_bytes("loop")) == "invalid_path"
 
 
-@pytest.mark.parametrize("target", ["{outside}", "../../outside/../outside/secret.txt", "up/../../../../outside/secret.txt"])
+@pytest.mark.parametrize(
+    "target", ["{outside}", "../../outside/../outside/secret.txt", "up/../../../../outside/secret.txt"]
+)
 def test_link_out_is_refused(work_dir: WorkDir, outside: Path, target: str) -> None:
     (work_dir.path / "up").mkdir()
     (work_dir.path / "link").symlink_to(target.format(outside=outside))
@@ -328,6 +330,25 @@ def test_missing_work_dir_is_no_task(work_dirs: WorkDirs) -> None:
     work_dirs.create(9, owner=None).write_bytes("x", b"kept")
     assert work_dirs.create(9, owner=None).read_bytes("x") == b"kept"
     assert work_dirs.get(9, owner=None).read_bytes("x") == b"kept"
+
+
+def test_work_dir_made_by_several_at_once_is_made_once(work_dirs: WorkDirs) -> None:
+    errors: list[OSError] = []
+
+    def make(number: int) -> None:
+        try:
+            work_dirs.create(3, owner=None).write_bytes(f"f{number}", b"x")
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=make, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert errors == []
+    assert sorted(work_dirs.get(3, owner=None).snapshot()) == [f"f{number}" for number in range(8)]
 
 
 def test_work_dir_deleted_meanwhile_is_refused(work_dirs: WorkDirs) -> None:
