@@ -100,5 +100,3 @@ def check_targets(options: tuple[str, ...], *, writable: tuple[str, ...]) -> Non
             target = options[index + _MOUNTING[option]]
             if any(target.startswith(f"{folder}/") for folder in writable):
                 raise SandboxError(f"{target} lies below a folder that commands can write; it can't be mounted.")
-
-

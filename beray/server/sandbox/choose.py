@@ -149,7 +149,9 @@ def prepare_layout(data_dir: Path, *, is_root: bool) -> Layout:
         layout.bin.chmod(0o755)
         replace_file(layout.gitconfig, f"[user]\n\tname = BeRay\n\temail = {USER}@localhost\n", mode=0o644)
     except OSError as error:
-        raise SandboxUnavailable(f"The data folder {data_dir} can't be used: {error.strerror}: {error.filename}.") from error
+        raise SandboxUnavailable(
+            f"The data folder {data_dir} can't be used: {error.strerror}: {error.filename}."
+        ) from error
     return layout
 
 

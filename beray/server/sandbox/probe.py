@@ -240,5 +240,3 @@ def _process_row(forked: int) -> Confinement:
         return Confinement("process_count", True)
     note = "a command's processes are counted together with this machine's others, so the limit is a rough one"
     return Confinement("process_count", False, note)
-
-

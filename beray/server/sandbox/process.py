@@ -110,7 +110,9 @@ class GuardedProcess:
                 await asyncio.shield(self._exit)
         except TimeoutError:
             self.abandon()
-            raise SandboxError(f"The command's processes have not ended within {KILL_SECONDS:g} s of SIGKILL.") from None
+            raise SandboxError(
+                f"The command's processes have not ended within {KILL_SECONDS:g} s of SIGKILL."
+            ) from None
 
     def abandon(self) -> None:
         """Give up: the supervisor sees us gone and ends the command; nothing waits for it any more."""
@@ -122,12 +124,12 @@ class GuardedProcess:
         return sorted(self._pipes.outputs, key=lambda name: name != self._turn)
 
     async def _readable(self) -> None:
-        ready = self._loop.create_future()
+        ready = asyncio.Event()
         fds = list(self._pipes.outputs.values())
         for fd in fds:
-            self._loop.add_reader(fd, lambda: ready.done() or ready.set_result(None))
+            self._loop.add_reader(fd, ready.set)
         try:
-            await ready
+            await ready.wait()
         finally:
             for fd in fds:
                 self._loop.remove_reader(fd)
@@ -191,6 +193,3 @@ class GuardedProcess:
             else:
                 self._started.set_exception(start_error)
                 self._started.exception()  # retrieved: whoever was waiting may have been cancelled
-
-
-__all__ = ["GuardedProcess"]
