@@ -1,3 +1,68 @@
-"""BeRay: give it a goal in words, watch it work, take the files."""
+"""BeRay: give it a goal in words, watch it work, take the files.
+
+The public names are loaded when they are first used, so that `import beray` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from beray.client import BeRayClient as BeRayClient
+    from beray.exceptions import APIError as APIError
+    from beray.exceptions import AuthenticationError as AuthenticationError
+    from beray.exceptions import BeRayException as BeRayException
+    from beray.exceptions import ConflictError as ConflictError
+    from beray.exceptions import ConnectionFailed as ConnectionFailed
+    from beray.exceptions import EventTooLarge as EventTooLarge
+    from beray.exceptions import NetworkError as NetworkError
+    from beray.exceptions import NotFoundError as NotFoundError
+    from beray.exceptions import ProtocolError as ProtocolError
+    from beray.exceptions import RequestTimeout as RequestTimeout
+    from beray.exceptions import TLSError as TLSError
+    from beray.exceptions import UnprocessableEntityError as UnprocessableEntityError
 
 __version__ = "0.1.0"
+
+_MODULE_OF = {
+    "BeRayClient": "beray.client",
+    "APIError": "beray.exceptions",
+    "AuthenticationError": "beray.exceptions",
+    "BeRayException": "beray.exceptions",
+    "ConflictError": "beray.exceptions",
+    "ConnectionFailed": "beray.exceptions",
+    "EventTooLarge": "beray.exceptions",
+    "NetworkError": "beray.exceptions",
+    "NotFoundError": "beray.exceptions",
+    "ProtocolError": "beray.exceptions",
+    "RequestTimeout": "beray.exceptions",
+    "TLSError": "beray.exceptions",
+    "UnprocessableEntityError": "beray.exceptions",
+}
+
+__all__ = [  # noqa: RUF022  # the client first, then the errors
+    "BeRayClient",
+    "APIError",
+    "AuthenticationError",
+    "BeRayException",
+    "ConflictError",
+    "ConnectionFailed",
+    "EventTooLarge",
+    "NetworkError",
+    "NotFoundError",
+    "ProtocolError",
+    "RequestTimeout",
+    "TLSError",
+    "UnprocessableEntityError",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'beray' has no attribute {name!r}")
+    value = getattr(import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,6 @@
 """Errors of the domain, their HTTP status, and the one JSON error shape (WIRE.md, "Common").
 
-Services raise `Refused("code", ...)`; the sentences stand in `messages.py`. Only this file knows HTTP status codes.
+Services raise `Refused` with a code; the sentences stand in `messages.py`. Only this file knows HTTP status codes.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,6 @@ class Refused(Exception):
 STATUS_OF: Final[dict[str, int]] = {
     # requests
     "bad_request": 400,
-    "malformed_json": 400,
     "validation_error": 422,
     "not_found": 404,
     "method_not_allowed": 405,
@@ -57,9 +56,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "rate_limited": 429,
     "internal_error": 500,
     "starting": 503,
-    "shutting_down": 503,
     "idempotency_mismatch": 409,
-    "idempotency_in_progress": 409,
     # accounts
     "not_authenticated": 401,
     "invalid_credentials": 401,
@@ -67,6 +64,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "invalid_verification_code": 400,
     "invalid_email": 422,
     "invalid_password": 422,
+    "unsupported_grant_type": 400,
     "mail_not_sent": 503,
     # tasks
     "task_not_found": 404,
@@ -84,12 +82,20 @@ STATUS_OF: Final[dict[str, int]] = {
     "not_a_file": 422,
     "not_a_directory": 422,
     "path_is_directory": 409,
+    "file_not_permitted": 409,
+    "file_busy": 409,
+    "too_many_files": 422,
     "upload_too_large": 413,
     "upload_cut": 400,
     "precondition_failed": 412,
     "range_not_satisfiable": 416,
     "disk_full": 507,
 }
+
+
+def wrong_field(name: str, code: str, /, **params: object) -> ErrorItem:
+    """The item of `errors` that says which field of the body was refused with `code`."""
+    return {"loc": ["body", name], "msg": text(code, **params), "type": code}
 
 
 def problem(refused: Refused, language: Language, request_id: str) -> Problem:

@@ -1,9 +1,9 @@
 """One database for everything: our tables and the engine's.
 
-Queries are plain functions of a SQLAlchemy `Connection`, so that several compose in one transaction; `Database` runs them.
-SQLite (WAL): reads run inline on a read-only connection (a point read costs less than a thread hop, research: 29 us for
-two look-ups), all writes go through one writer thread, which commits whatever waits as one group. Group commit is what
-makes `synchronous=FULL` cheap, and one writer is what keeps SQLite from sleeping on its lock.
+Queries are plain functions of a SQLAlchemy `Connection`, so that several compose in one transaction; `Database` runs
+them. SQLite (WAL): reads run inline on a read-only connection (a point read costs less than a thread hop: 29 us
+for two look-ups), all writes go through one writer thread, which commits whatever waits as one group. Group commit is
+what makes `synchronous=FULL` cheap, and one writer is what keeps SQLite from sleeping on its lock.
 """
 
 import asyncio

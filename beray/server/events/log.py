@@ -1,12 +1,15 @@
 """The event log: append-only, numbered without gaps per task, shown only after the commit.
 
-An event is stored as the ready bytes of its SSE frame, so that a replay is a join. `append` is the only way in; nobody
+An event is stored as the ready bytes of its SSE frame, so that a replay is a join. `append` (or `insert`, within a
+transaction) is the only way in; nobody
 sees an event before it is committed, hence a `seq` once shown never names another event, across crashes too.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, NewType
+from typing import Any
 
 import orjson
 from sqlalchemy import Connection
@@ -17,9 +20,6 @@ from beray.server.clock import Clock, iso
 from beray.server.db import events as queries
 from beray.server.db.connect import Database
 from beray.server.events.wakeups import LocalWakeups
-
-Frame = NewType("Frame", bytes)
-"""The SSE bytes of one event: `id: 7\\nevent: task.started\\ndata: {...}\\n\\n`."""
 
 PAGE = 256  # frames read at once; fetchmany(256)+join measured 13x cheaper than one by one
 
@@ -74,7 +74,7 @@ class EventLog:
             return last
 
         last_seq = await self._database.write(write)
-        self._wakeups.wake(task_id, last_seq)
+        self._wakeups.wake(task_id)
         return last_seq
 
     def insert(
@@ -90,13 +90,18 @@ class EventLog:
         queries.insert_frames(connection, task_id, frames)
         return last_seq
 
-    def announce(self, task_id: int, last_seq: int) -> None:
-        """Wake who waits for events of the task, up to `last_seq`, after a commit."""
-        self._wakeups.wake(task_id, last_seq)
+    def announce(self, task_id: int) -> None:
+        """Wake who watches the task, after a commit."""
+        self._wakeups.wake(task_id)
 
     async def read(self, task_id: int, *, after: int, limit: int = PAGE) -> list[bytes]:
         """The frames with a `seq` above `after`, in order, at most `limit`."""
         return await self._database.read(lambda connection: queries.read_frames(connection, task_id, after, limit))
+
+    async def read_last(self, task_id: int) -> bytes | None:
+        """The task's last frame; None when it is gone (every task has an event)."""
+        frames = await self._database.read(lambda connection: queries.read_tail(connection, task_id, 1))
+        return frames[0] if frames else None
 
     async def read_tail(self, task_id: int, count: int) -> list[bytes]:
         """The last `count` frames, in order."""
@@ -106,14 +111,24 @@ class EventLog:
         """Every frame of the task, in order."""
         return await self._database.scan(lambda connection: queries.read_frames(connection, task_id, 0, -1))
 
-    async def wait(self, task_id: int, *, after: int, timeout_seconds: float) -> bool:
-        """Wait until an event above `after` may be there; False when the time is up. Read again either way."""
-        return await self._wakeups.wait(task_id, after=after, timeout_seconds=timeout_seconds)
+    def watching(self, task_id: int) -> AbstractContextManager[asyncio.Event]:
+        """Watch the task's log: the event is set whenever it has grown. Clear it, read, then wait for it."""
+        return self._wakeups.watching(task_id)
 
 
 def _frame(task_id: int, seq: int, at: str, new: NewEvent) -> bytes:
     body = {"v": 1, "seq": seq, "at": at, "task_id": task_id, "type": new.type, **new.fields}
     return encode_event(seq, new.type, orjson.dumps(body))
+
+
+def frame_seq(frame: bytes) -> int:
+    """The number of a frame's event."""
+    return int(frame[4 : frame.index(b"\n")])
+
+
+def is_finished(frame: bytes) -> bool:
+    """Whether the frame is a `task.finished`."""
+    return frame.startswith(b"event: task.finished\n", frame.index(b"\n") + 1)
 
 
 def frame_body(frame: bytes) -> bytes:

@@ -1,49 +1,45 @@
 """Who waits for a task's next event is woken here, within one process."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class LocalWakeups:
-    """Wakes waiters of a task when its log has grown. Lives on one event loop."""
+    """Sets an `asyncio.Event` of everybody who watches a task when its log has grown. Lives on one event loop."""
 
     def __init__(self) -> None:
-        self._waiters: dict[int, set[asyncio.Future[None]]] = {}
-        self._last_seq: dict[int, int] = {}  # only of tasks somebody waits for
+        self._watchers: dict[int, set[asyncio.Event]] = {}
 
-    def wake(self, task_id: int, last_seq: int) -> None:
-        """Events of the task up to `last_seq` have been committed."""
-        waiters = self._waiters.pop(task_id, None)
-        if waiters is None:
-            return
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+    def wake(self, task_id: int) -> None:
+        """New events of the task have been committed, or it is gone."""
+        for changed in self._watchers.get(task_id, ()):
+            changed.set()
 
-    async def wait(self, task_id: int, *, after: int, timeout_seconds: float) -> bool:
-        """Wait for the next `wake` of the task; False when the time is up.
+    def wake_all(self) -> None:
+        """Wake every watcher: the server is closing."""
+        for watchers in self._watchers.values():
+            for changed in watchers:
+                changed.set()
 
-        A commit between the caller's read and this call would be missed, so the caller reads again after at most
-        `timeout_seconds`, or uses `watch` around its read.
-        """
-        waiter = self.watch(task_id)
+    @contextmanager
+    def watching(self, task_id: int) -> Iterator[asyncio.Event]:
+        """An event that is set at each wake of the task. Clear it, then read, then wait for it: nothing is missed."""
+        changed = asyncio.Event()
+        self._watchers.setdefault(task_id, set()).add(changed)
         try:
-            await asyncio.wait_for(asyncio.shield(waiter), timeout_seconds)
-        except TimeoutError:
-            return False
+            yield changed
         finally:
-            self.unwatch(task_id, waiter)
-        return True
+            watchers = self._watchers[task_id]
+            watchers.discard(changed)
+            if not watchers:
+                del self._watchers[task_id]
 
-    def watch(self, task_id: int) -> "asyncio.Future[None]":
-        """A future that is done at the task's next wake; begin to watch before reading, and nothing is missed."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(task_id, set()).add(waiter)
-        return waiter
 
-    def unwatch(self, task_id: int, waiter: "asyncio.Future[None]") -> None:
-        """Stop watching."""
-        waiters = self._waiters.get(task_id)
-        if waiters is not None:
-            waiters.discard(waiter)
-            if not waiters:
-                del self._waiters[task_id]
+async def wait_changed(changed: asyncio.Event, timeout_seconds: float) -> bool:
+    """Wait for a watcher's event; False when the time is up."""
+    try:
+        await asyncio.wait_for(changed.wait(), timeout_seconds)
+    except TimeoutError:
+        return False
+    return True

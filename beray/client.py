@@ -1,0 +1,580 @@
+"""The synchronous client of the BeRay API, on `requests`.
+
+Its methods are one line each: `protocol/calls.py` says what an operation is, `protocol/flows.py` how it is repeated
+and resumed, and the two private drivers at the end do what those ask for.
+"""
+
+import io
+import mimetypes
+import os
+import random
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self, TypeVar, cast
+
+import requests
+import urllib3
+
+from beray.exceptions import AuthenticationError, BeRayException, NetworkError, ProtocolError, RequestTimeout
+from beray.protocol import calls, flows
+from beray.protocol.calls import Body, Call
+from beray.protocol.flows import Conditions, Emit, Flow, Read, Send, Sleep
+from beray.protocol.responses import Answer, value_of
+from beray.protocol.retry import RetryPolicy
+from beray.protocol.types import FileNode, JsonObject, Message, Session, StopAnswer, Task, UploadAnswer, User
+from beray.transport import (
+    UPLOAD_CHUNK_BYTES,
+    BearerAuth,
+    TunedSession,
+    UploadBody,
+    network_error,
+    normalize_base_url,
+)
+
+_STREAM_CHUNK_BYTES = 64 * 1024
+
+Result = TypeVar("Result")
+
+
+class BeRayClient:
+    """Accounts, tasks and files of one BeRay server. Thread-safe; use it as a context manager, or `close` it.
+
+    Every method blocks until the answer is there. A call that failed for a passing reason is repeated where that
+    can't do its work twice. Each method may raise:
+
+    - `AuthenticationError`: not logged in, or the token is no longer good.
+    - `APIError`: the server refused; the subclasses say why.
+    - `NetworkError`: no whole answer came (`ConnectionFailed`, `RequestTimeout`).
+    - `ProtocolError`: the answer is not a BeRay server's.
+
+    All of these are `BeRayException`s.
+
+    Args:
+        base_url: Where the server is, such as `http://localhost:8000`.
+        token: An `access_token` obtained earlier; `login` and `register` set it too.
+        timeout: Seconds to connect and seconds without a byte of the answer; one number means both.
+        stream_timeout: Seconds a task's stream may be silent before it counts as cut. A BeRay server sends a
+            heartbeat every 15 s; raise this for a server that sends none.
+        max_retries: Repetitions after the first attempt of a call; with 0, cut streams are not resumed either.
+        language: `Accept-Language` of messages and errors, such as `en`; a BeRay server's own choice is Chinese.
+        session: A `requests.Session` of your own (proxies, certificates, hooks); it is used as it is, and yours
+            to close. Without it, proxies and certificates come from the environment, read at the first call.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str | None = None,
+        *,
+        timeout: float | tuple[float, float] = (5.0, 30.0),
+        stream_timeout: float = 45.0,
+        max_retries: int = 2,
+        language: str | None = None,
+        session: requests.Session | None = None,
+    ) -> None:
+        self._base_url = normalize_base_url(base_url)
+        self._connect_timeout, self._read_timeout = _timeouts(timeout)
+        self._stream_timeout = _positive("stream_timeout", stream_timeout)
+        if max_retries < 0:
+            raise ValueError(f"max_retries must be 0 or more; got {max_retries}")
+        self._language = None if language is None else _header_value("language", language)
+        self._conditions = Conditions(
+            policy=RetryPolicy(max_retries=max_retries),
+            clock=time.monotonic,
+            random=random.random,
+            language=self._language,
+        )
+        self._given_session = session
+        self._own_session: TunedSession | None = None
+        self._pid = os.getpid()
+        self._token: str | None = None
+        self.set_token(token)
+
+    @property
+    def base_url(self) -> str:
+        """The server's root, without `/api/v1`."""
+        return self._base_url
+
+    @property
+    def token(self) -> str | None:
+        """The access token that calls carry; None when not logged in."""
+        return self._token
+
+    def set_token(self, token: str | None) -> None:
+        """Use `token` for the calls that follow; None forgets it.
+
+        Raises:
+            ValueError: It holds characters that no token has.
+        """
+        self._token = None if token is None else _header_value("token", token)
+
+    def close(self) -> None:
+        """Close the connections. A session given by the caller stays open."""
+        session, self._own_session = self._own_session, None
+        if session is not None and self._pid == os.getpid():
+            session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._base_url!r}, {'with' if self._token else 'without'} token)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets a client with connections of its own. The token goes along."""
+        if self._given_session is not None:
+            raise TypeError(
+                "a client with a session of your own can't be pickled; make the client in the other process"
+            )
+        remake = partial(
+            type(self),
+            self._base_url,
+            self._token,
+            timeout=(self._connect_timeout, self._read_timeout),
+            stream_timeout=self._stream_timeout,
+            max_retries=self._conditions.policy.max_retries,
+            language=self._language,
+        )
+        return remake, ()
+
+    # Accounts
+
+    def request_verification_code(self, email: str) -> Message:
+        """Have a verification code mailed to the address of a new account.
+
+        Raises:
+            ConflictError: The address is registered already.
+            UnprocessableEntityError: It is no mail address.
+        """
+        return cast(Message, self._value(calls.request_verification_code(email)))
+
+    def register(self, email: str, verification_code: str, password: str) -> Session:
+        """Make an account and log in to it: the token is kept for the calls that follow.
+
+        Args:
+            email: The address the code was mailed to.
+            verification_code: The code.
+            password: 8 to 256 characters.
+
+        Raises:
+            APIError: 400, the code is wrong, used or too old.
+            ConflictError: The address is registered already.
+        """
+        return self._log_in(calls.register(email, verification_code, password))
+
+    def login(self, email: str, password: str) -> Session:
+        """Log in; the token is kept for the calls that follow.
+
+        Raises:
+            AuthenticationError: Address or password is wrong.
+        """
+        return self._log_in(calls.login(email, password))
+
+    def login_with_form(self, email: str, password: str) -> Session:
+        """Log in by the OAuth2 password form; otherwise like `login`."""
+        return self._log_in(calls.login_with_form(email, password))
+
+    def get_current_user(self) -> User:
+        """The account that is logged in."""
+        return cast(User, self._value(calls.get_current_user()))
+
+    def logout(self) -> Message:
+        """End the session: the token is dead on the server, and forgotten here.
+
+        Raises:
+            AuthenticationError: The token was dead already; it is forgotten all the same.
+        """
+        try:
+            answer = self._value(calls.logout())
+        except AuthenticationError:
+            self._token = None
+            raise
+        self._token = None
+        return cast(Message, answer)
+
+    # Tasks
+
+    def create_task(
+        self,
+        goal: str,
+        tools: Sequence[str] | None = None,
+        *,
+        hold: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Task:
+        """Give the agent a goal; it begins as soon as there is room.
+
+        Args:
+            goal: What shall be done, in words.
+            tools: Names of the tools the agent may use; None is the server's default set.
+            hold: Wait for `start_task`, so that files can be uploaded first; after an hour the task ends `stopped`.
+            idempotency_key: The same key and goal within 24 hours give the same task again, not a second one. Without
+                it each call has a key of its own, which covers the repetitions made here.
+
+        Raises:
+            UnprocessableEntityError: The goal is empty or too long, or a tool is unknown.
+            ConflictError: The key was used with another goal.
+        """
+        key = uuid.uuid4().hex if idempotency_key is None else _header_value("idempotency_key", idempotency_key)
+        return cast(Task, self._value(calls.create_task(goal, tools=tools, hold=hold, idempotency_key=key)))
+
+    def start_task(self, task_id: int) -> Task:
+        """Start a task that was created with `hold=True`.
+
+        Raises:
+            ConflictError: It has been started already.
+        """
+        return cast(Task, self._value(calls.start_task(task_id)))
+
+    def list_tasks(self, *, limit: int | None = None, before: int | None = None) -> list[Task]:
+        """The user's tasks, newest first.
+
+        Args:
+            limit: At most so many; None gives all.
+            before: Only those with a lower id.
+        """
+        return cast(list[Task], self._value(calls.list_tasks(limit=limit, before=before)))
+
+    def get_task(self, task_id: int, *, events: str | None = None) -> Task:
+        """One task with its `events`.
+
+        Args:
+            task_id: Id from `create_task`.
+            events: `all` (the default), `none` or `tail:N`.
+
+        Raises:
+            NotFoundError: No such task, or it is someone else's.
+        """
+        return cast(Task, self._value(calls.get_task(task_id, events=events)))
+
+    def stream_task_updates(self, task_id: int, *, after: int = 0) -> Iterator[JsonObject]:
+        """Yield the task's events as they happen, and end when the task has ended.
+
+        Reconnects by itself and resumes after the last event seen, so none is lost or repeated. Breaking out of the
+        loop closes the connection; the task goes on.
+
+        From a server whose events carry no `seq` as their id, each event's `data` is yielded as it comes and a cut is
+        an error. Data that is no JSON object, which a BeRay server never sends, is yielded as
+        `{"type": <event type>, "data": <JSON value or text>}`.
+
+        Args:
+            task_id: Id from `create_task`.
+            after: Start after this `seq`; 0 replays from the beginning.
+
+        Yields:
+            One event object (WIRE.md, "Events"), `seq` rising by exactly 1.
+
+        Raises:
+            NotFoundError: No such task, or it is someone else's. This and the other refusals come at the first
+                step, before any event.
+            NetworkError: The connection was lost and could not be made again for about a minute.
+        """
+        if after < 0:
+            raise ValueError(f"after must be 0 or more; got {after}")
+        return self._events(flows.stream(task_id, self._conditions, after=after))
+
+    def stop_task(self, task_id: int) -> StopAnswer:
+        """Stop a task that is queued, running or waiting; stopping it again changes nothing.
+
+        Raises:
+            ConflictError: It has completed or failed already.
+        """
+        return cast(StopAnswer, self._value(calls.stop_task(task_id)))
+
+    def delete_task(self, task_id: int) -> Message:
+        """Delete a task with its events and files; a running one is stopped first.
+
+        Raises:
+            NotFoundError: No such task, or it is someone else's.
+        """
+        return cast(Message, self._value(calls.delete_task(task_id)))
+
+    # Files of a task's work_dir
+
+    def list_files_tree(self, task_id: int, path: str = ".") -> list[FileNode]:
+        """The files and directories below `path`.
+
+        Args:
+            task_id: Id from `create_task`.
+            path: Relative to the work_dir, `/`-separated; `.` is the work_dir itself.
+
+        Raises:
+            NotFoundError: No such task or directory.
+        """
+        return cast(list[FileNode], self._value(calls.list_files_tree(task_id, path)))
+
+    def upload_file(
+        self,
+        task_id: int,
+        path: str,
+        content: "bytes | str | os.PathLike[str] | BinaryIO",
+        content_type: str | None = None,
+    ) -> UploadAnswer:
+        """Write a file of the work_dir, new or in place of an old one; it is whole or not there.
+
+        Args:
+            task_id: Id from `create_task`.
+            path: Where to, relative to the work_dir, `/`-separated; missing directories are made.
+            content: Bytes, text (sent as UTF-8), a `pathlib.Path` to read, or a file opened for reading bytes, read
+                from where it stands; the last two are never whole in memory.
+            content_type: Guessed from `path` if not given.
+
+        Raises:
+            APIError: 413, larger than the server takes; the old content is still there.
+            UnprocessableEntityError: The path leaves the work_dir.
+            TypeError: `content` is of another type.
+        """
+        kind = _content_type(path, content) if content_type is None else _header_value("content_type", content_type)
+        if isinstance(content, os.PathLike):
+            with Path(content).open("rb") as source:
+                return self._upload(task_id, path, UploadBody(source), kind)
+        return self._upload(task_id, path, _body(content), kind)
+
+    def _upload(self, task_id: int, path: str, body: Body, content_type: str) -> UploadAnswer:
+        return cast(UploadAnswer, self._value(calls.upload_file(task_id, path, body, content_type=content_type)))
+
+    def get_file_content(self, task_id: int, path: str, *, stream: bool = False) -> requests.Response:
+        """A file's bytes, as `response.content`.
+
+        Args:
+            task_id: Id from `create_task`.
+            path: Relative to the work_dir, `/`-separated.
+            stream: Leave the body unread, for `response.iter_content`; the caller closes the response.
+
+        Raises:
+            NotFoundError: No such task or file.
+        """
+        return self._response(calls.get_file_content(task_id, path), is_streamed=stream)
+
+    def download_files_as_zip(
+        self, task_id: int, paths: Sequence[str] | None = None, *, stream: bool = False
+    ) -> requests.Response:
+        """Files and directories of the work_dir as a ZIP archive, as `response.content`.
+
+        Args:
+            task_id: Id from `create_task`.
+            paths: Relative to the work_dir, `/`-separated; None or empty takes all.
+            stream: Leave the body unread, for `response.iter_content`; the caller closes the response.
+
+        Raises:
+            NotFoundError: No such task, or one of the paths is missing.
+        """
+        return self._response(calls.download_files_as_zip(task_id, paths or ()), is_streamed=stream)
+
+    def delete_file(self, task_id: int, path: str) -> Message:
+        """Delete a file of the work_dir.
+
+        Raises:
+            NotFoundError: No such task or file.
+        """
+        return cast(Message, self._value(calls.delete_file(task_id, path)))
+
+    # Service
+
+    def get_health(self) -> JsonObject:
+        """Whether the server is alive."""
+        return cast(JsonObject, self._value(calls.get_health()))
+
+    def get_ready(self) -> JsonObject:
+        """The state of the server's parts and how to mend them; also returned while it is not ready."""
+        return cast(JsonObject, self._value(calls.get_ready()))
+
+    def get_info(self) -> JsonObject:
+        """The server's version, model, sandbox and limits."""
+        return cast(JsonObject, self._value(calls.get_info()))
+
+    # From calls to answers
+
+    def _value(self, call: Call) -> Any:
+        return value_of(self._run(flows.request(call, self._conditions)))
+
+    def _response(self, call: Call, *, is_streamed: bool) -> requests.Response:
+        return cast(
+            requests.Response, self._run(flows.request(call, self._conditions, is_streamed=is_streamed)).response
+        )
+
+    def _log_in(self, call: Call) -> Session:
+        session = self._value(call)
+        token = session.get("access_token") if isinstance(session, dict) else None
+        if not isinstance(token, str):
+            raise ProtocolError(f"{call.method} {call.path} answered without an access_token.")
+        self.set_token(token)
+        return cast(Session, session)
+
+    # The drivers: they do what a flow asks for
+
+    def _run(self, flow: Flow[Result]) -> Result:
+        result: Answer | NetworkError | None = None
+        while True:
+            try:
+                effect = flow.send(result)
+            except StopIteration as stop:
+                return cast(Result, stop.value)
+            match effect:
+                case Send():
+                    result = self._send(effect)
+                case Sleep(seconds):
+                    time.sleep(seconds)
+                    result = None
+                case _:
+                    raise AssertionError(f"a call asks for no {effect}")
+
+    def _events(self, flow: Flow[None]) -> Iterator[JsonObject]:
+        opened: _OpenStream | None = None
+        result: Answer | NetworkError | bytes | None = None
+        try:
+            while True:
+                try:
+                    effect = flow.send(result)
+                except StopIteration:
+                    return
+                result = None
+                match effect:
+                    case Read():
+                        assert opened is not None
+                        result = opened.read()
+                    case Emit(events):
+                        yield from events
+                    case Sleep(seconds):
+                        time.sleep(seconds)
+                    case Send():
+                        if opened is not None:
+                            opened.close()
+                            opened = None
+                        result = self._send(effect)
+                        if isinstance(result, Answer) and effect.is_streamed:
+                            opened = _OpenStream(result, timeout_seconds=self._stream_timeout)
+        finally:
+            flow.close()
+            if opened is not None:
+                opened.close()
+
+    def _send(self, send: Send) -> Answer | NetworkError:
+        call = send.call
+        url = self._base_url + call.target
+        headers = dict(call.headers)
+        if self._language is not None:
+            headers["Accept-Language"] = self._language
+        read_timeout = self._stream_timeout if send.is_event_stream else self._read_timeout
+        try:
+            response = self._session().request(
+                call.method,
+                url,
+                data=cast(Any, call.body),
+                headers=headers,
+                auth=BearerAuth(self._token),
+                timeout=(self._connect_timeout, read_timeout),
+                stream=send.is_streamed,
+            )
+            is_unread = send.is_streamed and 200 <= response.status_code < 300
+            body = b"" if is_unread else response.content
+        except (OSError, urllib3.exceptions.HTTPError) as error:
+            return _as_value(network_error(error, method=call.method, url=url, timeout_seconds=read_timeout))
+        _check_redirects(call, response)
+        return Answer(
+            status=response.status_code,
+            headers=response.headers,
+            body=body or b"",
+            method=call.method,
+            url=url,
+            response=response,
+        )
+
+    def _session(self) -> requests.Session:
+        if self._given_session is not None:
+            return self._given_session
+        session = self._own_session
+        if session is None or self._pid != os.getpid():  # after a fork, parent and child must share no connection
+            session = self._own_session = TunedSession(self._base_url)
+            self._pid = os.getpid()
+        return session
+
+
+class _OpenStream:
+    """The unread body of an event stream."""
+
+    def __init__(self, answer: Answer, *, timeout_seconds: float) -> None:
+        self._answer = answer
+        self._timeout_seconds = timeout_seconds
+        self._chunks = answer.response.iter_content(_STREAM_CHUNK_BYTES)
+
+    def read(self) -> bytes | NetworkError:
+        """The next bytes, as soon as some are there; `b""` at the clean end."""
+        try:
+            return cast(bytes, next(self._chunks, b""))
+        except (OSError, urllib3.exceptions.HTTPError) as error:
+            method, url = self._answer.method, self._answer.url
+            failure = network_error(error, method=method, url=url, timeout_seconds=self._timeout_seconds)
+            if isinstance(failure, RequestTimeout):
+                message = (
+                    f"{method} {url}: neither an event nor a heartbeat came for {self._timeout_seconds:g} s. "
+                    "If this server sends no heartbeats, raise stream_timeout."
+                )
+                return RequestTimeout(message, method=method, url=url)
+            return _as_value(failure)
+
+    def close(self) -> None:
+        """Close the connection, unless the body has been read to its end."""
+        self._answer.response.close()
+
+
+def _as_value(error: BeRayException) -> NetworkError:
+    """A flow decides about a network failure; any other error is for the caller at once."""
+    if isinstance(error, NetworkError):
+        return error
+    raise error
+
+
+def _check_redirects(call: Call, response: requests.Response) -> None:
+    """A 301, 302 or 303 has turned the call into a GET: what was asked for has not been done."""
+    if call.method != "GET" and any(step.status_code in (301, 302, 303) for step in response.history):
+        raise ProtocolError(
+            f"{call.method} {response.history[0].url} was redirected to {response.url}, which loses its body. "
+            "Give base_url as the server finally has it (https?)."
+        )
+
+
+def _body(content: object) -> Body:
+    if isinstance(content, str):
+        content = content.encode("utf-8")
+    if isinstance(content, bytes | bytearray | memoryview):
+        data = bytes(content)
+        return data if len(data) <= UPLOAD_CHUNK_BYTES else UploadBody(io.BytesIO(data))
+    if hasattr(content, "read") and hasattr(content, "seek"):
+        return UploadBody(cast(BinaryIO, content))
+    raise TypeError(
+        f"content must be bytes, str, a path or a file opened for reading bytes; got {type(content).__name__}"
+    )
+
+
+def _content_type(path: str, content: object) -> str:
+    guessed, _ = mimetypes.guess_type(path)
+    if guessed is not None:
+        return guessed
+    return "text/plain; charset=utf-8" if isinstance(content, str) else "application/octet-stream"
+
+
+def _timeouts(timeout: float | tuple[float, float]) -> tuple[float, float]:
+    connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+    return _positive("timeout", connect), _positive("timeout", read)
+
+
+def _positive(name: str, seconds: float) -> float:
+    if not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
+        raise ValueError(f"{name} must be a number of seconds above 0; got {seconds!r}")
+    return float(seconds)
+
+
+def _header_value(name: str, value: str) -> str:
+    if not (isinstance(value, str) and value.isascii() and value.isprintable() and value == value.strip() and value):
+        raise ValueError(f"{name} must be printable ASCII without spaces around it")  # the value may be a secret
+    return value

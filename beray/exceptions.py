@@ -1,0 +1,163 @@
+"""What the SDK raises on purpose.
+
+    BeRayException
+    |- APIError                        the server refused the call
+    |  |- AuthenticationError          401, 403
+    |  |- NotFoundError                404
+    |  |- ConflictError                409
+    |  `- UnprocessableEntityError     422
+    |- NetworkError                    no whole answer came
+    |  |- ConnectionFailed             refused, reset, cut, name not found
+    |  |  `- TLSError                  the secure connection could not be made
+    |  `- RequestTimeout               the answer did not come in time
+    `- ProtocolError                   an answer that the wire contract doesn't know
+       `- EventTooLarge                an event of a stream above the client's bound
+
+`str(error)` is always one line. Errors can be pickled; `response` stays behind, since it holds the request's token.
+"""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+_MAX_LINE = 400  # characters of `str(error)`; a proxy's HTML page would fill the terminal
+
+
+class BeRayException(Exception):
+    """Base of everything the SDK raises on purpose."""
+
+
+class APIError(BeRayException):
+    """The server answered that it won't, or can't.
+
+    Attributes:
+        status_code: The HTTP status.
+        error_detail: The body's `detail` unchanged (a sentence; other servers may send a list), else the body's text.
+        code: The stable name of what happened, such as `task_not_found`; None where the server gives none.
+        request_id: What to quote to the server's operator; None where the server gives none.
+        method: The request's HTTP method.
+        url: The request's URL.
+        errors: The wrong fields of a 422, each `{"loc", "msg", "type"}`.
+        retry_after: Seconds after which the server wants to be asked again, or None.
+        response: The HTTP library's response (`requests.Response` for `BeRayClient`), or None.
+    """
+
+    def __init__(
+        self,
+        status_code: int,
+        error_detail: Any = None,
+        *,
+        code: str | None = None,
+        request_id: str | None = None,
+        method: str | None = None,
+        url: str | None = None,
+        errors: Sequence[Any] = (),
+        retry_after: float | None = None,
+        response: Any = None,
+    ) -> None:
+        super().__init__(status_code, error_detail)
+        self.status_code = status_code
+        self.error_detail = error_detail
+        self.code = code
+        self.request_id = request_id
+        self.method = method
+        self.url = url
+        self.errors = tuple(errors)
+        self.retry_after = retry_after
+        self.response = response
+
+    def __str__(self) -> str:
+        name = f"{self.status_code} {self.code}" if self.code else str(self.status_code)
+        where = f"{self.method} {self.url}" if self.url else ""
+        quoted = f"request {self.request_id}" if self.request_id else ""
+        context = ", ".join(part for part in (where, quoted) if part)
+        line = f"{name}: {_one_line(_sentence(self.error_detail) or _phrase(self.status_code))}"
+        return f"{line} ({_one_line(context)})" if context else line
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args, {**self.__dict__, "response": None}
+
+
+class AuthenticationError(APIError):
+    """401: not logged in, or the token is no longer good. 403: not allowed."""
+
+
+class NotFoundError(APIError):
+    """404: no such task or file, or it is someone else's."""
+
+
+class ConflictError(APIError):
+    """409: the call doesn't fit the present state, such as an address that is registered already."""
+
+
+class UnprocessableEntityError(APIError):
+    """422: a parameter is wrong; `errors` names the fields."""
+
+
+class NetworkError(BeRayException):
+    """No whole answer came.
+
+    Attributes:
+        method: The request's HTTP method.
+        url: The request's URL.
+        was_sent: Whether the request may have reached the server, so that it may have been carried out.
+    """
+
+    def __init__(
+        self, message: str, *, method: str | None = None, url: str | None = None, was_sent: bool = True
+    ) -> None:
+        super().__init__(message)
+        self.method = method
+        self.url = url
+        self.was_sent = was_sent
+
+    def __str__(self) -> str:
+        return _one_line(str(self.args[0]))
+
+
+class ConnectionFailed(NetworkError):
+    """The server could not be reached, or the connection was cut before the answer was whole."""
+
+
+class TLSError(ConnectionFailed):
+    """The secure connection could not be made: mostly a certificate that is not accepted. Never retried."""
+
+
+class RequestTimeout(NetworkError):
+    """The server could not be reached in time, or was silent for too long."""
+
+
+class ProtocolError(BeRayException):
+    """The server answered something that the wire contract doesn't know; often `base_url` is another service's."""
+
+    def __str__(self) -> str:
+        return _one_line(super().__str__())
+
+
+class EventTooLarge(ProtocolError):
+    """An event of a stream is larger than the client's bound."""
+
+
+def _sentence(detail: Any) -> str:
+    """`detail` for people: a list of field errors becomes `body.email: msg; ...`."""
+    if detail is None:
+        return ""
+    if isinstance(detail, list):
+        return "; ".join(_sentence(item) for item in detail)
+    if isinstance(detail, dict) and "msg" in detail:
+        loc = detail.get("loc")
+        where = ".".join(str(part) for part in loc) if isinstance(loc, list | tuple) else ""
+        return f"{where}: {detail['msg']}" if where else str(detail["msg"])
+    return str(detail)
+
+
+def _phrase(status_code: int) -> str:
+    try:
+        return HTTPStatus(status_code).phrase
+    except ValueError:
+        return "no further detail"
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}..."

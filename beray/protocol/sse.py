@@ -1,0 +1,156 @@
+"""Server-sent events: the server's encoder and the clients' incremental decoder. Bytes and values only.
+
+Source: WHATWG HTML, "Server-sent events" (parsing and interpreting an event stream). Two points that bite:
+lines end at CR, LF or CRLF and at nothing else, so splitting is done on bytes (`str.splitlines` would also cut at
+U+2028, which JSON text may hold); and an id counts only once its event is whole, so a cut frame moves no cursor.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from beray.exceptions import EventTooLarge
+
+RETRY_LINE: Final = b"retry: 1000\n\n"
+"""First bytes of a stream: clients wait 1000 ms before they reconnect."""
+
+HEARTBEAT: Final = b":\n\n"
+"""A comment, sent after `HEARTBEAT_SECONDS` of silence; it is no event, it proves that the connection lives."""
+
+HEARTBEAT_SECONDS: Final = 15
+
+MAX_EVENT_BYTES: Final = 16 * 1024 * 1024  # far above the server's own caps; keeps a hostile stream out of memory
+
+_BOM = b"\xef\xbb\xbf"
+_MAX_RETRY_DIGITS = 9  # 11 days in ms; int() of a very long text would be slow, then an error
+
+
+def encode_event(seq: int, type: str, body: bytes) -> bytes:
+    """The frame of one event: `id: 7`, `event: task.started`, `data: {...}`, blank line.
+
+    Args:
+        seq: The event's number, its id on the wire.
+        type: The event's type, ASCII.
+        body: JSON on one line.
+
+    Raises:
+        ValueError: `body` or `type` holds a line break, which would end the field.
+    """
+    name = type.encode("ascii")
+    if b"\n" in body or b"\r" in body or b"\n" in name or b"\r" in name:
+        raise ValueError(f"event {seq} ({type!r}) has a line break in its type or body")
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (seq, name, body)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSentEvent:
+    """One event as it was on the wire; `id` is the last event id in force, `""` where there is none."""
+
+    type: str
+    data: str
+    id: str
+
+
+class EventStreamDecoder:
+    """Turn the bytes of a `text/event-stream` into events. Does no I/O.
+
+    Chunks may be cut anywhere, also inside a UTF-8 character or between CR and LF. After an error it is of no use.
+
+    Args:
+        last_event_id: The id in force at the start: what was sent as `Last-Event-ID`.
+        max_event_bytes: An event whose lines exceed this is refused.
+
+    Attributes:
+        last_event_id: Id to resume after; moves only with whole events.
+        retry_ms: The wait before reconnecting that the server asked for last, or None.
+        comments: How many comment lines have come so far; heartbeats are comments.
+    """
+
+    def __init__(self, *, last_event_id: str = "", max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self.last_event_id = last_event_id
+        self.retry_ms: int | None = None
+        self.comments = 0
+        self._max_event_bytes = max_event_bytes
+        self._pieces: list[bytes] = []  # the unfinished line; a list, so that many small chunks cost linear time
+        self._pieces_size = 0
+        self._after_cr = False
+        self._is_first_line = True
+        self._id = last_event_id
+        self._type = b""
+        self._data: list[bytes] = []
+        self._data_size = 0
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """The events that `chunk` completes, in order.
+
+        Raises:
+            EventTooLarge: An event exceeds `max_event_bytes`.
+        """
+        if not chunk:
+            return []
+        if self._after_cr and chunk.startswith(b"\n"):
+            chunk = chunk[1:]  # the second half of a CRLF whose CR has already ended the line
+            self._after_cr = False
+            if not chunk:
+                return []
+        self._after_cr = chunk.endswith(b"\r")
+        lines = chunk.splitlines()  # of bytes: at CR, LF and CRLF only
+        unfinished = None if chunk.endswith((b"\n", b"\r")) else lines.pop()
+        if lines and self._pieces:
+            self._hold(lines[0])
+            lines[0] = b"".join(self._pieces)
+            self._pieces.clear()
+            self._pieces_size = 0
+        events = self._take_lines(lines)
+        if unfinished is not None:
+            self._hold(unfinished)
+        return events
+
+    def _hold(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._pieces_size += len(piece)
+        self._check_size(self._pieces_size + self._data_size)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_event_bytes:
+            raise EventTooLarge(f"An event of the stream is larger than {self._max_event_bytes} bytes.")
+
+    def _take_lines(self, lines: list[bytes]) -> list[ServerSentEvent]:
+        if self._is_first_line and lines:
+            self._is_first_line = False
+            lines[0] = lines[0].removeprefix(_BOM)
+        events = []
+        for line in lines:
+            if line:
+                self._take_field(line)
+            elif (event := self._dispatch()) is not None:
+                events.append(event)
+        return events
+
+    def _take_field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if value.startswith(b" "):
+            value = value[1:]
+        if name == b"data":
+            self._data.append(value)
+            self._data_size += len(value) + 1
+            self._check_size(self._data_size)
+        elif name == b"id":
+            if b"\0" not in value:
+                self._id = value.decode("utf-8", "replace")
+        elif name == b"event":
+            self._type = value
+        elif not name:
+            self.comments += 1
+        elif name == b"retry" and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
+            self.retry_ms = int(value)
+
+    def _dispatch(self) -> ServerSentEvent | None:
+        self.last_event_id = self._id
+        kind, data = self._type, self._data
+        self._type = b""
+        if not data:
+            return None
+        self._data = []
+        self._data_size = 0
+        text = (data[0] if len(data) == 1 else b"\n".join(data)).decode("utf-8", "replace")
+        return ServerSentEvent(kind.decode("utf-8", "replace") or "message", text, self._id)

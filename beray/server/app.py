@@ -1,0 +1,334 @@
+"""The one place that wires the server together. Read this first.
+
+`create_app(settings)` gives an ASGI application. Its lifespan opens the database (so that /health answers), then the
+sandbox; the engine, slow to import, follows in the background, and until it works /ready says 503.
+"""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, cast
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from beray import __version__
+from beray.server.agent.models import ModelChoice
+from beray.server.agent.run import AgentRun, Outcome, RunLimits
+from beray.server.auth import routes as auth_routes
+from beray.server.auth.service import open_accounts
+from beray.server.clock import Clock, system_clock
+from beray.server.db import migrate
+from beray.server.db import tasks as task_queries
+from beray.server.db.connect import Database, sqlite_engine
+from beray.server.edge import Edge, refusal
+from beray.server.engine.dbos_engine import DbosEngine
+from beray.server.errors import Refused
+from beray.server.events.log import EventLog
+from beray.server.events.wakeups import LocalWakeups
+from beray.server.files import routes as file_routes
+from beray.server.files.service import Files
+from beray.server.messages import Language, current_language
+from beray.server.readiness import Readiness
+from beray.server.sandbox.base import Capabilities, Limits, Sandbox
+from beray.server.sandbox.choose import open_sandbox
+from beray.server.sandbox.uids import task_uid
+from beray.server.service_routes import build_routers as build_service_routers
+from beray.server.settings import Settings
+from beray.server.tasks import routes as task_routes
+from beray.server.tasks.control import RunControl
+from beray.server.tasks.runner import Runner, Workshop
+from beray.server.tasks.service import Tasks
+from beray.server.tasks.stream import Streams
+from beray.server.validation import malformed_body, validation_refusal
+from beray.server.work_dirs.work_dir import WorkDirs
+
+API: Final = "/api/v1"
+TIDY_SECONDS = 30  # how often held tasks and old idempotency answers are looked through
+FREE_BYTES_LEAST = 64 << 20  # below this much free disk /ready says so: SQLite needs room to commit
+
+log = logging.getLogger("beray")
+
+_has_app = False
+
+
+def create_app(
+    settings: Settings,
+    model: ModelChoice,
+    *,
+    clock: Clock = system_clock,
+    announce: Callable[[str], None] = lambda line: None,
+) -> "App":
+    """Make the server's ASGI application. One per process: the engine can't be had twice.
+
+    Args:
+        settings: What the operator set.
+        model: The model that works (`choose_model`).
+        clock: Milliseconds since the epoch.
+        announce: Shows a line to the operator (a verification code that went to the outbox).
+
+    Raises:
+        RuntimeError: There is an application in this process already.
+    """
+    global _has_app  # the engine library is a singleton; a second app would share its runs silently
+    if _has_app:
+        raise RuntimeError("create_app was called twice in one process; start a second process instead")
+    _has_app = True
+    return App(settings, model, clock=clock, announce=announce)
+
+
+class App:
+    """The server's parts, and the ASGI callable over them."""
+
+    def __init__(
+        self, settings: Settings, model: ModelChoice, *, clock: Clock, announce: Callable[[str], None]
+    ) -> None:
+        self.settings = settings
+        self.model = model
+        self.readiness = Readiness()
+        self.database = Database(settings.data_dir / "beray.db")
+        self.wakeups = LocalWakeups()
+        self.events = EventLog(self.database, self.wakeups, clock)
+        self.streams = Streams(settings.max_streams_per_user)
+        self.accounts = open_accounts(settings, self.database, clock=clock, announce=announce)
+        self.capabilities: Capabilities | None = None
+        self._sandbox: Sandbox | None = None
+        self._background: set[asyncio.Task[None]] = set()
+
+        control = RunControl()
+        work_dirs = WorkDirs(settings.data_dir / "tasks", allows_hard_links=settings.sandbox != "none")
+        self.tasks = Tasks(
+            database=self.database,
+            events=self.events,
+            work_dirs=work_dirs,
+            control=control,
+            clock=clock,
+            model=model,
+            task_uid=task_uid,
+        )
+        self.runner = Runner(
+            database=self.database,
+            events=self.events,
+            work_dirs=work_dirs,
+            control=control,
+            clock=clock,
+            run_agent=_run_agent,
+        )
+        self._engine = DbosEngine(
+            settings.data_dir / "beray.db",
+            self.runner.run_task,
+            per_user=settings.max_running_tasks_per_user,
+            per_process=settings.max_running_tasks,
+        )
+        self._asgi = Edge(
+            self._build_web(),
+            default_language=cast(Language, settings.language),
+            max_body_bytes=settings.max_body_bytes,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve."""
+        await self._asgi(scope, receive, send)
+
+    def _build_web(self) -> FastAPI:
+        web = FastAPI(title="BeRay", version=__version__, redirect_slashes=False, lifespan=self._lifespan)
+        service, info = build_service_routers(self.readiness, self.info)
+        web.include_router(service)
+        web.include_router(info, prefix=API)
+        web.include_router(auth_routes.build_router(self.accounts), prefix=API)
+        web.include_router(task_routes.build_router(self.tasks, self.accounts, self.events, self.streams), prefix=API)
+        files = Files(self.tasks.open_work_dir, max_upload_bytes=self.settings.max_upload_bytes)
+        web.include_router(file_routes.build_router(files, self.accounts), prefix=API)
+        web.add_exception_handler(Refused, _answer_refused)
+        web.add_exception_handler(HTTPException, _answer_http_exception)
+        web.add_exception_handler(RequestValidationError, _answer_invalid)
+        return web
+
+    @asynccontextmanager
+    async def _lifespan(self, web: FastAPI) -> AsyncIterator[None]:
+        await self.open()
+        try:
+            yield
+        finally:
+            await self.close()
+
+    async def open(self) -> None:
+        """Open database and sandbox; the engine starts in the background.
+
+        Raises:
+            SandboxUnavailable: Nothing can confine the agent's commands.
+            NewerSchemaError: The database was made by a newer BeRay.
+        """
+        await asyncio.to_thread(self._migrate)
+        self.database.open()
+        self.readiness.set("database", "ok")
+        self.readiness.set("model", "ok")
+        self._sandbox, self.capabilities = await open_sandbox(self.settings, data_dir=self.settings.data_dir)
+        self.readiness.set("sandbox", "ok")
+        self.runner.workshop = self._make_workshop(self._sandbox, self.capabilities)
+        self._spawn(self._start_engine())
+        self._spawn(self._tidy())
+
+    def _migrate(self) -> None:
+        engine = sqlite_engine(self.database.path)
+        try:
+            migrate.upgrade(engine)
+        finally:
+            engine.dispose()
+
+    def _make_workshop(self, sandbox: Sandbox, capabilities: Capabilities) -> Workshop:
+        settings = self.settings
+        return Workshop(
+            model=self.model,
+            sandbox=sandbox,
+            capabilities=capabilities,
+            sandbox_limits=Limits(
+                memory_bytes=settings.sandbox_memory_bytes,
+                processes=settings.sandbox_processes,
+                file_bytes=settings.sandbox_file_bytes,
+            ),
+            run_limits=RunLimits(
+                requests=settings.max_requests,
+                tool_calls=settings.max_tool_calls,
+                tokens=settings.max_tokens,
+                wall_seconds=settings.max_run_seconds,
+            ),
+            task_uid=task_uid,
+        )
+
+    def _spawn(self, work: Any) -> None:
+        job = asyncio.create_task(work)
+        self._background.add(job)
+        job.add_done_callback(self._background.discard)
+
+    async def _start_engine(self) -> None:
+        try:
+            await self._engine.start()
+            self.tasks.engine = self._engine
+            await self.tasks.finish_deletions()
+            self.readiness.set("engine", "ok")
+        except Exception as error:  # shown by /ready: the API still answers reads, and the operator sees why
+            log.exception("the engine did not start")
+            self.readiness.set("engine", "failed", f"{type(error).__name__}: {error}")
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            try:
+                await self.tasks.tidy()
+            except Exception:  # tried again at the next round
+                log.exception("tidying failed")
+            self._watch_disk()
+
+    def _watch_disk(self) -> None:
+        free = shutil.disk_usage(self.settings.data_dir).free
+        if free < FREE_BYTES_LEAST:
+            self.readiness.set("database", "failed", f"{self.settings.data_dir} has only {free >> 20} MiB free.")
+        else:
+            self.readiness.set("database", "ok")
+
+    def begin_close(self) -> None:
+        """End the open streams, so that connections can close; their clients resume by Last-Event-ID."""
+        self.streams.is_closing = True
+        self.wakeups.wake_all()
+
+    async def close(self) -> None:
+        """Cut the runs (they go on at the next start), then close what was opened."""
+        for job in tuple(self._background):
+            job.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        self.tasks.engine = None
+        await self._engine.close()
+        if self._sandbox is not None:
+            await self._sandbox.close()
+        self.accounts.close()
+        await asyncio.to_thread(self.database.close)
+
+    async def count_active_tasks(self) -> int:
+        """Tasks that are queued, running or waiting."""
+        return await self.database.read(task_queries.count_active)
+
+    def info(self) -> dict[str, Any]:
+        """What /api/v1/info answers."""
+        settings = self.settings
+        return {
+            "version": __version__,
+            "model": self.model.name,
+            "model_kind": self.model.kind,
+            "model_notice": {"zh": self.model.notice("zh"), "en": self.model.notice("en")},
+            "sandbox": _sandbox_info(self.capabilities),
+            "limits": {
+                "requests": settings.max_requests,
+                "tool_calls": settings.max_tool_calls,
+                "tokens": settings.max_tokens,
+                "wall_seconds": settings.max_run_seconds,
+                "upload_bytes": settings.max_upload_bytes,
+                "streams_per_user": settings.max_streams_per_user,
+                "running_tasks_per_user": settings.max_running_tasks_per_user,
+            },
+        }
+
+
+async def _run_agent(run: AgentRun) -> Outcome:
+    # Imported at the first task: the model library costs 1.5 s and 50 MB.
+    loop = await asyncio.to_thread(_import_loop)
+    return await loop(run)
+
+
+def _import_loop() -> Callable[[AgentRun], Any]:
+    from beray.server.agent.loop import run_agent
+
+    return run_agent
+
+
+def _sandbox_info(capabilities: Capabilities | None) -> dict[str, Any] | None:
+    if capabilities is None:
+        return None
+    return {
+        "backend": capabilities.backend,
+        "confinements": [
+            {"name": row.name, "is_confined": row.is_confined, "note": row.note} for row in capabilities.confinements
+        ],
+        "python": capabilities.python,
+        "notes": list(capabilities.notes),
+    }
+
+
+def _respond(request: Request, refused: Refused) -> Response:
+    status, headers, body = refusal(refused, current_language.get(), request.scope["beray.request_id"])
+    response = Response(status_code=status)
+    response.raw_headers = headers
+    response.body = body
+    return response
+
+
+async def _answer_refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return _respond(request, error)
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _respond(request, validation_refusal(error, current_language.get()))
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    """What the framework refuses by itself, in our shape."""
+    assert isinstance(error, HTTPException)
+    path = request.scope["path"]
+    if "beray.body_limit" in request.scope:
+        return _respond(request, Refused("body_too_large", limit=request.scope["beray.body_limit"]))
+    if error.status_code == 404:
+        return _respond(request, Refused("not_found", path=path))
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        response = _respond(request, Refused("method_not_allowed", path=path, method=request.method, allowed=allowed))
+        response.headers["allow"] = allowed
+        return response
+    if error.status_code == 400:  # the body could not be parsed at all (nested too deep, not UTF-8)
+        return _respond(request, malformed_body(current_language.get()))
+    return _respond(request, Refused("bad_request", reason=str(error.detail)))

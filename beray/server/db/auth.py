@@ -1,0 +1,216 @@
+"""SQL of accounts: users, sessions, verification codes, and the counters that limit rates.
+
+Prepared text: every request looks its session up. Whatever must hold under a race (one account per address, one use
+per code, five tries per code, no uncounted hit) is one statement whose result tells who won.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow:
+    """A user. `created_at` in milliseconds since the epoch."""
+
+    id: int
+    email: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """A session to store: the SHA-256 of its token, and times in milliseconds since the epoch."""
+
+    token_hash: bytes
+    created_at: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class CodeRow:
+    """A verification code to store, as its HMAC; times in milliseconds since the epoch."""
+
+    email: str
+    purpose: str
+    code_hmac: bytes
+    created_at: int
+    expires_at: int
+
+
+# users
+
+_USER_BY_EMAIL = text("SELECT id, email, created_at, password_hash FROM user_account WHERE email = :email")
+_INSERT_USER = text(
+    "INSERT INTO user_account (email, password_hash, created_at) VALUES (:email, :password_hash, :created_at)"
+    " ON CONFLICT (email) DO NOTHING RETURNING id"
+)
+_REPLACE_HASH = text("UPDATE user_account SET password_hash = :new WHERE id = :user_id AND password_hash = :old")
+
+
+def find_user(connection: Connection, email: str) -> tuple[UserRow, str | None] | None:
+    """The user with this address and the hash of their password (None: cannot log in by password)."""
+    row = connection.execute(_USER_BY_EMAIL, {"email": email}).one_or_none()
+    return None if row is None else (UserRow(row[0], row[1], row[2]), row[3])
+
+
+def insert_user(connection: Connection, email: str, *, password_hash: str | None, now: int) -> UserRow | None:
+    """A new user; None if the address is taken."""
+    values = {"email": email, "password_hash": password_hash, "created_at": now}
+    user_id = connection.execute(_INSERT_USER, values).scalar_one_or_none()
+    return None if user_id is None else UserRow(user_id, email, now)
+
+
+def replace_password_hash(connection: Connection, user_id: int, *, old: str, new: str) -> None:
+    """Store `new`, unless the password has been changed meanwhile."""
+    connection.execute(_REPLACE_HASH, {"user_id": user_id, "old": old, "new": new})
+
+
+# sessions
+
+_USER_BY_TOKEN = text(
+    "SELECT u.id, u.email, u.created_at FROM session s JOIN user_account u ON u.id = s.user_id"
+    " WHERE s.token_hash = :token_hash AND s.revoked_at IS NULL AND s.expires_at > :now"
+)
+_INSERT_SESSION = text(
+    "INSERT INTO session (token_hash, user_id, created_at, expires_at)"
+    " VALUES (:token_hash, :user_id, :created_at, :expires_at)"
+)
+_REVOKE_SESSION = text(
+    "UPDATE session SET revoked_at = :now"
+    " WHERE token_hash = :token_hash AND revoked_at IS NULL AND expires_at > :now RETURNING id"
+)
+_PURGE_SESSIONS = text(
+    "DELETE FROM session WHERE user_id = :user_id AND (revoked_at IS NOT NULL OR expires_at <= :now OR id <= "
+    "(SELECT id FROM session WHERE user_id = :user_id ORDER BY id DESC LIMIT 1 OFFSET :most))"
+)
+_DELETE_SESSIONS = text("DELETE FROM session WHERE user_id = :user_id")
+
+
+def find_user_by_token(connection: Connection, token_hash: bytes, *, now: int) -> UserRow | None:
+    """The user whose live session this token is."""
+    row = connection.execute(_USER_BY_TOKEN, {"token_hash": token_hash, "now": now}).one_or_none()
+    return None if row is None else UserRow(row[0], row[1], row[2])
+
+
+def insert_session(connection: Connection, user_id: int, session: SessionRow) -> None:
+    """Begin a session."""
+    values = {
+        "token_hash": session.token_hash,
+        "user_id": user_id,
+        "created_at": session.created_at,
+        "expires_at": session.expires_at,
+    }
+    connection.execute(_INSERT_SESSION, values)
+
+
+def revoke_session(connection: Connection, token_hash: bytes, *, now: int) -> bool:
+    """End the session; False if it was not alive."""
+    return connection.execute(_REVOKE_SESSION, {"token_hash": token_hash, "now": now}).first() is not None
+
+
+def purge_sessions(connection: Connection, user_id: int, *, now: int, most: int) -> None:
+    """Delete the user's ended sessions, and the oldest of those beyond `most`."""
+    connection.execute(_PURGE_SESSIONS, {"user_id": user_id, "now": now, "most": most})
+
+
+def delete_sessions(connection: Connection, user_id: int) -> None:
+    """Delete every session of the user."""
+    connection.execute(_DELETE_SESSIONS, {"user_id": user_id})
+
+
+# verification codes
+
+_PURGE_CODES = text("DELETE FROM verification_code WHERE expires_at <= :now")
+_PUT_CODE = text(
+    "INSERT INTO verification_code (email, purpose, code_hmac, attempts, created_at, expires_at)"
+    " VALUES (:email, :purpose, :code_hmac, 0, :created_at, :expires_at)"
+    " ON CONFLICT (email, purpose) DO UPDATE SET code_hmac = excluded.code_hmac, attempts = 0,"
+    " created_at = excluded.created_at, expires_at = excluded.expires_at"
+)
+_TRY_CODE = text(
+    "UPDATE verification_code SET attempts = attempts + 1"
+    " WHERE email = :email AND purpose = :purpose AND attempts < :most AND expires_at > :now RETURNING code_hmac"
+)
+_USE_CODE = text(
+    "DELETE FROM verification_code"
+    " WHERE email = :email AND purpose = :purpose AND code_hmac = :code_hmac RETURNING email"
+)
+
+
+def put_code(connection: Connection, code: CodeRow) -> None:
+    """Store a code in place of the address' older one; forget all that have expired."""
+    connection.execute(_PURGE_CODES, {"now": code.created_at})
+    values = {
+        "email": code.email,
+        "purpose": code.purpose,
+        "code_hmac": code.code_hmac,
+        "created_at": code.created_at,
+        "expires_at": code.expires_at,
+    }
+    connection.execute(_PUT_CODE, values)
+
+
+def try_code(connection: Connection, email: str, purpose: str, *, now: int, most: int) -> bytes | None:
+    """Count a try and give the HMAC to compare with; None if there is no live code or its `most` tries are spent."""
+    values = {"email": email, "purpose": purpose, "now": now, "most": most}
+    code_hmac: bytes | None = connection.execute(_TRY_CODE, values).scalar_one_or_none()
+    return code_hmac
+
+
+def use_code(connection: Connection, email: str, purpose: str, code_hmac: bytes) -> bool:
+    """Use the code up; False if it has been used, or replaced by a newer one."""
+    values = {"email": email, "purpose": purpose, "code_hmac": code_hmac}
+    return connection.execute(_USE_CODE, values).first() is not None
+
+
+# counters
+
+_PURGE_COUNTERS = text("DELETE FROM rate_counter WHERE expires_at <= :now")
+_ADD_TO_COUNTER = text(
+    "INSERT INTO rate_counter (key, count, started_at, expires_at) VALUES (:key, :amount, :now, :expires_at)"
+    " ON CONFLICT (key) DO UPDATE SET"
+    " count = CASE WHEN rate_counter.expires_at <= :now THEN 0 ELSE rate_counter.count END + :amount,"
+    " started_at = CASE WHEN rate_counter.expires_at <= :now THEN :now ELSE rate_counter.started_at END,"
+    " expires_at = CASE WHEN rate_counter.expires_at <= :now THEN :expires_at ELSE rate_counter.expires_at END"
+    " RETURNING count"
+)
+_TAKE_FROM_COUNTER = text(
+    "UPDATE rate_counter SET count = count - 1 WHERE key = :key AND count > 0 AND expires_at > :now"
+)
+_READ_COUNTER = text("SELECT count, expires_at FROM rate_counter WHERE key = :key AND expires_at > :now")
+_DELETE_COUNTER = text("DELETE FROM rate_counter WHERE key = :key")
+_DELETE_COUNTERS = text("DELETE FROM rate_counter")
+
+
+def purge_counters(connection: Connection, *, now: int) -> None:
+    """Delete the counters whose window is over."""
+    connection.execute(_PURGE_COUNTERS, {"now": now})
+
+
+def add_to_counter(connection: Connection, key: str, *, amount: int, now: int, expires_at: int) -> int:
+    """Add to the counter and give its value; the first hit of a window begins it, to end at `expires_at`."""
+    values = {"key": key, "amount": amount, "now": now, "expires_at": expires_at}
+    count: int = connection.execute(_ADD_TO_COUNTER, values).scalar_one()
+    return count
+
+
+def take_from_counter(connection: Connection, key: str, *, now: int) -> None:
+    """Take one hit back."""
+    connection.execute(_TAKE_FROM_COUNTER, {"key": key, "now": now})
+
+
+def read_counter(connection: Connection, key: str, *, now: int) -> tuple[int, int]:
+    """The counter's value and when its window ends; (0, now) if there is none."""
+    row = connection.execute(_READ_COUNTER, {"key": key, "now": now}).one_or_none()
+    return (0, now) if row is None else (row[0], row[1])
+
+
+def delete_counter(connection: Connection, key: str) -> None:
+    """Forget the counter."""
+    connection.execute(_DELETE_COUNTER, {"key": key})
+
+
+def delete_counters(connection: Connection) -> int:
+    """Forget every counter; how many there were."""
+    return connection.execute(_DELETE_COUNTERS).rowcount

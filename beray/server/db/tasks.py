@@ -1,0 +1,181 @@
+"""SQL of tasks. Functions of a `Connection`; a task is only ever looked up together with its owner."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select, text, update
+
+from beray.protocol.status import STOPPABLE, TRANSITIONS, Status
+from beray.server.db.tables import idempotency_key, task
+
+_COLUMNS = tuple(column for column in task.columns if column.name not in {"held_until", "deleted_at", "limits"})
+_GET = select(*_COLUMNS).where(task.c.deleted_at.is_(None))
+
+TaskRecord = Row[Any]
+"""A row of `task` with the columns the API shows."""
+
+
+@dataclass(frozen=True)
+class TaskFilter:
+    """Which tasks a list shows; `before` is an id, exclusive."""
+
+    limit: int | None = None
+    before: int | None = None
+    statuses: tuple[Status, ...] = ()
+    search: str | None = None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a worker needs of a task it has taken."""
+
+    id: int
+    user_id: int
+    goal: str
+    status: Status
+    run: int
+    attempt: int
+    model: str | None
+    tools: str | None
+    limits: str | None
+    usage: str
+    stop_requested: bool
+
+
+def insert_task(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Add a task; its id."""
+    task_id: int = connection.execute(insert(task).values(**values).returning(task.c.id)).scalar_one()
+    return task_id
+
+
+def get_task(connection: Connection, user_id: int, task_id: int) -> TaskRecord | None:
+    """The user's task, or None: unknown, somebody else's, or being deleted."""
+    return connection.execute(_GET.where(task.c.id == task_id, task.c.user_id == user_id)).one_or_none()
+
+
+def list_tasks(connection: Connection, user_id: int, wanted: TaskFilter) -> Sequence[TaskRecord]:
+    """The user's tasks, newest first."""
+    query = _GET.where(task.c.user_id == user_id).order_by(task.c.id.desc())
+    if wanted.before is not None:
+        query = query.where(task.c.id < wanted.before)
+    if wanted.statuses:
+        query = query.where(task.c.status.in_(wanted.statuses))
+    if wanted.search:
+        query = query.where(task.c.goal.icontains(wanted.search, autoescape=True))
+    if wanted.limit is not None:
+        query = query.limit(wanted.limit)
+    return connection.execute(query).all()
+
+
+def take_run(connection: Connection, task_id: int, run: int, now: int) -> RunRecord | None:
+    """Begin an attempt at a run: the next attempt number, status running. None if there is nothing left to run."""
+    taken = connection.execute(
+        update(task)
+        .where(
+            task.c.id == task_id,
+            task.c.run == run,
+            task.c.deleted_at.is_(None),
+            task.c.status.in_(STOPPABLE),
+        )
+        .values(
+            attempt=task.c.attempt + 1,
+            status=text("CASE WHEN status = 'waiting' THEN 'waiting' ELSE 'running' END"),
+            started_at=text("COALESCE(started_at, :now)"),
+            updated_at=now,
+        )
+        .returning(*(task.c[name] for name in RunRecord.__dataclass_fields__)),
+        {"now": now},
+    ).one_or_none()
+    return None if taken is None else RunRecord(*taken)
+
+
+def change_status(connection: Connection, task_id: int, new: Status, **values: Any) -> bool:
+    """Move a task to `new`, with further columns, if the table of transitions allows it."""
+    allowed = [old for old, following in TRANSITIONS.items() if new in following]
+    changed = connection.execute(
+        update(task)
+        .where(task.c.id == task_id, task.c.status.in_(allowed), task.c.deleted_at.is_(None))
+        .values(status=new, **values)
+    )
+    return changed.rowcount == 1
+
+
+def update_task(connection: Connection, task_id: int, **values: Any) -> None:
+    """Set columns."""
+    connection.execute(update(task).where(task.c.id == task_id).values(**values))
+
+
+def get_held_until(connection: Connection, task_id: int) -> int | None:
+    """Until when a task made with `hold` waits for its start; None when it is not held."""
+    held: int | None = connection.execute(select(task.c.held_until).where(task.c.id == task_id)).scalar_one_or_none()
+    return held
+
+
+def list_overdue_held(connection: Connection, now: int) -> Sequence[int]:
+    """Ids of held tasks whose time is up."""
+    query = select(task.c.id).where(task.c.held_until <= now, task.c.deleted_at.is_(None))
+    return connection.execute(query).scalars().all()
+
+
+def get_held(connection: Connection, task_id: int) -> TaskRecord | None:
+    """A task that still waits for its start, whoever owns it."""
+    query = _GET.where(task.c.id == task_id, task.c.held_until.is_not(None), task.c.status == "queued")
+    return connection.execute(query).one_or_none()
+
+
+def hide_task(connection: Connection, user_id: int, task_id: int, now: int) -> tuple[Status, int] | None:
+    """Hide a task from the API and ask it to stop; its status and run count, or None if it is not there."""
+    hidden = connection.execute(
+        update(task)
+        .where(task.c.id == task_id, task.c.user_id == user_id, task.c.deleted_at.is_(None))
+        .values(deleted_at=now, stop_requested=True)
+        .returning(task.c.status, task.c.run)
+    ).one_or_none()
+    return None if hidden is None else (hidden[0], hidden[1])
+
+
+def list_hidden(connection: Connection) -> Sequence[tuple[int, int]]:
+    """Id and run count of tasks whose deletion has not been finished."""
+    rows = connection.execute(select(task.c.id, task.c.run).where(task.c.deleted_at.is_not(None)))
+    return [(row[0], row[1]) for row in rows]
+
+
+def delete_task(connection: Connection, task_id: int) -> None:
+    """Remove the row; events, checkpoints and tool calls go with it."""
+    connection.execute(delete(task).where(task.c.id == task_id))
+
+
+def count_active(connection: Connection) -> int:
+    """Tasks that are queued, running or waiting, of all users; held ones are not counted."""
+    return int(
+        connection.execute(
+            text(
+                "SELECT count(*) FROM task WHERE status IN ('queued', 'running', 'waiting')"
+                " AND deleted_at IS NULL AND held_until IS NULL"
+            )
+        ).scalar_one()
+    )
+
+
+def get_answer(connection: Connection, user_id: int, key: str, since: int) -> tuple[bytes, bytes] | None:
+    """Body hash and answer stored under an idempotency key since a time."""
+    row = connection.execute(
+        select(idempotency_key.c.body_hash, idempotency_key.c.answer).where(
+            idempotency_key.c.user_id == user_id, idempotency_key.c.key == key, idempotency_key.c.created_at > since
+        )
+    ).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
+def put_answer(connection: Connection, user_id: int, key: str, **values: Any) -> None:
+    """Store an answer under an idempotency key, replacing one that has expired."""
+    connection.execute(
+        delete(idempotency_key).where(idempotency_key.c.user_id == user_id, idempotency_key.c.key == key)
+    )
+    connection.execute(insert(idempotency_key).values(user_id=user_id, key=key, **values))
+
+
+def purge_answers(connection: Connection, before: int) -> None:
+    """Forget answers older than `before`."""
+    connection.execute(delete(idempotency_key).where(idempotency_key.c.created_at < before))

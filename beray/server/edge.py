@@ -1,0 +1,152 @@
+"""The outermost ASGI callable: what is true of every request and answer (WIRE.md, "Common").
+
+Request id, language, trailing slashes, body limit, `Idempotency-Supported`, and the last resort for errors. Kept apart
+from the framework: only the outermost callable sees the server's own `send`, and it must answer when all inside fails.
+"""
+
+import logging
+import re
+import secrets
+from collections.abc import MutableMapping
+
+import orjson
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from beray.server.errors import Refused, problem
+from beray.server.messages import Language, current_language
+
+SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:+/=@-]{1,128}")
+PROBLEM_JSON = b"application/problem+json"
+UPLOAD_PATH = re.compile(r"/api/v1/tasks/[^/]+/files/content")  # bodies there are files, limited by their route
+
+log = logging.getLogger("beray.http")
+
+
+class BodyTooLarge(Exception):
+    """The body went over the limit while it was read."""
+
+
+class Edge:
+    """Wraps the application."""
+
+    def __init__(self, app: ASGIApp, *, default_language: Language, max_body_bytes: int) -> None:
+        self._app = app
+        self._default_language = default_language
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection event."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        request_id = _request_id(headers)
+        language = _language(headers, self._default_language)
+        current_language.set(language)
+        scope = {**scope, "path": _without_slash(scope["path"]), "beray.request_id": request_id, "beray.send": send}
+        answer = _Answer(send, request_id)
+        try:
+            limited = self._limited(scope, headers, receive)
+            await self._app(scope, limited, answer.send)
+        except Refused as refused:
+            await answer.refuse(refused, language)
+        except Exception:  # the edge of a request: log it with its id, answer in the one error shape
+            log.exception("request failed", extra={"request_id": request_id, "path": scope["path"]})
+            await answer.refuse(Refused("internal_error", request_id=request_id), language)
+
+    def _limited(self, scope: Scope, headers: MutableMapping[bytes, bytes], receive: Receive) -> Receive:
+        """`receive`, refusing a body over the limit; by Content-Length before it is read, else while it is."""
+        if UPLOAD_PATH.fullmatch(scope["path"]) and scope["method"] == "PUT":
+            return receive
+        limit = self._max_body_bytes
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > limit:
+            raise Refused("body_too_large", limit=limit)
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > limit:
+                    scope["beray.body_limit"] = limit  # the framework turns what is raised here into a 400
+                    raise BodyTooLarge
+            return message
+
+        return counted
+
+
+class _Answer:
+    """Adds our headers to the answer, and can still refuse while it has not begun."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self._has_begun = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._has_begun = True
+            message = {
+                **message,
+                "headers": [
+                    *message.get("headers", ()),
+                    (b"x-request-id", self._request_id.encode()),
+                    (b"idempotency-supported", b"true"),
+                ],
+            }
+        await self._send(message)
+
+    async def refuse(self, refused: Refused, language: Language) -> None:
+        if self._has_begun:
+            raise refused  # too late for an answer: the server cuts the connection, which the client must notice
+        status, headers, body = refusal(refused, language, self._request_id)
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+
+def refusal(refused: Refused, language: Language, request_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of an error answer."""
+    body = orjson.dumps(problem(refused, language, request_id))
+    headers = [(b"content-type", PROBLEM_JSON), (b"content-length", str(len(body)).encode())]
+    if refused.status_code in {429, 503}:
+        headers.append((b"retry-after", str(refused.retry_after_seconds or 1).encode()))
+    if refused.status_code == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if refused.code == "range_not_satisfiable":
+        headers.append((b"content-range", f"bytes */{refused.params['size']}".encode()))
+    if refused.code in {"body_too_large", "upload_too_large"}:
+        headers.append((b"connection", b"close"))  # what is left of the body is not read
+    return refused.status_code, headers, body
+
+
+def _request_id(headers: MutableMapping[bytes, bytes]) -> str:
+    sent = headers.get(b"x-request-id", b"")
+    return sent.decode() if SANE_REQUEST_ID.fullmatch(sent) else f"req_{secrets.token_hex(12)}"
+
+
+def _language(headers: MutableMapping[bytes, bytes], default: Language) -> Language:
+    """The first of `zh` and `en` that Accept-Language prefers, else the default."""
+    wanted: list[tuple[float, int, Language]] = []
+    for position, part in enumerate(headers.get(b"accept-language", b"").decode("latin-1").split(",")[:20]):
+        tag, _, parameters = part.strip().partition(";")
+        name = tag.strip().lower().partition("-")[0]
+        weight = _weight(parameters)
+        if name in {"zh", "en"} and weight > 0:
+            wanted.append((-weight, position, "zh" if name == "zh" else "en"))
+    return min(wanted)[2] if wanted else default
+
+
+def _weight(parameters: str) -> float:
+    name, _, value = parameters.strip().partition("=")
+    if name.strip() != "q":
+        return 1.0
+    try:
+        return float(value)
+    except ValueError:
+        return 0.0
+
+
+def _without_slash(path: str) -> str:
+    return path.rstrip("/") or "/" if path.endswith("/") else path

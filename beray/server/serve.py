@@ -1,0 +1,244 @@
+"""Run the server in this process until a signal, or until nobody needs it: `beray serve`, and the embedded server."""
+
+import asyncio
+import contextlib
+import fcntl
+import ipaddress
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any, Final
+
+import uvicorn
+
+from beray import __version__
+from beray.server.agent.models import choose_model, probe_models
+from beray.server.app import App, create_app
+from beray.server.db.migrate import NewerSchemaError
+from beray.server.sandbox.base import SandboxUnavailable
+from beray.server.settings import Settings
+
+SERVER_FILE: Final = "server.json"  # in the data folder: where the server that owns it can be reached; 0600
+LOCK_FILE: Final = "server.lock"
+CLOSE_SECONDS: Final = 3  # open streams end within 2 s of a signal; what still hangs then is cut
+BACKLOG: Final = 2048
+IDLE_LOOK_SECONDS: Final = 5.0
+
+log = logging.getLogger("beray")
+
+
+class StartError(Exception):
+    """The server can't start; the text says what is wrong and what to do."""
+
+
+def run(settings: Settings, *, announce: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        settings: What the operator set.
+        announce: Shows a line to the operator: the banner, and codes that went to the outbox.
+
+    Raises:
+        SettingError: A setting can't be used (a model that is set but broken included).
+        StartError: Something it needs can't be had.
+    """
+    _prepare_data_dir(settings.data_dir)
+    with _owned(settings.data_dir), _listening(settings) as listener:
+        base_url = _base_url(settings, listener)
+        own = replace(settings, port=listener.getsockname()[1])  # the search for local models skips our own port
+        model = choose_model(own, os.environ, probe=probe_models)  # noqa: TID251  # providers' keys are no settings
+        app = create_app(settings, model, announce=announce)
+        _Service(app, settings, base_url=base_url, announce=announce).run(listener)
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn that ends the streams before it waits for open connections, and leaves what follows a signal to us."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="off",  # `_Service` opens the application: what fails there keeps its own words
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=CLOSE_SECONDS,
+                timeout_keep_alive=75,  # longer than common proxies' 60 s, or they meet closed connections
+                proxy_headers=False,  # X-Forwarded-For is judged by `trusted_proxies`
+                backlog=BACKLOG,
+            )
+        )
+        self._app = app
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM; uvicorn's own raises them again at its end, before the application is closed."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """A signal has come."""
+        self._app.begin_close()
+        super().handle_exit(sig, frame)
+
+
+class _Service:
+    """The application served on a socket, from opened to closed."""
+
+    def __init__(self, app: App, settings: Settings, *, base_url: str, announce: Callable[[str], None]) -> None:
+        self._app = app
+        self._settings = settings
+        self._base_url = base_url
+        self._announce = announce
+        self._uvicorn = _Uvicorn(app)
+
+    def run(self, listener: socket.socket) -> None:
+        """Open, serve, close."""
+        with asyncio.Runner(loop_factory=self._uvicorn.config.get_loop_factory()) as runner:
+            runner.run(self._serve(listener))
+
+    async def _serve(self, listener: socket.socket) -> None:
+        try:
+            await self._open()
+            watch = asyncio.create_task(self._exit_when_idle())
+            await self._uvicorn.serve([listener])
+            watch.cancel()
+        finally:
+            (self._settings.data_dir / SERVER_FILE).unlink(missing_ok=True)
+            await self._app.close()
+
+    async def _open(self) -> None:
+        try:
+            await self._app.open()
+        except (SandboxUnavailable, NewerSchemaError) as error:
+            raise StartError(str(error)) from error
+        await self._write_server_file()
+        for line in banner(self._app, self._base_url):
+            self._announce(line)
+
+    async def _write_server_file(self) -> None:
+        content: dict[str, Any] = {"base_url": self._base_url, "pid": os.getpid(), "version": __version__}
+        if self._settings.local_user:
+            _, content["token"] = await self._app.accounts.ensure_local_user()
+        await asyncio.to_thread(_write_private, self._settings.data_dir / SERVER_FILE, json.dumps(content))
+
+    async def _exit_when_idle(self) -> None:
+        """End the server when for `idle_exit_seconds` nobody asked anything and no task was active."""
+        limit = self._settings.idle_exit_seconds
+        if limit == 0:
+            return
+        idle, seen = 0.0, -1
+        look = min(IDLE_LOOK_SECONDS, limit / 2)
+        while idle < limit:
+            await asyncio.sleep(look)
+            requests = self._uvicorn.server_state.total_requests
+            is_busy = requests != seen or self._app.streams.count > 0 or await self._app.count_active_tasks() > 0
+            idle, seen = (0.0 if is_busy else idle + look), requests
+        log.info("nobody needs the server any more; ending")
+        self._app.begin_close()
+        self._uvicorn.should_exit = True
+
+
+def banner(app: App, base_url: str) -> list[str]:
+    """What the operator reads at start: address, data, model, sandbox."""
+    capabilities = app.capabilities
+    assert capabilities is not None, "the application is open"
+    open_rows = [
+        f"{row.name} ({row.note})" if row.note else row.name for row in capabilities.confinements if not row.is_confined
+    ]
+    lines = [
+        f"BeRay {__version__}  {base_url}  ({base_url}/docs)",
+        f"data     {app.settings.data_dir}",
+        f"model    {app.model.notice('zh' if app.settings.language == 'zh' else 'en')}",
+        f"sandbox  {capabilities.backend}" + (f"; not confined: {', '.join(open_rows)}" if open_rows else ""),
+    ]
+    return [*lines, *(f"         {note}" for note in capabilities.notes)]
+
+
+def _prepare_data_dir(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
+        _make_private(data_dir / "beray.db")  # SQLite gives its -wal and -shm files the mode of the database
+        probe = data_dir / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise StartError(
+            f"The data folder {data_dir} cannot be written: {error.strerror}. "
+            "Choose another with --data DIR or BERAY_DATA_DIR, or give yourself the right to write there."
+        ) from error
+
+
+@contextmanager
+def _owned(data_dir: Path) -> Iterator[None]:
+    """Hold the data folder for this process: two servers on one SQLite file would recover each other's runs."""
+    with (data_dir / LOCK_FILE).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StartError(
+                f"Another server already uses the data folder {data_dir}{_owner(lock)}. "
+                "Stop it first, or give this one its own with --data DIR."
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _owner(lock: IO[str]) -> str:
+    lock.seek(0)
+    pid = lock.read(20).strip()
+    return f" (process {pid})" if pid.isdigit() else ""
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+            # Listening at once: whoever connects while we open is answered when we are open.
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise StartError(
+                f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
+                "Choose another port with --port N (0 takes a free one), or stop what uses it."
+            ) from error
+        listener.setblocking(False)
+        yield listener
+
+
+def _base_url(settings: Settings, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    host = settings.host
+    with contextlib.suppress(ValueError):  # a name, not an address
+        if ipaddress.ip_address(host).is_unspecified:
+            host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _make_private(path: Path) -> None:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.chmod(0o600)
+
+
+def _write_private(path: Path, content: str) -> None:
+    """Write a file only we can read, whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(content)
+    part.rename(path)

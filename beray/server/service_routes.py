@@ -1,0 +1,37 @@
+"""HTTP about the service itself: /health, /ready, /api/v1/info (WIRE.md, "Service")."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from beray import __version__
+from beray.server.readiness import Readiness
+
+
+def build_routers(readiness: Readiness, info: Callable[[], dict[str, Any]]) -> tuple[APIRouter, APIRouter]:
+    """The routes at the root, and those under /api/v1."""
+    root = APIRouter(tags=["service"])
+    api = APIRouter(tags=["service"])
+
+    @root.get("/health")
+    async def health() -> dict[str, str]:
+        """The process is alive."""
+        return {"status": "ok", "version": __version__}
+
+    @root.get("/ready")
+    async def ready() -> JSONResponse:
+        """Whether tasks can be taken and run: each part with its state and how to mend it; 503 until all work."""
+        is_ready = readiness.status == "ready"
+        body = {"status": readiness.status, "checks": readiness.checks}
+        return JSONResponse(
+            body, status_code=200 if is_ready else 503, headers={} if is_ready else {"retry-after": "1"}
+        )
+
+    @api.get("/info")
+    async def get_info() -> dict[str, Any]:
+        """Version, model, what the sandbox confines, limits."""
+        return info()
+
+    return root, api

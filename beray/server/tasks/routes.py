@@ -1,0 +1,185 @@
+"""HTTP of tasks: /tasks and /tasks/{task_id}."""
+
+import hashlib
+import re
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from beray.protocol.status import Status
+from beray.protocol.types import Message, StopAnswer, Task
+from beray.server.auth.service import Accounts
+from beray.server.db.tasks import TaskFilter
+from beray.server.errors import Refused
+from beray.server.events.log import EventLog
+from beray.server.messages import text
+from beray.server.tasks.service import ID_MOST, NewTask, Tasks
+from beray.server.tasks.stream import Streams, TaskStream
+from beray.server.tasks.view import task_body, task_body_with_events
+
+LIST_MOST = 1000  # tasks of one page at most; without `limit` all are listed (WIRE.md)
+JSON = "application/json"
+TAIL = re.compile(r"tail:([0-9]{1,9})")
+EVENT_ID = re.compile(r"[0-9]{1,18}")
+
+
+class AskedLimits(BaseModel):
+    """Limits a client sets for its task; each counts only below the operator's."""
+
+    model_config = ConfigDict(strict=True)
+
+    requests: int | None = Field(None, ge=1)
+    tool_calls: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1)
+    wall_seconds: int | None = Field(None, ge=1)
+
+
+def _without_nul(value: str) -> str:
+    if "\0" in value:  # PostgreSQL's text cannot hold it, nor can a command line
+        raise PydanticCustomError("nul", "This must not hold a NUL character.")
+    return value
+
+
+class CreateTask(BaseModel):
+    """The body of POST /tasks/."""
+
+    goal: Annotated[str, AfterValidator(_without_nul)]
+    tools: list[str] | None = None
+    model: str | None = None
+    limits: AskedLimits | None = None
+    hold: bool = False
+
+    def new_task(self) -> NewTask:
+        """What it asks for."""
+        return NewTask(
+            goal=self.goal,
+            tools=None if self.tools is None else tuple(self.tools),
+            model=self.model,
+            limits=None if self.limits is None else self.limits.model_dump(exclude_none=True),
+            is_held=self.hold,
+        )
+
+
+def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: Streams) -> APIRouter:
+    """The routes of tasks."""
+    router = APIRouter(tags=["tasks"])
+
+    @router.post("/tasks", status_code=201, response_model=Task)
+    async def create_task(
+        request: Request, body: CreateTask, idempotency_key: Annotated[str | None, Header(max_length=255)] = None
+    ) -> Response:
+        """Create a task; it is queued at once unless `hold` is true."""
+        user = await accounts.authenticate(request)
+        answer = await tasks.create(user, body.new_task(), key=idempotency_key or None)
+        return Response(answer, status_code=201, media_type=JSON)
+
+    @router.post("/tasks/{task_id}/start", response_model=Task)
+    async def start_task(request: Request, task_id: int) -> Response:
+        """Start a task that was created with `hold`."""
+        user = await accounts.authenticate(request)
+        return Response(task_body(await tasks.start(user, task_id)), media_type=JSON)
+
+    @router.get("/tasks", response_model=list[Task])
+    async def list_tasks(
+        request: Request,
+        limit: Annotated[int | None, Query(ge=1, le=LIST_MOST)] = None,
+        before: Annotated[int | None, Query(ge=1)] = None,
+        status: Annotated[list[Status] | None, Query()] = None,
+        q: Annotated[str | None, Query(max_length=1000)] = None,
+    ) -> Response:
+        """The user's tasks, newest first; all of them unless `limit` is given."""
+        user = await accounts.authenticate(request)
+        wanted = TaskFilter(
+            limit=None if limit is None else limit + 1,
+            before=None if before is None else min(before, ID_MOST),
+            statuses=tuple(status or ()),
+            search=q or None,
+        )
+        rows = await tasks.list(user, wanted)
+        has_more = limit is not None and len(rows) > limit
+        shown = rows[:limit] if has_more else rows
+        body = b"[" + b",".join(map(task_body, shown)) + b"]"
+        headers = {"link": _next_link(request, shown[-1].id)} if has_more else {}
+        return _with_etag(request, body, headers)
+
+    @router.get("/tasks/{task_id}", response_model=Task)
+    async def get_task(request: Request, task_id: int, events: str = "all") -> Response:
+        """A task with its events: `all`, `none`, or the last N by `tail:N`."""
+        user = await accounts.authenticate(request)
+        tail = _wanted_tail(events)
+        row = await tasks.get(user, task_id)
+        if tail == 0:
+            return Response(task_body(row), media_type=JSON)
+        frames = await tasks.read_events(task_id, tail=tail)
+        return Response(task_body_with_events(row, frames), media_type=JSON)
+
+    @router.get("/tasks/{task_id}/stream", response_class=Response)
+    async def stream_task(request: Request, task_id: int, after: Annotated[int | None, Query(ge=0)] = None) -> Any:
+        """The task's events as `text/event-stream`: those after `Last-Event-ID` (or `after`), then live."""
+        user = await accounts.authenticate(request)
+        await tasks.get(user, task_id)
+        start = _stream_start(request, after)
+        return _AsgiAnswer(TaskStream(events, streams, user_id=user.id, task_id=task_id, after=start))
+
+    @router.post("/tasks/{task_id}/stop", response_model=StopAnswer)
+    async def stop_task(request: Request, task_id: int) -> StopAnswer:
+        """Stop a queued, running or waiting task."""
+        user = await accounts.authenticate(request)
+        return await tasks.stop(user, task_id)
+
+    @router.delete("/tasks/{task_id}", response_model=Message)
+    async def delete_task(request: Request, task_id: int) -> Message:
+        """Delete a task with its events and work_dir; a running one is stopped first."""
+        user = await accounts.authenticate(request)
+        await tasks.delete(user, task_id)
+        return {"message": text("task_deleted", task_id=task_id)}
+
+    return router
+
+
+class _AsgiAnswer(Response):
+    """Lets a route answer with an ASGI app of its own."""
+
+    def __init__(self, app: Any) -> None:
+        super().__init__()
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._app(scope, receive, send)
+
+
+def _wanted_tail(events: str) -> int | None:
+    if events == "all":
+        return None
+    if events == "none":
+        return 0
+    match = TAIL.fullmatch(events)
+    if match is None:
+        reason = "events: all, none, tail:N"
+        item = {"loc": ["query", "events"], "msg": reason, "type": "events"}
+        raise Refused("validation_error", reason=reason, errors=[item])  # type: ignore[list-item]  # an ErrorItem
+    return int(match[1])
+
+
+def _stream_start(request: Request, after: int | None) -> int:
+    """Where to begin: `Last-Event-ID` wins (a reconnecting client repeats its first URL); a strange one is ignored."""
+    last = request.headers.get("last-event-id", "")
+    if EVENT_ID.fullmatch(last):
+        return int(last)
+    return min(after or 0, ID_MOST)
+
+
+def _next_link(request: Request, last_id: int) -> str:
+    query = [(key, value) for key, value in request.query_params.multi_items() if key != "before"]
+    return f'<{request.url.path}?{urlencode([*query, ("before", str(last_id))])}>; rel="next"'
+
+
+def _with_etag(request: Request, body: bytes, headers: dict[str, str]) -> Response:
+    etag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {**headers, "etag": etag, "cache-control": "private, no-cache"}
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type=JSON)

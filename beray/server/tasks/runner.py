@@ -1,0 +1,275 @@
+"""One task's run, from taken to finished: what happens around the agent.
+
+A run ends in one of three ways: the agent ends it (completed, failed), a user stops it, or the process goes away. Only
+the first two are recorded; after the third the engine calls `run_task` again and the agent goes on at its last
+checkpoint.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import orjson
+from sqlalchemy import Connection
+
+from beray.protocol.status import Status
+from beray.protocol.types import JsonObject, TaskError
+from beray.server.agent.models import ModelChoice
+from beray.server.agent.run import AgentRun, Outcome, RunLimits
+from beray.server.agent.tools import TOOL_NAMES
+from beray.server.clock import Clock
+from beray.server.db import tasks as queries
+from beray.server.db.connect import Database
+from beray.server.engine.base import Step
+from beray.server.events.log import EventLog, Fenced, NewEvent
+from beray.server.messages import language_of, text
+from beray.server.sandbox.base import Capabilities, Limits, Sandbox
+from beray.server.tasks.control import RunControl, RunHandle
+from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
+
+FINISHED_FILES = 100  # files named in task.finished at most (WIRE.md); the tree has them all
+CANCEL_SECONDS = 5  # a stop has failed if the agent has not let go by then; measured: well under 1 s
+
+log = logging.getLogger("beray.tasks")
+
+
+class RunAgent(Protocol):
+    """The agent: one run of a task, to its outcome."""
+
+    async def __call__(self, run: AgentRun) -> Outcome: ...
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every run in this process works with."""
+
+    model: ModelChoice
+    sandbox: Sandbox
+    capabilities: Capabilities
+    sandbox_limits: Limits
+    run_limits: RunLimits
+    task_uid: Callable[[int], int | None]
+
+
+class Runner:
+    """Runs tasks for the engine."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        events: EventLog,
+        work_dirs: WorkDirs,
+        control: RunControl,
+        clock: Clock,
+        run_agent: RunAgent,
+    ) -> None:
+        self._database = database
+        self._events = events
+        self._work_dirs = work_dirs
+        self._control = control
+        self._clock = clock
+        self._run_agent = run_agent
+        self.workshop: Workshop | None = None
+        """Set by `create_app` once the sandbox has been probed, before the engine starts."""
+
+    async def run_task(self, task_id: int, run: int, step: Step) -> None:
+        """Run a task to its end; does nothing if there is nothing left to run."""
+        with self._control.running(task_id) as handle:
+            record = await self._take(task_id, run)
+            if record is None:
+                return
+            if record.stop_requested:
+                handle.stop.set()
+            with contextlib.suppress(Fenced):  # deleted, or taken over: nothing of this attempt counts any more
+                await self._run(record, handle, step)
+
+    async def _take(self, task_id: int, run: int) -> queries.RunRecord | None:
+        workshop = self._require_workshop()
+
+        def take(connection: Connection) -> queries.RunRecord | None:
+            record = queries.take_run(connection, task_id, run, self._clock())
+            if record is None:
+                return None
+            queries.update_task(
+                connection, task_id, model=workshop.model.name, model_kind=workshop.model.kind, held_until=None
+            )
+            started = NewEvent("task.started", _status_fields(record, workshop.model))
+            self._events.insert(connection, task_id, [started])
+            return record
+
+        record = await self._database.write(take)
+        if record is None:
+            return None
+        self._events.announce(task_id)
+        log.info("run started", extra={"task_id": task_id, "run": run, "attempt": record.attempt})
+        return record
+
+    async def _run(self, record: queries.RunRecord, handle: RunHandle, step: Step) -> None:
+        try:
+            outcome = await self._until_stopped(record, handle, step)
+        except Fenced:
+            raise
+        except Exception:  # the edge of a worker: a fault of ours must end the task, not leave it running for ever
+            log.exception("run failed", extra={"task_id": record.id, "run": record.run})
+            outcome = _internal_failure(record)
+        await self._finish(record, outcome)
+
+    async def _until_stopped(self, record: queries.RunRecord, handle: RunHandle, step: Step) -> Outcome | None:
+        """The agent's outcome, or None if a user stopped it first. Cancelled itself, it takes the agent with it."""
+        agent = asyncio.create_task(self._work(record, step))
+        stop = asyncio.create_task(handle.stop.wait())
+        try:
+            await asyncio.wait({agent, stop}, return_when=asyncio.FIRST_COMPLETED)
+            return agent.result() if agent.done() else None
+        finally:
+            stop.cancel()
+            if not agent.done():
+                agent.cancel()
+                await asyncio.wait({agent}, timeout=CANCEL_SECONDS)
+
+    async def _work(self, record: queries.RunRecord, step: Step) -> Outcome:
+        workshop = self._require_workshop()
+        uid = workshop.task_uid(record.id)
+        work_dir = await asyncio.to_thread(self._work_dirs.create, record.id, owner=uid)
+        return await self._run_agent(
+            AgentRun(
+                task_id=record.id,
+                run=record.run,
+                attempt=record.attempt,
+                goal=record.goal,
+                tools=_tools(record, workshop),
+                model=workshop.model,
+                limits=_limits(record, workshop.run_limits),
+                language=language_of(record.goal),
+                work_dir=work_dir,
+                output_dir=str(self._work_dirs.output_dir(record.id)),
+                sandbox=workshop.sandbox,
+                sandbox_limits=workshop.sandbox_limits,
+                uid=uid,
+                python=workshop.capabilities.python,
+                database=self._database,
+                emit=_Emit(self._events, record),
+                step=step,
+                clock=self._clock,
+            )
+        )
+
+    async def _finish(self, record: queries.RunRecord, outcome: Outcome | None) -> None:
+        files, files_total = await asyncio.to_thread(self._list_files, record.id)
+        status, result, error = _ending(outcome)
+
+        def write(connection: Connection) -> None:
+            now = self._clock()
+            usage = None if outcome is None else orjson.dumps(outcome.usage).decode()
+            changes = {"usage": usage} if usage is not None else {}
+            has_ended = queries.change_status(
+                connection,
+                record.id,
+                status,
+                result=result,
+                error=None if error is None else orjson.dumps(error).decode(),
+                finished_at=now,
+                updated_at=now,
+                question=None,
+                **changes,
+            )
+            if not has_ended:
+                return
+            row = queries.get_task(connection, record.user_id, record.id)
+            assert row is not None, "its status was changed in this transaction"
+            finished = NewEvent(
+                "task.finished",
+                {
+                    "status": status,
+                    "result": result,
+                    "error": error,
+                    "usage": orjson.loads(row.usage),
+                    "files": files,
+                    "files_total": files_total,
+                },
+            )
+            events = [finished] if error is None else [NewEvent("error", dict(error)), finished]
+            self._events.insert(connection, record.id, events, attempt=record.attempt)
+
+        await self._database.write(write)
+        self._events.announce(record.id)
+        log.info("run finished", extra={"task_id": record.id, "run": record.run, "status": status})
+
+    def _list_files(self, task_id: int) -> tuple[list[JsonObject], int]:
+        try:
+            stamps = self._work_dir(task_id).snapshot()
+        except OSError:  # a dead disk must not keep the task from ending
+            log.warning("work_dir could not be listed", extra={"task_id": task_id}, exc_info=True)
+            return [], 0
+        names = sorted(stamps)
+        return [{"path": name, "size": stamps[name].size} for name in names[:FINISHED_FILES]], len(names)
+
+    def _work_dir(self, task_id: int) -> WorkDir:
+        return self._work_dirs.create(task_id, owner=self._require_workshop().task_uid(task_id))
+
+    def _require_workshop(self) -> Workshop:
+        assert self.workshop is not None, "the engine was started before the sandbox was ready"
+        return self.workshop
+
+
+class _Emit:
+    """Appends events for one attempt; usage goes into the task's row in the same transaction."""
+
+    def __init__(self, events: EventLog, record: queries.RunRecord) -> None:
+        self._events = events
+        self._record = record
+
+    async def __call__(self, *events: NewEvent, also: Callable[[Connection], None] | None = None) -> None:
+        usage = next((event.fields["usage"] for event in reversed(events) if event.type == "usage.updated"), None)
+
+        def write(connection: Connection) -> None:
+            if usage is not None:
+                queries.update_task(connection, self._record.id, usage=orjson.dumps(usage).decode())
+            if also is not None:
+                also(connection)
+
+        await self._events.append(self._record.id, events, attempt=self._record.attempt, also=write)
+
+
+def _status_fields(record: queries.RunRecord, model: ModelChoice) -> JsonObject:
+    return {
+        "status": record.status,
+        "model": model.name,
+        "model_kind": model.kind,
+        "run": record.run,
+        "attempt": record.attempt,
+        "stop_requested": record.stop_requested,
+    }
+
+
+def _tools(record: queries.RunRecord, workshop: Workshop) -> tuple[str, ...]:
+    wanted = TOOL_NAMES if record.tools is None else tuple(orjson.loads(record.tools))
+    if workshop.capabilities.python is None:
+        return tuple(name for name in wanted if name != "python")
+    return wanted
+
+
+def _limits(record: queries.RunRecord, most: RunLimits) -> RunLimits:
+    asked = {} if record.limits is None else orjson.loads(record.limits)
+    return RunLimits(**{name: min(getattr(most, name), asked.get(name, getattr(most, name))) for name in vars(most)})
+
+
+def _ending(outcome: Outcome | None) -> tuple[Status, str | None, TaskError | None]:
+    if outcome is None:
+        return "stopped", None, None
+    return ("completed" if outcome.is_completed else "failed"), outcome.result, outcome.error
+
+
+def _internal_failure(record: queries.RunRecord) -> Outcome:
+    language = language_of(record.goal)
+    error: TaskError = {
+        "code": "internal_error",
+        "message": text("task_internal_error", language),
+        "hint": text("task_internal_error_hint", language),
+        "retryable": True,
+    }
+    return Outcome(is_completed=False, result=None, error=error, usage=orjson.loads(record.usage))

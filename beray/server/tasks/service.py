@@ -1,0 +1,348 @@
+"""What users may do with their tasks: the rules, and who owns what."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection
+
+from beray.protocol.status import ENDED, Status
+from beray.protocol.types import JsonObject, StopAnswer
+from beray.server.agent.models import ModelChoice
+from beray.server.agent.tools import TOOL_NAMES
+from beray.server.auth.service import UserRow
+from beray.server.clock import Clock
+from beray.server.db import tasks as queries
+from beray.server.db.connect import Database
+from beray.server.db.tasks import TaskFilter, TaskRecord
+from beray.server.engine.base import Engine
+from beray.server.errors import Refused
+from beray.server.events.log import EventLog, NewEvent
+from beray.server.events.wakeups import wait_changed
+from beray.server.messages import text
+from beray.server.tasks.control import RunControl
+from beray.server.tasks.view import NO_USAGE, task_body
+from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
+
+GOAL_MOST = 100_000  # characters; issue: over it is 422
+ID_MOST = 2**63 - 1  # a larger id is unknown like any other (WIRE.md)
+HOLD_MS = 3_600_000  # a task made with "hold" and never started ends after an hour (WIRE.md)
+ANSWER_KEPT_MS = 24 * 3_600_000  # how long an Idempotency-Key gives the first answer again (WIRE.md)
+STOP_ANSWER_SECONDS = 2.0  # stop answers within this, with the status as it then is (WIRE.md)
+DELETE_ANSWER_SECONDS = 4.5  # delete answers within 5 s (WIRE.md)
+
+log = logging.getLogger("beray.tasks")
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """What a client asks for; `limits` as in `RunLimits`, each at most the operator's."""
+
+    goal: str
+    tools: tuple[str, ...] | None = None
+    model: str | None = None
+    limits: JsonObject | None = None
+    is_held: bool = False
+
+
+class Tasks:
+    """The tasks of all users, each seen only by its owner."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        events: EventLog,
+        work_dirs: WorkDirs,
+        control: RunControl,
+        clock: Clock,
+        model: ModelChoice,
+        task_uid: Callable[[int], int | None],
+    ) -> None:
+        self._database = database
+        self._events = events
+        self._work_dirs = work_dirs
+        self._control = control
+        self._clock = clock
+        self._model = model
+        self._task_uid = task_uid
+        self._deletions: set[asyncio.Task[None]] = set()
+        self.engine: Engine | None = None
+        """Set by `create_app` once the engine works; until then nothing can be submitted."""
+
+    async def create(self, user: UserRow, new: NewTask, *, key: str | None = None) -> bytes:
+        """Make a task and queue it, in one transaction.
+
+        Args:
+            user: Its owner.
+            new: What is asked for.
+            key: Idempotency-Key: the same key and request within 24 h give the first answer again.
+
+        Returns:
+            The task's JSON bytes.
+
+        Raises:
+            Refused: goal_empty, goal_too_long, unknown_tools, unknown_model, idempotency_mismatch, starting.
+        """
+        self._check(new)
+        engine = self._require_engine()
+        body_hash = hashlib.sha256(orjson.dumps(new, option=orjson.OPT_SORT_KEYS)).digest()
+
+        def write(connection: Connection) -> bytes:
+            if key is not None and (stored := self._stored_answer(connection, user, key, body_hash)):
+                return stored
+            answer = self._insert(connection, engine, user, new)
+            if key is not None:
+                queries.put_answer(
+                    connection, user.id, key, body_hash=body_hash, answer=answer, created_at=self._clock()
+                )
+            return answer
+
+        answer = await self._database.write(write)
+        engine.wake()
+        return answer
+
+    def _stored_answer(self, connection: Connection, user: UserRow, key: str, body_hash: bytes) -> bytes | None:
+        stored = queries.get_answer(connection, user.id, key, self._clock() - ANSWER_KEPT_MS)
+        if stored is None:
+            return None
+        if stored[0] != body_hash:
+            raise Refused("idempotency_mismatch")
+        return stored[1]
+
+    def _insert(self, connection: Connection, engine: Engine, user: UserRow, new: NewTask) -> bytes:
+        now = self._clock()
+        task_id = queries.insert_task(
+            connection,
+            {
+                "user_id": user.id,
+                "goal": new.goal,
+                "status": "queued",
+                "created_at": now,
+                "updated_at": now,
+                "model": self._model.name,
+                "model_kind": self._model.kind,
+                "tools": None if new.tools is None else orjson.dumps(new.tools).decode(),
+                "limits": None if new.limits is None else orjson.dumps(new.limits).decode(),
+                "usage": orjson.dumps(NO_USAGE).decode(),
+                "held_until": now + HOLD_MS if new.is_held else None,
+            },
+        )
+        created = {
+            "status": "queued",
+            "model": self._model.name,
+            "model_kind": self._model.kind,
+            "run": 1,
+            "attempt": 0,
+            "stop_requested": False,
+        }
+        self._events.insert(connection, task_id, [NewEvent("task.created", created)])
+        if not new.is_held:
+            engine.submit(connection, task_id=task_id, run=1, user_id=user.id)
+        return task_body(self._get(connection, user, task_id))
+
+    def _check(self, new: NewTask) -> None:
+        if not new.goal.strip():
+            raise Refused("goal_empty", errors=_field_error("goal", "goal_empty"))
+        if len(new.goal) > GOAL_MOST:
+            raise Refused(
+                "goal_too_long",
+                length=len(new.goal),
+                most=GOAL_MOST,
+                errors=_field_error("goal", "goal_too_long", length=len(new.goal), most=GOAL_MOST),
+            )
+        unknown = [name for name in new.tools or () if name not in TOOL_NAMES]
+        if unknown:
+            named = {"unknown": ", ".join(unknown), "known": ", ".join(TOOL_NAMES)}
+            raise Refused("unknown_tools", errors=_field_error("tools", "unknown_tools", **named), **named)
+        if new.model is not None and new.model != self._model.name:
+            named = {"model": new.model, "known": self._model.name}
+            raise Refused("unknown_model", errors=_field_error("model", "unknown_model", **named), **named)
+
+    async def start(self, user: UserRow, task_id: int) -> TaskRecord:
+        """Queue a task that was made with `hold`.
+
+        Raises:
+            Refused: task_not_found, task_already_started, starting.
+        """
+        engine = self._require_engine()
+
+        def write(connection: Connection) -> TaskRecord:
+            row = self._get(connection, user, task_id)
+            if row.status != "queued" or queries.get_held_until(connection, task_id) is None:
+                raise Refused("task_already_started", task_id=task_id, status=row.status)
+            queries.update_task(connection, task_id, held_until=None, updated_at=self._clock())
+            engine.submit(connection, task_id=task_id, run=row.run, user_id=user.id)
+            return self._get(connection, user, task_id)
+
+        row = await self._database.write(write)
+        engine.wake()
+        return row
+
+    async def get(self, user: UserRow, task_id: int) -> TaskRecord:
+        """The user's task.
+
+        Raises:
+            Refused: task_not_found, also when it is somebody else's.
+        """
+        return await self._database.read(lambda connection: self._get(connection, user, task_id))
+
+    def _get(self, connection: Connection, user: UserRow, task_id: int) -> TaskRecord:
+        row = queries.get_task(connection, user.id, task_id) if 0 < task_id <= ID_MOST else None
+        if row is None:
+            raise Refused("task_not_found", task_id=task_id)
+        return row
+
+    async def list(self, user: UserRow, wanted: TaskFilter) -> Sequence[TaskRecord]:
+        """The user's tasks, newest first."""
+        return await self._database.scan(lambda connection: queries.list_tasks(connection, user.id, wanted))
+
+    async def read_events(self, task_id: int, *, tail: int | None = None) -> Sequence[bytes]:
+        """The frames of a task the caller has been shown to own: all, or the last `tail`."""
+        if tail is None:
+            return await self._events.read_all(task_id)
+        return await self._events.read_tail(task_id, tail) if tail else []
+
+    async def open_work_dir(self, user: UserRow, task_id: int) -> WorkDir:
+        """The work_dir of the user's task, made if nothing has been in it yet.
+
+        Raises:
+            Refused: task_not_found.
+        """
+        await self.get(user, task_id)
+        work_dir = await asyncio.to_thread(self._work_dirs.create, task_id, owner=self._task_uid(task_id))
+        try:
+            await self.get(user, task_id)
+        except Refused:  # deleted meanwhile: what was just made again must not stay
+            await asyncio.to_thread(self._work_dirs.delete, task_id)
+            raise
+        return work_dir
+
+    async def stop(self, user: UserRow, task_id: int) -> StopAnswer:
+        """Stop a task; answers within 2 s with its status as it then is.
+
+        Raises:
+            Refused: task_not_found, task_already_ended (completed or failed).
+        """
+        last_seq = await self._database.write(lambda connection: self._request_stop(connection, user, task_id))
+        if last_seq is not None:
+            self._events.announce(task_id)
+            self._control.stop(task_id)
+        status = await self._wait_ended(user, task_id, STOP_ANSWER_SECONDS)
+        key = "task_stopped" if status == "stopped" else "task_stop_requested"
+        return {"message": text(key, task_id=task_id), "status": status}
+
+    def _request_stop(self, connection: Connection, user: UserRow, task_id: int) -> int | None:
+        row = self._get(connection, user, task_id)
+        if row.status == "stopped" or (row.stop_requested and row.status not in ENDED):
+            return None
+        if row.status in ENDED:
+            raise Refused("task_already_ended", task_id=task_id, status=row.status)
+        if row.status == "queued":
+            return self._end_queued(connection, row)
+        queries.update_task(connection, task_id, stop_requested=True, updated_at=self._clock())
+        fields = {
+            "status": row.status,
+            "model": row.model,
+            "model_kind": row.model_kind,
+            "run": row.run,
+            "attempt": row.attempt,
+            "stop_requested": True,
+        }
+        return self._events.insert(connection, task_id, [NewEvent("task.status", fields)])
+
+    def _end_queued(self, connection: Connection, row: TaskRecord) -> int:
+        """End a task that no worker has taken yet; what the engine still holds of it finds nothing to run."""
+        now = self._clock()
+        queries.change_status(
+            connection, row.id, "stopped", stop_requested=True, finished_at=now, updated_at=now, held_until=None
+        )
+        finished = {
+            "status": "stopped",
+            "result": None,
+            "error": None,
+            "usage": orjson.loads(row.usage),
+            "files": [],
+            "files_total": 0,
+        }
+        return self._events.insert(connection, row.id, [NewEvent("task.finished", finished)])
+
+    async def _wait_ended(self, user: UserRow, task_id: int, seconds: float) -> Status:
+        deadline = asyncio.get_running_loop().time() + seconds
+        with self._events.watching(task_id) as changed:
+            while True:
+                changed.clear()
+                status: Status = (await self.get(user, task_id)).status
+                left = deadline - asyncio.get_running_loop().time()
+                if status in ENDED or left <= 0:
+                    return status
+                await wait_changed(changed, left)
+
+    async def delete(self, user: UserRow, task_id: int) -> None:
+        """Remove a task with its processes, events and work_dir; hidden at once.
+
+        Raises:
+            Refused: task_not_found; task_being_deleted when it takes over 5 s (the rest is finished in the background).
+        """
+        if not 0 < task_id <= ID_MOST:
+            raise Refused("task_not_found", task_id=task_id)
+        now = self._clock()
+        hidden = await self._database.write(lambda connection: queries.hide_task(connection, user.id, task_id, now))
+        if hidden is None:
+            raise Refused("task_not_found", task_id=task_id)
+        _, runs = hidden
+        job = self._delete_hidden(task_id, runs)
+        done, _ = await asyncio.wait({job}, timeout=DELETE_ANSWER_SECONDS)
+        if not done:
+            raise Refused("task_being_deleted", task_id=task_id, retry_after_seconds=5)
+        job.result()
+
+    def _delete_hidden(self, task_id: int, runs: int) -> "asyncio.Task[None]":
+        job = asyncio.create_task(self._remove(task_id, runs))
+        self._deletions.add(job)
+        job.add_done_callback(self._deletions.discard)
+        return job
+
+    async def _remove(self, task_id: int, runs: int) -> None:
+        self._control.stop(task_id)
+        self._events.announce(task_id)  # its watchers look again, and see that it is gone
+        await self._control.wait_over(task_id)
+        await asyncio.to_thread(self._work_dirs.delete, task_id)
+        if self.engine is not None:
+            await self.engine.purge(task_id, runs)
+        await self._database.write(lambda connection: queries.delete_task(connection, task_id))
+        log.info("task deleted", extra={"task_id": task_id})
+
+    async def finish_deletions(self) -> None:
+        """Go on with deletions that an earlier process did not finish."""
+        for task_id, runs in await self._database.scan(queries.list_hidden):
+            self._delete_hidden(task_id, runs)
+
+    async def tidy(self) -> None:
+        """End held tasks whose time is up and forget old idempotency answers; called now and then."""
+        now = self._clock()
+        for task_id in await self._database.scan(lambda connection: queries.list_overdue_held(connection, now)):
+            await self._end_overdue(task_id)
+        await self._database.write(lambda connection: queries.purge_answers(connection, now - ANSWER_KEPT_MS))
+
+    async def _end_overdue(self, task_id: int) -> None:
+        def write(connection: Connection) -> int | None:
+            row = queries.get_held(connection, task_id)
+            return None if row is None else self._end_queued(connection, row)
+
+        last_seq = await self._database.write(write)
+        if last_seq is not None:
+            self._events.announce(task_id)
+
+    def _require_engine(self) -> Engine:
+        if self.engine is None:
+            raise Refused("starting", retry_after_seconds=1)
+        return self.engine
+
+
+def _field_error(field: str, code: str, **params: object) -> list[Any]:
+    return [{"loc": ["body", field], "msg": text(code, **params), "type": code}]

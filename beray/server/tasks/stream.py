@@ -1,0 +1,120 @@
+"""The event stream of a task (WIRE.md, "Events and the stream"): replay from the store, then live.
+
+Each watcher is a cursor over the store, woken after each commit: what it sends has been committed, in order, without
+gap or repeat. A slow reader only slows itself (real backpressure through `send`).
+"""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from starlette.types import Receive, Scope, Send
+
+from beray.protocol.sse import HEARTBEAT, HEARTBEAT_SECONDS, RETRY_LINE
+from beray.server.errors import Refused
+from beray.server.events.log import PAGE, EventLog, frame_seq, is_finished
+from beray.server.events.wakeups import wait_changed
+
+HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold events back
+]
+
+
+class Streams:
+    """The open streams of this process: counted per user, and ended together when the server closes."""
+
+    def __init__(self, most_per_user: int) -> None:
+        self._most_per_user = most_per_user
+        self._open: Counter[int] = Counter()
+        self.is_closing = False
+
+    @contextmanager
+    def counted(self, user_id: int) -> Iterator[None]:
+        """Hold one of the user's streams for as long as the block lasts.
+
+        Raises:
+            Refused: too_many_streams.
+        """
+        if self._open[user_id] >= self._most_per_user:
+            raise Refused("too_many_streams", most=self._most_per_user, retry_after_seconds=5)
+        self._open[user_id] += 1
+        try:
+            yield
+        finally:
+            self._open[user_id] -= 1
+            if self._open[user_id] == 0:
+                del self._open[user_id]
+
+    @property
+    def count(self) -> int:
+        """Streams open now."""
+        return self._open.total()
+
+
+class TaskStream:
+    """The answer to GET /tasks/{id}/stream, as an ASGI response."""
+
+    def __init__(self, events: EventLog, streams: Streams, *, user_id: int, task_id: int, after: int) -> None:
+        self._events = events
+        self._streams = streams
+        self._user_id = user_id
+        self._task_id = task_id
+        self._after = after
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send events until the last one, the reader's end, or the server's."""
+        with self._streams.counted(self._user_id):
+            gone = asyncio.create_task(_wait_disconnect(receive))
+            sending = asyncio.create_task(self._send(send))
+            try:
+                await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
+                if sending.done():
+                    sending.result()
+            finally:
+                gone.cancel()
+                sending.cancel()
+                await asyncio.gather(gone, sending, return_exceptions=True)
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await send({"type": "http.response.body", "body": RETRY_LINE, "more_body": True})
+        with self._events.watching(self._task_id) as changed, contextlib.suppress(_Gone):
+            await self._replay_and_follow(send, changed)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _replay_and_follow(self, send: Send, changed: asyncio.Event) -> None:
+        cursor = self._after
+        has_ended = False
+        while not has_ended and not self._streams.is_closing:
+            changed.clear()
+            frames = await self._events.read(self._task_id, after=cursor)
+            if frames:
+                await send({"type": "http.response.body", "body": b"".join(frames), "more_body": True})
+                cursor = frame_seq(frames[-1])
+            if len(frames) == PAGE:
+                continue
+            has_ended = await self._has_ended(frames)
+            if not has_ended and not await wait_changed(changed, HEARTBEAT_SECONDS):
+                await send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
+
+    async def _has_ended(self, frames: list[bytes]) -> bool:
+        """Whether the last stored event is a `task.finished`; one met earlier in a replay ends nothing."""
+        if frames:
+            return is_finished(frames[-1])
+        tail = await self._events.read_last(self._task_id)
+        if tail is None:
+            raise _Gone
+        return is_finished(tail)
+
+
+class _Gone(Exception):
+    """The task has been deleted."""
+
+
+async def _wait_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,258 @@
+"""How the SDK's requests reach the network: a `requests.Session` that does less work per call.
+
+Stock requests reads proxy variables and .netrc again for every call, parses a URL that was just made, merges cookie
+jars that are empty, and looks its pool up by building a key of a dozen parts. Here that is done once, where the
+answer can't change: for calls below the client's own `base_url`, without proxy, cookies or special options. Whatever
+else comes along (redirects, proxies, files, hooks) takes the stock way. `Session.request`, `Session.send` and
+`HTTPAdapter.send` stay stock, so that libraries which replace them in tests go on working.
+
+The environment (proxies, REQUESTS_CA_BUNDLE) is read once, when the session is made.
+"""
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO, cast
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.cookies import RequestsCookieJar
+from requests.structures import CaseInsensitiveDict
+
+from beray.exceptions import BeRayException, ConnectionFailed, ProtocolError, RequestTimeout, TLSError
+
+POOL_SIZE = 32  # connections kept for reuse: more threads than this on one client still work, with fresh connections
+
+UPLOAD_CHUNK_BYTES = 256 * 1024
+"""A body is handed to the socket in pieces of this size, since one `sendall` must end within the connect timeout."""
+
+_NO_PROTOCOL = (
+    requests.TooManyRedirects,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.ContentDecodingError,
+)
+
+
+class BearerAuth(requests.auth.AuthBase):
+    """Sets the token's header; also keeps requests from putting a password of .netrc there instead."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add the header, if there is a token."""
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class UploadBody:
+    """A body that is sent piece by piece, from its start each time it is gone through.
+
+    Args:
+        source: Opened for reading bytes, seekable; read from where it stands now.
+    """
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._start = source.tell()
+        self._size = source.seek(0, 2) - self._start
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._source.seek(self._start)
+        left = self._size
+        while left and (chunk := self._source.read(min(left, UPLOAD_CHUNK_BYTES))):
+            left -= len(chunk)
+            yield chunk
+
+
+class TunedSession(requests.Session):
+    """A session for one server.
+
+    Args:
+        base_url: As `normalize_base_url` gives it; calls below it take the short way.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        super().__init__()
+        self._prefix = f"{base_url}/"
+        self.mount("https://", TunedAdapter(pool_maxsize=POOL_SIZE))
+        self.mount("http://", TunedAdapter(pool_maxsize=POOL_SIZE))
+        self._environment: Any = super().merge_environment_settings(self._prefix, {}, None, None, None)
+
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        """The settings read at the start, for calls that bring none of their own."""
+        if proxies or verify is not None or cert is not None or not self._is_ours(url):
+            return super().merge_environment_settings(url, proxies, stream, verify, cert)
+        proxies = dict(self._environment["proxies"])  # a copy: a redirect changes it
+        return {**self._environment, "proxies": proxies, "stream": bool(stream)}
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """Prepare without parsing and merging, where there is nothing to parse and merge."""
+        if not self._is_simple(request):
+            return super().prepare_request(request)
+        prepared = requests.PreparedRequest()
+        prepared.method = request.method
+        prepared.url = request.url
+        prepared.headers = CaseInsensitiveDict(cast(Any, self.headers))
+        prepared.headers.update(request.headers)
+        prepared._cookies = RequestsCookieJar()  # type: ignore[attr-defined]  # redirects copy it
+        prepared.hooks = {"response": []}
+        body = request.data or None
+        prepared.body = cast(Any, body)
+        if body is not None:
+            prepared.headers["Content-Length"] = str(len(cast(bytes, body)))
+        elif request.method not in ("GET", "HEAD"):
+            prepared.headers["Content-Length"] = "0"
+        return cast(BearerAuth, request.auth)(prepared)
+
+    def _is_simple(self, request: requests.Request) -> bool:
+        return (
+            isinstance(request.auth, BearerAuth)
+            and self._is_ours(request.url)
+            and (not request.data or isinstance(request.data, bytes))
+            and not (request.files or request.params or request.cookies or request.json)
+            and not (self.params or self.cookies or self.auth)
+            and not any(request.hooks.values())
+            and not any(self.hooks.values())
+        )
+
+    def _is_ours(self, url: Any) -> bool:
+        return isinstance(url, str) and url.startswith(self._prefix)
+
+
+class TunedAdapter(HTTPAdapter):
+    """Finds the pool of a server by its origin. Thread-safe, as its parent is."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools anew; called by the parent's constructor and after unpickling."""
+        self._pools: dict[tuple[Any, ...], Any] = {}
+        super().init_poolmanager(*args, **kwargs)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._pools.clear()
+        super().close()
+
+    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
+        """The pool for the request's origin and TLS settings; a proxied request takes the stock way."""
+        if proxies:
+            return super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+        key = (_origin(request.url), verify, cert)
+        pool = self._pools.get(key)
+        if pool is None or pool.pool is None:  # closed: the manager keeps only the pools used last
+            pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+            self._pools[key] = pool
+        return pool
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Set the pool's certificates; there are none on a plain connection."""
+        if cert or not url.startswith("http://"):
+            super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        """Path and query, unless a proxy needs more."""
+        if proxies:
+            return super().request_url(request, proxies)
+        return cast(str, request.path_url)
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        """The response; its cookies are looked for only where one is set."""
+        if "Set-Cookie" in resp.headers:
+            return super().build_response(req, resp)
+        response = requests.Response()
+        response.status_code = resp.status
+        response.headers = CaseInsensitiveDict(resp.headers)
+        response.encoding = requests.utils.get_encoding_from_headers(response.headers)
+        response.raw = resp
+        response.reason = resp.reason
+        response.url = cast(str, req.url)
+        response.request = req
+        response.connection = self
+        return response
+
+
+def _origin(url: str) -> str:
+    start = url.index("//") + 2
+    end = min((at for mark in "/?#" if (at := url.find(mark, start)) != -1), default=len(url))
+    return url[:end]
+
+
+def normalize_base_url(base_url: str) -> str:
+    """`base_url` as requests sends it, without `/api/v1` and slashes at its end.
+
+    Raises:
+        ValueError: It is not an http or https URL of a server.
+    """
+    if not isinstance(base_url, str) or not base_url.lower().startswith(("http://", "https://")):
+        raise ValueError(
+            f"base_url must begin with http:// or https://, such as http://localhost:8000; got {base_url!r}"
+        )
+    prepared = requests.Request("GET", base_url.strip()).prepare()  # InvalidURL is a ValueError
+    url = cast(str, prepared.url)
+    parts = urllib3.util.parse_url(url)
+    if parts.query or parts.fragment:
+        raise ValueError(f"base_url must have no query and no fragment; got {base_url!r}")
+    if parts.auth:
+        raise ValueError("base_url must hold no user name and password: the token takes the place of both.")
+    return url.rstrip("/").removesuffix("/api/v1").rstrip("/")
+
+
+def network_error(error: Exception, *, method: str, url: str, timeout_seconds: float) -> BeRayException:
+    """What requests or urllib3 raised, as the SDK's own exception.
+
+    Args:
+        error: What was caught.
+        method: The request's method.
+        url: The request's URL.
+        timeout_seconds: The read timeout, for the message.
+    """
+    causes = list(_causes(error))
+    what = f"{method} {url}"
+    reason = _reason(causes)
+    is_connecting = _has(causes, urllib3.exceptions.MaxRetryError)  # urllib3 gives up so only before it has sent
+    if is_connecting and _has(causes, urllib3.exceptions.SSLError):
+        return TLSError(f"{what}: no secure connection: {reason}", method=method, url=url, was_sent=False)
+    if _has(causes, requests.ConnectTimeout):
+        message = f"{what}: the server could not be reached in time. Is it running, and base_url right?"
+        return RequestTimeout(message, method=method, url=url, was_sent=False)
+    if is_connecting:
+        message = f"{what}: the server could not be reached: {reason}. Is it running, and base_url right?"
+        return ConnectionFailed(message, method=method, url=url, was_sent=False)
+    if _has(causes, requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError):
+        return RequestTimeout(f"{what}: nothing came for {timeout_seconds:g} s.", method=method, url=url)
+    if isinstance(error, _NO_PROTOCOL):
+        return ProtocolError(f"{what}: {reason}")
+    if isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError):
+        return ConnectionFailed(f"{what}: the connection was cut: {reason}", method=method, url=url)
+    return TLSError(f"{what}: {error}", method=method, url=url, was_sent=False)  # an OSError: a certificate's file
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """`error`, and what it wraps: requests and urllib3 put the wrapped one in `reason` or among the arguments."""
+    seen: set[int] = set()
+    waiting: list[BaseException] = [error]
+    while waiting:
+        one = waiting.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        inner = (getattr(one, "reason", None), *one.args, one.__cause__, one.__context__)
+        waiting.extend(cause for cause in inner if isinstance(cause, BaseException))
+
+
+def _has(causes: list[BaseException], *kinds: type[BaseException]) -> bool:
+    return any(isinstance(cause, kinds) for cause in causes)
+
+
+def _reason(causes: list[BaseException]) -> str:
+    """The innermost words, such as `Connection refused`."""
+    for cause in reversed(causes):
+        words = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+        if words:
+            return words
+    return type(causes[0]).__name__

@@ -1,0 +1,87 @@
+"""Fixtures that show themselves in each test: a real server, and clients of it."""
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from beray.client import BeRayClient
+from tests.support.machine import CHECKS, machine_lacks, required
+from tests.support.server import ServerProcess
+
+_numbers = itertools.count(1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """`@pytest.mark.needs("landlock")`: skip with the reason, or fail where the run insists on it."""
+    for marker in item.iter_markers("needs"):
+        for name in marker.args:
+            reason = machine_lacks(name)
+            if reason is not None and name in required():
+                pytest.fail(f"BERAY_TEST_REQUIRE names {name}, but {reason}")
+            if reason is not None:
+                pytest.skip(reason)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A misspelt requirement must not require nothing."""
+    unknown = required() - CHECKS.keys()
+    if unknown:
+        raise pytest.UsageError(f"BERAY_TEST_REQUIRE names {sorted(unknown)}; known: {sorted(CHECKS)}")
+
+
+@pytest.fixture(scope="session")
+def service_dir() -> Iterator[Path]:
+    """A folder whose every parent a sandbox uid can pass (pytest's own tmp_path is 0700)."""
+    with tempfile.TemporaryDirectory(prefix="beray-test-") as folder:
+        path = Path(folder)
+        path.chmod(0o711)
+        yield path
+
+
+@pytest.fixture
+def make_server(service_dir: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """Makes servers of the test's own, each with a fresh data folder; ended with the test."""
+    made: list[ServerProcess] = []
+
+    def make(*, data_dir: Path | None = None, **settings: object) -> ServerProcess:
+        folder = data_dir or service_dir / f"data-{next(_numbers)}"
+        server = ServerProcess(folder, **settings)
+        made.append(server)
+        return server
+
+    yield make
+    for server in made:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def server(service_dir: Path) -> Iterator[ServerProcess]:
+    """One ready server for all tests of this process; tests share it, so each makes users of its own."""
+    running = ServerProcess(service_dir / "data").start()
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture
+def make_client(server: ServerProcess) -> Iterator[Callable[[], BeRayClient]]:
+    """Makes clients, each logged in as a new user."""
+    clients: list[BeRayClient] = []
+
+    def make() -> BeRayClient:
+        token = server.register(f"user-{next(_numbers)}-{id(clients)}@example.com")
+        client = BeRayClient(server.base_url, token=token)
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def client(make_client: Callable[[], BeRayClient]) -> BeRayClient:
+    """A client logged in as a user of its own."""
+    return make_client()

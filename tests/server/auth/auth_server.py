@@ -1,0 +1,194 @@
+"""A real server that has nothing but accounts: uvicorn on a free loopback port, SQLite, and a clock of its own."""
+
+import re
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from pathlib import Path
+from typing import Any
+
+import requests
+import uvicorn
+from argon2 import PasswordHasher
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy import text
+
+from beray.server.auth.client_address import ClientAddresses
+from beray.server.auth.codes import Codes
+from beray.server.auth.mailer import Mailer, make_mailer
+from beray.server.auth.passwords import Passwords
+from beray.server.auth.rates import Rates
+from beray.server.auth.routes import build_router
+from beray.server.auth.service import Accounts
+from beray.server.db.connect import Database, sqlite_engine
+from beray.server.db.tables import metadata
+from beray.server.edge import Edge, refusal
+from beray.server.errors import Refused
+from beray.server.messages import current_language
+from beray.server.settings import Settings
+from beray.server.validation import validation_refusal
+
+KEY = b"k" * 32
+PASSWORD = "a_very_secure_password"
+
+
+class FakeClock:
+    """Stands still until it is told to advance."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+    def advance(self, *, minutes: float = 0, days: float = 0) -> None:
+        self.now += int((days * 24 * 60 + minutes) * 60_000)
+
+
+class CountingHasher(PasswordHasher):
+    """Cheap hashes, each counted: the work of a login is what it hashes."""
+
+    def __init__(self) -> None:
+        super().__init__(time_cost=1, memory_cost=8, parallelism=1)
+        self.work: list[str] = []
+
+    def hash(self, password: str | bytes, *, salt: bytes | None = None) -> str:
+        self.work.append("hash")
+        return super().hash(password, salt=salt)
+
+    def verify(self, hash: str | bytes, password: str | bytes) -> bool:
+        self.work.append("verify")
+        return super().verify(hash, password)
+
+
+@dataclass
+class AuthServer:
+    """What a test sees of the server."""
+
+    url: str
+    folder: Path
+    clock: FakeClock
+    hasher: CountingHasher
+    announced: list[str] = field(default_factory=list)
+
+    def post(self, path: str, body: Any = None, **kwargs: Any) -> requests.Response:
+        return requests.post(f"{self.url}{path}", json=body, timeout=30, **kwargs)
+
+    def request_code(self, email: str, **kwargs: Any) -> requests.Response:
+        return self.post("/auth/request-verification-code", {"email": email}, **kwargs)
+
+    def code_for(self, email: str) -> str:
+        """Ask for a code and read it from the mailbox."""
+        answer = self.request_code(email)
+        assert answer.status_code == 200, answer.text
+        return self.last_code(email)
+
+    def last_code(self, email: str) -> str:
+        return re.findall(r"^\d{6}$", self.mailbox(email)[-1], re.MULTILINE)[0]
+
+    def mailbox(self, email: str) -> list[str]:
+        """The texts of the mails to this address, oldest first."""
+        paths = sorted((self.folder / "outbox").glob("*.eml"))
+        mails = [message_from_bytes(path.read_bytes(), policy=policy.SMTPUTF8) for path in paths]
+        return [mail.get_content().replace("\r\n", "\n") for mail in mails if mail["To"] == email]
+
+    def register(self, email: str, password: str = PASSWORD) -> str:
+        """Register with a fresh code; the token."""
+        body = {"email": email, "verification_code": self.code_for(email), "password": password}
+        answer = self.post("/auth/register", body)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["access_token"])
+
+    def login(self, email: str, password: str = PASSWORD, **kwargs: Any) -> requests.Response:
+        return self.post("/auth/login", {"email": email, "password": password}, **kwargs)
+
+    def me(self, token: str) -> requests.Response:
+        return requests.get(f"{self.url}/users/me", headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+    def execute(self, sql: str, **params: Any) -> Any:
+        """Run one statement on the database, behind the server's back; the first column of its first row."""
+        engine = sqlite_engine(self.folder / "beray.db")
+        with engine.begin() as connection:
+            result = connection.execute(text(sql), params)
+            value = result.scalar() if result.returns_rows else None
+        engine.dispose()
+        return value
+
+    def logout(self, token: str) -> requests.Response:
+        return self.post("/auth/logout", headers={"Authorization": f"Bearer {token}"})
+
+
+def make_database(folder: Path) -> Database:
+    """A database with the schema; not open yet."""
+    path = folder / "beray.db"
+    engine = sqlite_engine(path)
+    metadata.create_all(engine)
+    engine.dispose()
+    return Database(path)
+
+
+@contextmanager
+def run_auth_server(folder: Path, *, mailer: Mailer | None = None, **settings: Any) -> Iterator[AuthServer]:
+    """Run the server until the block ends."""
+    clock, hasher = FakeClock(), CountingHasher()
+    chosen = Settings(data_dir=folder, **settings)
+    server = AuthServer("", folder, clock, hasher)
+    database = make_database(folder)
+    accounts = Accounts(
+        database,
+        clock,
+        codes=Codes(KEY, minutes=chosen.code_minutes, clock=clock),
+        passwords=Passwords(hasher),
+        rates=Rates(clock, is_on=chosen.rate_limits),
+        mailer=mailer or make_mailer(chosen, clock, server.announced.append),
+        clients=ClientAddresses(chosen.trusted_proxies),
+        token_days=chosen.token_days,
+    )
+    app = _app(accounts, database)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)  # a client that comes before uvicorn is ready waits here
+        server.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        config = uvicorn.Config(app, log_config=None, ws="none", proxy_headers=False)
+        runner = uvicorn.Server(config)
+        thread = threading.Thread(target=runner.run, args=([listener],))
+        thread.start()
+        try:
+            yield server
+        finally:
+            runner.should_exit = True
+            thread.join(timeout=30)
+            assert not thread.is_alive()
+
+
+def _app(accounts: Accounts, database: Database) -> Edge:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database.open()
+        yield
+        accounts.close()
+        database.close()
+
+    app = FastAPI(lifespan=lifespan)
+    app.include_router(build_router(accounts))
+
+    @app.exception_handler(Refused)
+    async def refuse(request: Request, refused: Refused) -> Response:
+        return _answer(request, refused)
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse_shape(request: Request, error: RequestValidationError) -> Response:
+        return _answer(request, validation_refusal(error, current_language.get()))
+
+    return Edge(app, default_language="zh", max_body_bytes=2 << 20)
+
+
+def _answer(request: Request, refused: Refused) -> Response:
+    status, headers, body = refusal(refused, current_language.get(), request.scope["beray.request_id"])
+    response = Response(body, status)
+    response.raw_headers = headers
+    return response

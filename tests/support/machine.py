@@ -1,0 +1,65 @@
+"""What this machine can do, and what a test run insists on."""
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+
+LANDLOCK_CREATE_RULESET = 444
+LANDLOCK_VERSION_FLAG = 1
+
+
+def machine_lacks(name: str) -> str | None:
+    """Why `name` can't be had here; None when it can."""
+    return CHECKS[name]()
+
+
+def required() -> frozenset[str]:
+    """Names whose absence is a failure, not a skip: `BERAY_TEST_REQUIRE=landlock,bubblewrap`."""
+    return frozenset(name.strip() for name in os.environ.get("BERAY_TEST_REQUIRE", "").split(",") if name.strip())
+
+
+@functools.cache
+def _lacks_landlock() -> str | None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    version = libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_VERSION_FLAG)
+    if version < 1:
+        return f"the kernel has no Landlock ({os.strerror(ctypes.get_errno())})"
+    if os.geteuid() != 0 and version < 6:
+        return f"Landlock ABI {version} is too old for a server that is not root (6 is needed)"
+    return None
+
+
+@functools.cache
+def _lacks_bubblewrap() -> str | None:
+    if shutil.which("bwrap") is None:
+        return "bubblewrap is not installed (apt install bubblewrap)"
+    probe = subprocess.run(
+        ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "true"],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    return None if probe.returncode == 0 else f"bubblewrap does not work here: {probe.stderr.strip()[:200]}"
+
+
+def _lacks_root() -> str | None:
+    return None if os.geteuid() == 0 else "needs root"
+
+
+def _lacks_user() -> str | None:
+    return None if os.geteuid() != 0 else "needs an ordinary user"
+
+
+CHECKS = {
+    "landlock": _lacks_landlock,
+    "bubblewrap": _lacks_bubblewrap,
+    "root": _lacks_root,
+    "user": _lacks_user,
+}
+
+
+if __name__ == "__main__":  # what this machine has, in the form BERAY_TEST_REQUIRE takes
+    print(",".join(name for name in CHECKS if machine_lacks(name) is None))

@@ -1,0 +1,136 @@
+"""A real server in a process of its own: `beray serve` on a free loopback port and a data folder of the test's."""
+
+import email
+import email.policy
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any, cast
+
+import requests
+
+from tests.support.waiting import wait_until
+
+START_SECONDS = 40.0
+PASSWORD = "a_very_secure_password"
+BERAY = (sys.executable, "-m", "beray.cli.main")  # the command `beray`, in this environment
+CODE = re.compile(r"\b([0-9]{6})\b")
+
+
+class ServerProcess:
+    """One server. `start` waits until it is ready; `stop` ends it as an operator would; `kill` as a crash would."""
+
+    def __init__(self, data_dir: Path, *, port: int = 0, **settings: object) -> None:
+        self.data_dir = data_dir
+        self.port = port
+        self.settings = {f"BERAY_{name.upper()}": str(value) for name, value in settings.items()}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.base_url = ""
+
+    def start(self) -> "ServerProcess":
+        self.launch()
+        server_file = wait_until(self._read_server_file, seconds=START_SECONDS, what="server.json")
+        self.base_url = server_file["base_url"]
+        wait_until(self.is_ready, seconds=START_SECONDS, what=f"a ready server ({self.log_tail()})")
+        return self
+
+    def launch(self) -> None:
+        """Start the process without waiting."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        (self.data_dir / "server.json").unlink(missing_ok=True)
+        environment = {name: value for name, value in os.environ.items() if not _is_foreign(name)}
+        environment |= {
+            "BERAY_MODEL": "rules",
+            "BERAY_MODEL_PROBE": "0",
+            "BERAY_RATE_LIMITS": "0",
+            "PYTHONUNBUFFERED": "1",
+            **self.settings,
+        }
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*BERAY, "serve", "--port", str(self.port), "--data", str(self.data_dir)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
+
+    @property
+    def log_path(self) -> Path:
+        return self.data_dir.parent / f"{self.data_dir.name}.log"
+
+    def log_text(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def log_tail(self) -> str:
+        return self.log_text()[-3000:]
+
+    def _read_server_file(self) -> dict[str, Any] | None:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log_tail()}")
+        path = self.data_dir / "server.json"
+        return cast("dict[str, Any]", json.loads(path.read_text())) if path.exists() else None
+
+    def is_ready(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log_tail()}")
+        return requests.get(f"{self.base_url}/ready", timeout=10).status_code == 200
+
+    def mails(self) -> list[EmailMessage]:
+        """The outbox, oldest first."""
+        files = sorted((self.data_dir / "outbox").glob("*.eml"))
+        policy = email.policy.default
+        return [cast(EmailMessage, email.message_from_bytes(file.read_bytes(), policy=policy)) for file in files]
+
+    def code_for(self, address: str) -> str:
+        """The code in the newest mail to an address."""
+        for mail in reversed(self.mails()):
+            if mail["To"] == address:
+                body = mail.get_body()
+                assert body is not None
+                found = CODE.search(body.get_content())
+                assert found is not None
+                return found[1]
+        raise AssertionError(f"no mail to {address}")
+
+    def register(self, address: str, password: str = PASSWORD) -> str:
+        """Make an account the way a person does; its token."""
+        api = f"{self.base_url}/api/v1/auth"
+        requests.post(f"{api}/request-verification-code", json={"email": address}, timeout=30).raise_for_status()
+        body = {"email": address, "verification_code": self.code_for(address), "password": password}
+        answer = requests.post(f"{api}/register", json=body, timeout=30)
+        answer.raise_for_status()
+        return cast(str, answer.json()["access_token"])
+
+    def stop(self) -> int:
+        """Send SIGTERM and wait; the exit status."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> int:
+        """Send SIGKILL and wait."""
+        return self._end(signal.SIGKILL)
+
+    def _end(self, number: int) -> int:
+        if self.process is None:
+            return 0
+        process, self.process = self.process, None
+        if process.poll() is None:
+            process.send_signal(number)
+        try:
+            return process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(timeout=10)
+            raise AssertionError(f"the server did not end within 20 s:\n{self.log_tail()}") from None
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether a variable could change how the server works."""
+    return name.startswith("BERAY_") or name.endswith(("_API_KEY", "_BASE_URL"))
