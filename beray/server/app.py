@@ -36,7 +36,7 @@ from beray.server.messages import Language, current_language
 from beray.server.readiness import Readiness
 from beray.server.sandbox.base import Capabilities, Limits, Sandbox
 from beray.server.sandbox.choose import open_sandbox
-from beray.server.sandbox.uids import task_uid
+from beray.server.sandbox.uids import TaskUids
 from beray.server.service_routes import build_routers as build_service_routers
 from beray.server.settings import Settings
 from beray.server.tasks import routes as task_routes
@@ -100,6 +100,7 @@ class App:
         self._background: set[asyncio.Task[None]] = set()
 
         control = RunControl()
+        self._task_uid = TaskUids(settings.sandbox_uid_base)
         work_dirs = WorkDirs(settings.data_dir / "tasks", allows_hard_links=settings.sandbox != "none")
         self.tasks = Tasks(
             database=self.database,
@@ -108,7 +109,7 @@ class App:
             control=control,
             clock=clock,
             model=model,
-            task_uid=task_uid,
+            task_uid=self._task_uid,
         )
         self.runner = Runner(
             database=self.database,
@@ -197,7 +198,7 @@ class App:
                 tokens=settings.max_tokens,
                 wall_seconds=settings.max_run_seconds,
             ),
-            task_uid=task_uid,
+            task_uid=self._task_uid,
         )
 
     def _spawn(self, work: Any) -> None:

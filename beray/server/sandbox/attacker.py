@@ -24,7 +24,7 @@ def attack(target: dict[str, Any]) -> dict[str, Any]:
                 "write to another task's folder": lambda: _write(target["other"] + "/planted"),
                 "make a link to another task's file": lambda: os.link(target["secret"], "linked"),
                 "read /etc/shadow": lambda: _read("/etc/shadow"),
-                "list the server's home": lambda: os.listdir(target["home"]),
+                "list the server's folders": lambda: os.listdir(target["folder"]).index("mode"),
             }
         ),
         "processes": _succeeded(

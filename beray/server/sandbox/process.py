@@ -136,11 +136,9 @@ class GuardedProcess:
 
     def _on_message(self) -> None:
         try:
-            raw = self._control.recv(MESSAGE_BYTES)
+            raw = self._receive()
         except BlockingIOError:
             return
-        except OSError:
-            raw = b""
         if not raw:
             self._lose()
             return
@@ -152,6 +150,13 @@ class GuardedProcess:
             self._end(Exit(message.code, "exit"), SandboxError(message.reason))
         else:
             self._end(Exit(message.code, message.kind, self._whole_report()), None)
+
+    def _receive(self) -> bytes:
+        """The next message; empty when there will be none."""
+        try:
+            return self._control.recv(MESSAGE_BYTES)
+        except ConnectionResetError:  # the supervisor ended with a stop of ours unread: told before its last message
+            return self._control.recv(MESSAGE_BYTES)
 
     def _on_report(self) -> None:
         """Keep the first part of the report and drop the rest, so that the writer never blocks."""
