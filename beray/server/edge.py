@@ -114,6 +114,8 @@ def refusal(refused: Refused, language: Language, request_id: str) -> tuple[int,
         headers.append((b"retry-after", str(refused.retry_after_seconds or 1).encode()))
     if refused.status_code == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if refused.code == "range_not_satisfiable":
+        headers.append((b"content-range", f"bytes */{refused.params['size']}".encode()))
     if refused.code in {"body_too_large", "upload_too_large"}:
         headers.append((b"connection", b"close"))  # what is left of the body is not read
     return refused.status_code, headers, body

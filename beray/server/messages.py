@@ -163,6 +163,177 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "您已有 {most} 个打开的事件流。请先关闭一些。",
         "You already hold {most} open event streams. Close some first.",
     ),
+    # agent: which model works
+    "model_rules": (
+        "规则模式（beray:rules）：不是 AI 模型，只按固定规则执行指令。要使用真实模型，请设置 OPENAI_API_KEY=…"
+        "（或 BERAY_MODEL=ollama:<模型名>）后重新启动。",
+        "Rules mode (beray:rules): not an AI model, it follows fixed rules only. To use a real model, set "
+        "OPENAI_API_KEY=... (or BERAY_MODEL=ollama:<name>) and restart.",
+    ),
+    "model_rules_chosen": (
+        "规则模式（beray:rules，由 BERAY_MODEL 指定）：不是 AI 模型，只按固定规则执行指令。"
+        "要使用真实模型，请改为 BERAY_MODEL=openai:<模型名> 等后重新启动。",
+        "Rules mode (beray:rules, chosen by BERAY_MODEL): not an AI model, it follows fixed rules only. "
+        "To use a real model, set BERAY_MODEL=openai:<name> or another and restart.",
+    ),
+    "model_chosen": (
+        "模型 {model}（由 BERAY_MODEL 指定），位于 {url}。",
+        "Model {model} (chosen by BERAY_MODEL) at {url}.",
+    ),
+    "model_from_key": (
+        "模型 {model}，因为环境中有 {key}；使用它会产生费用。"
+        "用 BERAY_MODEL=<提供商>:<模型名> 换一个，用 BERAY_MODEL=rules 则不用模型。",
+        "Model {model}, because {key} is set; using it costs money. "
+        "BERAY_MODEL=<provider>:<name> chooses another, BERAY_MODEL=rules none.",
+    ),
+    "model_other_keys": (
+        "环境中还有 {keys}；多个密钥时按固定顺序选用：{order}。",
+        "{keys} found too; of several keys the first in this order is used: {order}.",
+    ),
+    "model_found_local": (
+        "模型 {model}，由 {url} 上的本地服务提供。用 BERAY_MODEL 可换一个，BERAY_MODEL_PROBE=0 则不再查找。",
+        "Model {model}, offered by a server at {url}. BERAY_MODEL chooses another, BERAY_MODEL_PROBE=0 ends the search.",
+    ),
+    "model_several": (
+        "{url} 上的模型服务提供多个模型：{models}。请选定一个，例如 BERAY_MODEL={first}，然后重新启动。",
+        "The model server at {url} offers several models: {models}. Choose one, such as BERAY_MODEL={first}, and restart.",
+    ),
+    "model_server_silent": (
+        "环境中指定的模型服务 {url} 没有应答，或没有模型。",
+        "The model server {url} named by the environment does not answer, or has no models.",
+    ),
+    "model_anthropic_ignored": (
+        "环境中有 ANTHROPIC_API_KEY，但此安装不支持 Anthropic 协议，未使用。",
+        "ANTHROPIC_API_KEY is set but not used: Anthropic's protocol is not in this installation.",
+    ),
+    # agent: rules mode
+    "rules_unsupported": (
+        "未配置语言模型，BeRay 处于规则模式，未能理解这个目标中的指令。规则模式可以：编写并运行打印一段文字的 Python 或 "
+        "bash 脚本；创建、追加、读取、列出、删除文件；运行反引号中的命令、以“$ ”开头的命令，以及 bash、sh、python 代码块。",
+        "No language model is configured, so BeRay is in rules mode and understood no instruction in this goal, or not "
+        "all of it. Rules mode can: write and run a Python or bash script that prints a text; create, append to, read, "
+        'list and delete files; run commands in backticks or after "$ ", and fenced bash, sh and python blocks.',
+    ),
+    "rules_hint": (
+        "要使用真实模型：设置 OPENAI_API_KEY=…（或 BERAY_MODEL=ollama:<模型名>），然后重新启动服务。",
+        "To use a real model: set OPENAI_API_KEY=... (or BERAY_MODEL=ollama:<name>) and restart the server.",
+    ),
+    "rules_tools_missing": (
+        "规则模式执行这个目标需要的工具未开放给此任务：{tools}。",
+        "Rules mode needs tools for this goal that the task does not have: {tools}.",
+    ),
+    "rules_step_failed": (
+        "第 {number} 步（共 {total} 步，{tool}）失败：{reason}。后面的步骤没有执行。",
+        "Step {number} of {total} ({tool}) failed: {reason}. The steps after it were not run.",
+    ),
+    "rules_step_hint": (
+        "请查看该步骤的输出，修改目标后重新提交。规则模式不会自行修正错误。",
+        "Look at the step's output, correct the goal and submit it again. Rules mode does not mend errors by itself.",
+    ),
+    "rules_done": (
+        "由固定规则完成，并非 AI 模型。已完成 {count} 条指令。",
+        "Done by fixed rules, not by an AI model. Instructions carried out: {count}.",
+    ),
+    "rules_script": (
+        "脚本 {name} 逐字打印目标中给出的文字，输出如下：",
+        "The script {name} prints the text of the goal literally. Its output:",
+    ),
+    # agent: faults of the model
+    "model_auth": ("模型 {model} 的服务拒绝了密钥：{reason}", "The server of model {model} refused the key: {reason}"),
+    "model_auth_hint": (
+        "请检查提供商的密钥或 BERAY_MODEL_API_KEY，然后重新启动服务。",
+        "Check the provider's key or BERAY_MODEL_API_KEY, then restart the server.",
+    ),
+    "model_quota": ("模型 {model} 的额度已用完：{reason}", "The quota of model {model} is used up: {reason}"),
+    "model_quota_hint": (
+        "请为该提供商充值，或用 BERAY_MODEL 换一个模型。",
+        "Top up the account with the provider, or choose another model with BERAY_MODEL.",
+    ),
+    "model_not_found": ("{url} 上没有模型 {model}：{reason}", "There is no model {model} at {url}: {reason}"),
+    "model_not_found_hint": (
+        "请检查 BERAY_MODEL 和 BERAY_MODEL_BASE_URL 的拼写。",
+        "Check the spelling of BERAY_MODEL and BERAY_MODEL_BASE_URL.",
+    ),
+    "context_exceeded": (
+        "对话超出了模型 {model} 的上下文长度：{reason}",
+        "The conversation is longer than the context of model {model}: {reason}",
+    ),
+    "context_exceeded_hint": (
+        "请把任务拆小，或使用上下文更长的模型。",
+        "Split the task, or use a model with a longer context.",
+    ),
+    "model_rate_limited": (
+        "模型 {model} 的服务一直限流：{reason}",
+        "The server of model {model} kept limiting the rate: {reason}",
+    ),
+    "model_rate_limited_hint": ("请稍后重新提交。", "Submit the task again later."),
+    "model_unavailable": (
+        "模型 {model} 的服务暂时不可用：{reason}",
+        "The server of model {model} is not available: {reason}",
+    ),
+    "model_unavailable_hint": (
+        "请稍后重新提交，或用 BERAY_MODEL 换一个模型。",
+        "Submit the task again later, or choose another model with BERAY_MODEL.",
+    ),
+    "model_unreachable": (
+        "无法与 {url} 上的模型 {model} 通信：{reason}",
+        "Model {model} at {url} could not be reached, or its answer was cut: {reason}",
+    ),
+    "model_unreachable_hint": (
+        "请检查该地址能否访问、模型服务是否在运行，然后重新提交。",
+        "Check that the address can be reached and the model server runs, then submit the task again.",
+    ),
+    "model_refused": (
+        "模型 {model} 的提供商拦截了回答：{reason}",
+        "The provider of {model} withheld the answer: {reason}",
+    ),
+    "model_refused_hint": ("请修改目标的措辞。", "Put the goal in other words."),
+    "model_output_cut": (
+        "模型 {model} 的回答达到长度上限而被截断：{reason}",
+        "The answer of model {model} was cut at its length limit: {reason}",
+    ),
+    "model_output_cut_hint": ("请把任务拆小，或换一个模型。", "Split the task, or choose another model."),
+    "model_empty": ("模型 {model} 连续返回空的回答。", "Model {model} kept giving empty answers."),
+    "model_empty_hint": (
+        "请换一个支持工具调用的模型。",
+        "Choose another model that can call tools.",
+    ),
+    "model_error": ("模型 {model} 出错：{reason}", "Model {model} failed: {reason}"),
+    "model_error_hint": (
+        "请查看服务器日志；可用 BERAY_MODEL 换一个模型。",
+        "Look at the server's log; BERAY_MODEL chooses another model.",
+    ),
+    # agent: limits of a run
+    "budget_exceeded": (
+        "任务用完了它的{name}（{limit}）：已用 {used}，上限 {most}。文件已保留。",
+        "The task used up its {name} ({limit}): {used} used, {most} allowed. Its files are kept.",
+    ),
+    "budget_exceeded_hint": (
+        "可以缩小任务，或用 {setting} 提高上限。",
+        "Make the task smaller, or raise the limit with {setting}.",
+    ),
+    "limit_requests": ("模型请求次数", "model requests"),
+    "limit_tool_calls": ("工具调用次数", "tool calls"),
+    "limit_tokens": ("词元额度", "tokens"),
+    "limit_wall_seconds": ("运行时间（秒）", "running time in seconds"),
+    # agent: how a tool call ended, in one line
+    "agent_command_exit": ("退出码 {code}", "exit code {code}"),
+    "agent_command_timeout": ("超过 {seconds} 秒，已终止", "killed after {seconds} s"),
+    "agent_command_signal": ("被信号 {signal} 终止", "ended by signal {signal}"),
+    "agent_command_lost": ("沙箱意外消失，结果未知", "the sandbox vanished; the outcome is unknown"),
+    "agent_lines_read": ("读取了 {count} 行", "{count} lines read"),
+    "agent_bytes_written": ("写入了 {count} 字节", "{count} bytes written"),
+    "agent_edited": ("已修改", "edited"),
+    "agent_files_found": ("{count} 个文件", "{count} files"),
+    "agent_matches_found": ("{count} 处匹配", "{count} matches"),
+    "agent_plan": ("计划已完成 {done}/{count}", "plan: {done} of {count} done"),
+    "agent_finished": ("任务结束", "the task has ended"),
+    "agent_call_refused": ("调用有误，未执行；已告知模型", "not run: the call was wrong; the model was told"),
+    "agent_call_interrupted": (
+        "服务中断时正在执行，结果未知；不会自动重做",
+        "interrupted when the server stopped; the outcome is unknown, and it is not repeated",
+    ),
+    "agent_call_ended": ("任务达到上限，已终止", "ended: the task reached a limit"),
     # files
     "file_not_found": ("工作目录中没有 {path}。", "There is no {path} in the work_dir."),
     "invalid_path": (

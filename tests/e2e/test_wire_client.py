@@ -38,11 +38,8 @@ def test_a_client_of_the_contract_does_the_whole_story(server):
     assert (first.status_code, second.status_code) == (201, 201)
     task = f"{api}/tasks/{first.json()['id']}"
 
-    events = []
     with session.get(f"{task}/stream", stream=True, timeout=60) as stream:
-        for line in stream.iter_lines():
-            if line.startswith(b"data:"):
-                events.append(json.loads(line[5:]))
+        events = [json.loads(line[5:]) for line in stream.iter_lines() if line.startswith(b"data:")]
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     assert events[-1]["type"] == "task.finished"
     assert "hello world" in "".join(event.get("delta", "") for event in events if event["type"] == "tool.output")

@@ -3,27 +3,15 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Request
-from pydantic import AfterValidator, BaseModel
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel
 
 from beray.protocol.types import Message, Session, User
 from beray.server.auth.service import Accounts, NewSession
+from beray.server.bodies import Text
 from beray.server.clock import iso
 from beray.server.db.auth import UserRow
 from beray.server.errors import Refused
 from beray.server.messages import text
-
-
-def _whole_characters(value: str) -> str:
-    """JSON may hold half a surrogate pair (a lone `D800`), which no database, hash or answer can take."""
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise PydanticCustomError("string_unicode", "The text is not valid Unicode.") from error
-    return value
-
-
-Text = Annotated[str, AfterValidator(_whole_characters)]
 
 
 class CodeRequest(BaseModel):

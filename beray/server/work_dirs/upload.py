@@ -154,13 +154,12 @@ class Upload:
     def _replace(self, place: Place, if_match: Callable[[str | None], bool] | None) -> bool:
         """Rename over what is there; whether nothing was."""
         old = stat_or_none(place.name, place.folder)
-        is_file = old is not None and stat.S_ISREG(old.st_mode)
-        if if_match is not None and not if_match(etag_of(old) if old is not None and is_file else None):
-            raise Refused("precondition_failed", path=shown(wire_path(self._parts)))
         if is_folder(old):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if if_match is not None and not if_match(None if old is None else etag_of(old)):
+            raise Refused("precondition_failed", path=shown(wire_path(self._parts)))
         # A script that is replaced stays executable; set-id bits are never passed on.
-        os.fchmod(self._fd, old.st_mode & 0o777 if old is not None and is_file else 0o644)
+        os.fchmod(self._fd, old.st_mode & 0o777 if old is not None and stat.S_ISREG(old.st_mode) else 0o644)
         if self._temporary_name is not None:
             os.rename(self._temporary_name, place.name, src_dir_fd=self._root, dst_dir_fd=place.folder)
             self._temporary_name = None

@@ -13,9 +13,8 @@ from typing import Any
 import requests
 import uvicorn
 from argon2 import PasswordHasher
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from sqlalchemy import text
 
 from beray.server.auth.client_address import ClientAddresses
@@ -27,9 +26,11 @@ from beray.server.auth.routes import build_router
 from beray.server.auth.service import Accounts
 from beray.server.db.connect import Database, sqlite_engine
 from beray.server.db.tables import metadata
-from beray.server.errors import Refused, problem
+from beray.server.edge import Edge, refusal
+from beray.server.errors import Refused
 from beray.server.messages import current_language
 from beray.server.settings import Settings
+from beray.server.validation import validation_refusal
 
 KEY = b"k" * 32
 PASSWORD = "a_very_secure_password"
@@ -164,7 +165,7 @@ def run_auth_server(folder: Path, *, mailer: Mailer | None = None, **settings: A
             assert not thread.is_alive()
 
 
-def _app(accounts: Accounts, database: Database) -> FastAPI:
+def _app(accounts: Accounts, database: Database) -> Edge:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database.open()
@@ -175,19 +176,19 @@ def _app(accounts: Accounts, database: Database) -> FastAPI:
     app = FastAPI(lifespan=lifespan)
     app.include_router(build_router(accounts))
 
-    @app.middleware("http")
-    async def choose_language(request: Request, call_next: Any) -> Any:
-        current_language.set("en" if request.headers.get("accept-language") == "en" else "zh")
-        return await call_next(request)
-
     @app.exception_handler(Refused)
-    async def refuse(request: Request, refused: Refused) -> JSONResponse:
-        retry = {} if refused.retry_after_seconds is None else {"Retry-After": str(refused.retry_after_seconds)}
-        body = problem(refused, current_language.get(), "test")
-        return JSONResponse(body, status_code=refused.status_code, headers=retry)
+    async def refuse(request: Request, refused: Refused) -> Response:
+        return _answer(request, refused)
 
     @app.exception_handler(RequestValidationError)
-    async def refuse_shape(request: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"errors": [item["loc"] for item in error.errors()]}, status_code=422)
+    async def refuse_shape(request: Request, error: RequestValidationError) -> Response:
+        return _answer(request, validation_refusal(error, current_language.get()))
 
-    return app
+    return Edge(app, default_language="zh", max_body_bytes=2 << 20)
+
+
+def _answer(request: Request, refused: Refused) -> Response:
+    status, headers, body = refusal(refused, current_language.get(), request.scope["beray.request_id"])
+    response = Response(body, status)
+    response.raw_headers = headers
+    return response

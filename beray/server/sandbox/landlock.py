@@ -1,0 +1,35 @@
+"""The landlock backend: the kernel's own file, network and signal rules plus our filter; needs no program, no namespace."""
+
+import os
+from dataclasses import dataclass
+
+from beray.server.sandbox.backend import Place
+from beray.server.sandbox.base import Limits
+from beray.server.sandbox.environment import DEVICES, ETC_FILES, MACHINE_FILES, SYSTEM_FOLDERS
+from beray.server.sandbox.guard.wire import LandlockJob
+
+
+@dataclass(frozen=True)
+class LandlockConfine:
+    """Confine by Landlock."""
+
+    name: str = "landlock"
+
+    def confine(self, place: Place, limits: Limits) -> LandlockJob:
+        """The folders and files a command may use."""
+        return LandlockJob(
+            read_only=(*SYSTEM_FOLDERS, *ETC_FILES, *MACHINE_FILES, *place.layout.read_only),
+            read_write=(place.work_dir, place.home),
+            devices=DEVICES,
+            sees_others=os.geteuid() != 0,
+        )
+
+
+@dataclass(frozen=True)
+class NoConfine:
+    """The backend `none`: commands run as they are, but stop, time and leftovers are handled as in every backend."""
+
+    name: str = "none"
+
+    def confine(self, place: Place, limits: Limits) -> None:
+        """Nothing."""
