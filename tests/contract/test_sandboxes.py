@@ -1,4 +1,5 @@
-"""Every sandbox keeps the same promises: the cases of `tests/support/sandbox_cases.py`, for each backend, for each user.
+"""Every sandbox keeps the same promises: the cases of `tests/support/sandbox_cases.py`, for each backend, for each
+user.
 
 Run by root they run twice: as root, where commands get a uid of their own, and once more by an ordinary user.
 """

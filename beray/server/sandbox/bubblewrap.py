@@ -3,8 +3,8 @@
 Rules that experience taught (each was an attack that worked):
 
 - `bwrap` is started with an empty environment and its options come by a descriptor: inside, /proc/1 shows both.
-- No mount point below a folder a command can write: `bwrap` would follow its links out of the new root while it makes the
-  mount point (CVE-2026-87766). The work_dir and the home are mounted themselves, and nothing under them.
+- No mount point below a folder a command can write: `bwrap` would follow its links out of the new root while it makes
+  the mount point (CVE-2026-87766). The work_dir and the home are mounted themselves, and nothing under them.
 - Writable tmpfs have a size, everything else is read-only, /dev included.
 - The limit on processes is set inside, where it counts the sandbox's processes only.
 """
@@ -13,8 +13,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from beray.server.sandbox.base import Limits, SandboxError
 from beray.server.sandbox.backend import Place
+from beray.server.sandbox.base import Limits, SandboxError
 from beray.server.sandbox.environment import ETC_FILES, SYSTEM_FOLDERS, USER
 from beray.server.sandbox.guard.wire import GROUP_FD, PASSWD_FD, SECCOMP_FD, BubblewrapJob
 

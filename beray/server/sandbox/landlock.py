@@ -1,4 +1,4 @@
-"""The landlock backend: the kernel's own file, network and signal rules plus our filter; needs no program, no namespace."""
+"""The landlock backend: the kernel's own rules about files, network and signals, plus our filter; needs no program."""
 
 import os
 from dataclasses import dataclass

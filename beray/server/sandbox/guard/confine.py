@@ -1,7 +1,7 @@
 """The last steps of a command's own process before it becomes the command: limits, uid, confinement, execve.
 
-The order matters. Paths are opened as the server's user, before the uid is dropped; a parent-death signal is cleared by the
-uid change, so it is set after; the filter comes last, since it would refuse what the steps before it need.
+The order matters. Paths are opened as the server's user, before the uid is dropped; a parent-death signal is cleared
+by the uid change, so it is set after; the filter comes last, since it would refuse what the steps before it need.
 """
 
 import errno
@@ -126,7 +126,7 @@ def _drop_user(uid: int | None) -> None:
 
 
 def _enter_folder(job: Job) -> str:
-    """Go to the folder the command starts in: `cwd` if it is inside the work_dir and can be entered, else the work_dir."""
+    """Go where the command starts: to `cwd` if it is inside the work_dir and can be entered, else the work_dir."""
     os.chdir(job.work_dir)
     if "\0" in job.cwd:
         return job.work_dir
@@ -146,10 +146,7 @@ def find_program(name: str, path: str) -> str:
     Raises:
         CannotRun: There is none.
     """
-    if "/" in name:
-        candidates = [name]
-    else:
-        candidates = [f"{folder}/{name}" for folder in path.split(":") if folder]
+    candidates = [name] if "/" in name else [f"{folder}/{name}" for folder in path.split(":") if folder]
     for candidate in candidates:
         if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
             return candidate

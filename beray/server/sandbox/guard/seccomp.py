@@ -1,10 +1,10 @@
 """The system-call filter of every confined command, written as BPF by hand, for x86_64 and aarch64.
 
-It is a deny list: what could reach outside the confinement or widen the kernel's attack surface gets EPERM, the rest of
-Linux stays usable for compilers, interpreters and shells. Foreign architectures (i386 and ARM by compatibility mode) are
-killed, x32 gets ENOSYS. `clone3` gets ENOSYS, since its flags lie in memory where a filter can't see them: libraries then
-fall back to `clone`, whose flags we check. Only the lower half of an argument is compared where the kernel itself takes an
-`int`.
+It is a deny list: what could reach outside the confinement or widen the kernel's attack surface gets EPERM, the rest
+of Linux stays usable for compilers, interpreters and shells. Foreign architectures (i386 and ARM by compatibility
+mode) are killed, x32 gets ENOSYS. `clone3` gets ENOSYS, since its flags lie in memory where a filter can't see them:
+libraries then fall back to `clone`, whose flags we check. Only the lower half of an argument is compared where the
+kernel itself takes an `int`.
 """
 
 import errno
@@ -131,7 +131,7 @@ class FilterRules:
     """What differs between backends.
 
     Attributes:
-        has_sockets: The command has a network namespace of its own, so local sockets are harmless; else none can be made.
+        has_sockets: The command has a network namespace of its own, so sockets are harmless; else none can be made.
         sees_others: Processes that are not the command's have the same uid and number space: calls that change another
             process by number are refused.
         denies_truncate: Landlock can't guard truncation by path here (ABI below 3).

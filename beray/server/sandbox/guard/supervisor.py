@@ -1,9 +1,10 @@
 """One command's supervisor: starts it, waits, and leaves no process behind.
 
-How everything is killed without a PID namespace: a process in a Landlock domain with signal scope may call
-kill(-1, SIGKILL), and the kernel delivers it inside the domain only, in one pass that no fork can outrun. The payload sits in
-a nested domain, so it can't signal us. The scope is proven before (our parent must be out of reach), never assumed. Where it
-can't be had, descendants are looked up in /proc until none is left; being the subreaper, we get every orphan.
+How everything is killed without a PID namespace: a process in a Landlock domain with signal scope may call kill(-1,
+SIGKILL), and the kernel delivers it inside the domain only, in one pass that no fork can outrun. The payload sits in
+a nested domain, so it can't signal us. The scope is proven before (our parent must be out of reach), never assumed.
+Where it can't be had, descendants are looked up in /proc until none is left; being the subreaper, we get every
+orphan.
 """
 
 import os

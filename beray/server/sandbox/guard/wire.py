@@ -1,8 +1,8 @@
 """What the server, the fork server and a supervisor tell one another.
 
-A `Job` travels as JSON in a memory file, since a datagram could not hold a long command line. With it come, always in this
-order, the descriptors of `JobFiles`. The control socket carries the supervisor's `Message`s; the server only ever sends
-`STOP` over it, and its end of file means that the server is gone.
+A `Job` travels as JSON in a memory file, since a datagram could not hold a long command line. With it come, always in
+this order, the descriptors of `JobFiles`. The control socket carries the supervisor's `Message`s; the server only
+ever sends `STOP` over it, and its end of file means that the server is gone.
 """
 
 import json
