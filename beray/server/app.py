@@ -41,7 +41,7 @@ from beray.server.service_routes import build_routers as build_service_routers
 from beray.server.settings import Settings
 from beray.server.tasks import routes as task_routes
 from beray.server.tasks.control import RunControl
-from beray.server.tasks.runner import Runner, Workshop
+from beray.server.tasks.runner import RunAgent, Runner, Workshop
 from beray.server.tasks.service import Tasks
 from beray.server.tasks.stream import Streams
 from beray.server.validation import malformed_body, validation_refusal
@@ -73,6 +73,8 @@ def create_app(
 
     Raises:
         RuntimeError: There is an application in this process already.
+        SandboxUnavailable: The server is root, but can't give commands another uid.
+        SettingError: A setting of its parts can't be used.
     """
     global _has_app  # the engine library is a singleton; a second app would share its runs silently
     if _has_app:
@@ -97,10 +99,10 @@ class App:
         self.accounts = open_accounts(settings, self.database, clock=clock, announce=announce)
         self.capabilities: Capabilities | None = None
         self._sandbox: Sandbox | None = None
+        self._task_uids = TaskUids(settings.sandbox_uid_base)
         self._background: set[asyncio.Task[None]] = set()
 
         control = RunControl()
-        self._task_uid = TaskUids(settings.sandbox_uid_base)
         work_dirs = WorkDirs(settings.data_dir / "tasks", allows_hard_links=settings.sandbox != "none")
         self.tasks = Tasks(
             database=self.database,
@@ -109,7 +111,7 @@ class App:
             control=control,
             clock=clock,
             model=model,
-            task_uid=self._task_uid,
+            task_uid=self._task_uids,
         )
         self.runner = Runner(
             database=self.database,
@@ -198,7 +200,7 @@ class App:
                 tokens=settings.max_tokens,
                 wall_seconds=settings.max_run_seconds,
             ),
-            task_uid=self._task_uid,
+            task_uid=self._task_uids,
         )
 
     def _spawn(self, work: Any) -> None:
@@ -280,7 +282,7 @@ async def _run_agent(run: AgentRun) -> Outcome:
     return await loop(run)
 
 
-def _import_loop() -> Callable[[AgentRun], Any]:
+def _import_loop() -> RunAgent:
     from beray.server.agent.loop import run_agent
 
     return run_agent

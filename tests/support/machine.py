@@ -47,6 +47,12 @@ def _lacks_bubblewrap() -> str | None:
     return None if probe.returncode == 0 else f"bubblewrap does not work here: {probe.stderr.strip()[:200]}"
 
 
+def _lacks_openssl() -> str | None:
+    return (
+        None if shutil.which("openssl") else "openssl is not installed: no certificate for a test's server can be made"
+    )
+
+
 def _lacks_root() -> str | None:
     return None if os.geteuid() == 0 else "needs root"
 
@@ -66,6 +72,7 @@ def _lacks_python_for_all() -> str | None:
 CHECKS = {
     "landlock": _lacks_landlock,
     "bubblewrap": _lacks_bubblewrap,
+    "openssl": _lacks_openssl,
     "root": _lacks_root,
     "user": _lacks_user,
     "python_for_all": _lacks_python_for_all,
