@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beray.server.sandbox.base import Capabilities, Exit, Limits, Process, SandboxError, Spec
-from beray.server.sandbox.choose import open_sandbox
+from beray.server.sandbox.base import Capabilities, Exit, Limits, Process, SandboxError, SandboxUnavailable, Spec
+from beray.server.sandbox.choose import open_sandbox, prepare_layout
 from beray.server.sandbox.guard.libc import PR_SET_NO_NEW_PRIVS, install_seccomp, prctl
 from beray.server.sandbox.guard.processes import children_by_parent
 from beray.server.sandbox.guard.seccomp import FilterRules, build_filter
 from beray.server.sandbox.guarded import GuardedSandbox
+from beray.server.sandbox.landlock import LandlockConfine
 from beray.server.sandbox.uids import TaskUids
 from beray.server.settings import Settings
 
@@ -57,7 +58,8 @@ def case_for(*backends: str) -> Callable[[Case], Case]:
 
 def cases_of(backend: str) -> list[str]:
     """Names of the cases a backend must pass."""
-    return [name for name in CASES if backend in _ONLY.get(name, (backend,))]
+    kind = backend.partition(":")[0]
+    return [name for name in CASES if kind in _ONLY.get(name, (kind,))]
 
 
 @dataclass(frozen=True)
@@ -944,14 +946,29 @@ async def until(look: Callable[[], bool], *, seconds: float = 20) -> None:
 
 @contextlib.asynccontextmanager
 async def open_box(backend: str, data_dir: Path) -> AsyncIterator[Box]:
-    """A sandbox of that backend, closed at the end."""
-    sandbox, capabilities = await open_sandbox(Settings(sandbox=backend), data_dir=data_dir)
-    assert isinstance(sandbox, GuardedSandbox)
-    assert capabilities.backend == backend
+    """A sandbox of that backend, closed at the end; `landlock:3` is Landlock as a kernel of ABI 3 has it."""
+    if backend.startswith("landlock:"):
+        sandbox, capabilities = await _open_old_landlock(int(backend.partition(":")[2]), data_dir)
+    else:
+        opened, capabilities = await open_sandbox(Settings(sandbox=backend), data_dir=data_dir)
+        assert isinstance(opened, GuardedSandbox)
+        assert capabilities.backend == backend
+        sandbox = opened
     try:
         yield Box(sandbox, capabilities, data_dir)
     finally:
         await sandbox.close()
+
+
+async def _open_old_landlock(abi: int, data_dir: Path) -> tuple[GuardedSandbox, Capabilities]:
+    uid = TaskUids().of_probe
+    layout = prepare_layout(data_dir, is_root=uid is not None)
+    sandbox = GuardedSandbox(LandlockConfine(abi), layout, probe_uid=uid)
+    try:
+        return sandbox, await sandbox.probe()
+    except SandboxUnavailable:
+        await sandbox.close()
+        raise
 
 
 async def run_cases(backend: str, names: Sequence[str], data_dir: Path) -> AsyncIterator[tuple[str, str | None]]:

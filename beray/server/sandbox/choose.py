@@ -110,7 +110,7 @@ def _landlock() -> tuple[Confine, tuple[str, ...]]:
         raise SandboxUnavailable(f"the kernel ({os.uname().release}) has no Landlock, or it is not enabled")
     _check_machine()
     how = "at once by the kernel" if abi >= kernel.ABI_SCOPE else "one by one"
-    return LandlockConfine(), (f"Landlock ABI {abi}", f"processes are ended {how}")
+    return LandlockConfine(abi), (f"Landlock ABI {abi}", f"processes are ended {how}")
 
 
 def _check_machine() -> None:

@@ -11,13 +11,15 @@ from beray.server.sandbox.guard.wire import LandlockJob
 
 @dataclass(frozen=True)
 class LandlockConfine:
-    """Confine by Landlock."""
+    """Confine by Landlock, with the rights of an ABI that the kernel has."""
 
+    abi: int
     name: str = "landlock"
 
     def confine(self, place: Place, limits: Limits) -> LandlockJob:
         """The folders and files a command may use."""
         return LandlockJob(
+            abi=self.abi,
             read_only=(*SYSTEM_FOLDERS, *ETC_FILES, *MACHINE_FILES, *place.layout.read_only),
             read_write=(place.work_dir, place.home),
             devices=DEVICES,

@@ -13,7 +13,7 @@ from typing import NoReturn
 from . import landlock
 from .libc import PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, drop_bounding_set, drop_capabilities, install_seccomp, prctl
 from .seccomp import FilterRules, build_filter
-from .wire import ARGS_FD, GROUP_FD, PASSWD_FD, SECCOMP_FD, Job, JobFiles
+from .wire import ARGS_FD, GROUP_FD, PASSWD_FD, SECCOMP_FD, Job, JobFiles, LandlockJob
 
 _OOM_SCORE = "900"  # out of memory, the kernel takes a command before the server
 _CPU_GRACE_SECONDS = 5  # from SIGXCPU, which can be handled, to SIGKILL
@@ -49,7 +49,7 @@ def become_command(job: Job, files: JobFiles) -> NoReturn:
         if rules is not None:
             rules.restrict_self()
         if job.landlock is not None:
-            install_seccomp(_landlock_filter(sees_others=job.landlock.sees_others))
+            install_seccomp(_landlock_filter(job.landlock))
         _exec(program, job.argv, job.env)
     except OSError as error:
         place = f": {error.filename}" if error.filename else ""
@@ -67,7 +67,7 @@ def _reset_signals() -> None:
 def _landlock_rules(job: Job) -> "landlock.Ruleset | None":
     if job.landlock is None:
         return None
-    abi = landlock.abi()
+    abi = job.landlock.abi
     rules = landlock.Ruleset(
         files=landlock.all_file_rights(abi),
         network=landlock.NET_TCP if abi >= landlock.ABI_NETWORK else 0,
@@ -79,9 +79,9 @@ def _landlock_rules(job: Job) -> "landlock.Ruleset | None":
     return rules
 
 
-def _landlock_filter(*, sees_others: bool) -> bytes:
-    denies_truncate = not landlock.all_file_rights(landlock.abi()) & landlock.TRUNCATE
-    rules = FilterRules(has_sockets=False, sees_others=sees_others, denies_truncate=denies_truncate)
+def _landlock_filter(job: LandlockJob) -> bytes:
+    denies_truncate = not landlock.all_file_rights(job.abi) & landlock.TRUNCATE
+    rules = FilterRules(has_sockets=False, sees_others=job.sees_others, denies_truncate=denies_truncate)
     return build_filter(os.uname().machine, rules)
 
 

@@ -41,7 +41,7 @@ def supervise(files: JobFiles, life_line: int) -> None:
         _send(control, Message("refused", reason=f"{error.strerror}: {error.filename}"))
         return
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-    kill_all = _kill_domain if job.landlock is not None and _enter_signal_scope() else kill_descendants
+    kill_all = _kill_domain if _enter_signal_scope(job) else kill_descendants
     _Supervisor(job, control, life_line, kill_all).run(files)
 
 
@@ -60,9 +60,9 @@ def _make_home(job: Job) -> None:
         os.chown(job.home, job.uid, job.uid, follow_symlinks=False)
 
 
-def _enter_signal_scope() -> bool:
+def _enter_signal_scope(job: Job) -> bool:
     """Shut this process into a domain out of which no signal goes; True if that is proven."""
-    if landlock.abi() < landlock.ABI_SCOPE:
+    if job.landlock is None or job.landlock.abi < landlock.ABI_SCOPE:
         return False
     try:
         # A layer denies REFER (rename across folders) to all below it unless it handles and grants it.

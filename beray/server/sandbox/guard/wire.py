@@ -43,8 +43,14 @@ class JobLimits:
 
 @dataclass(frozen=True)
 class LandlockJob:
-    """Folders and files a command may use under Landlock; everything else is denied."""
+    """Folders and files a command may use under Landlock; everything else is denied.
 
+    Attributes:
+        abi: The Landlock ABI whose rights are used, at most the kernel's.
+        sees_others: The command's uid is the server's too, so that the filter has to shield other processes.
+    """
+
+    abi: int
     read_only: tuple[str, ...]
     read_write: tuple[str, ...]
     devices: tuple[str, ...]
