@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 from beray.server.sandbox.backend import Place
 from beray.server.sandbox.base import Limits
-from beray.server.sandbox.environment import DEVICES, ETC_FILES, MACHINE_FILES, SYSTEM_FOLDERS
+from beray.server.sandbox.environment import (
+    DEVICES,
+    ETC_FOLDERS,
+    ETC_SEEN,
+    ETC_SMALL_FILES,
+    MACHINE_FILES,
+    SYSTEM_FOLDERS,
+)
 from beray.server.sandbox.guard.wire import LandlockJob
 
 
@@ -20,7 +27,14 @@ class LandlockConfine:
         """The folders and files a command may use."""
         return LandlockJob(
             abi=self.abi,
-            read_only=(*SYSTEM_FOLDERS, *ETC_FILES, *MACHINE_FILES, *place.layout.read_only),
+            read_only=(
+                *SYSTEM_FOLDERS,
+                *ETC_FOLDERS,
+                *ETC_SMALL_FILES,
+                *ETC_SEEN,
+                *MACHINE_FILES,
+                *place.layout.read_only,
+            ),
             read_write=(place.work_dir, place.home),
             devices=DEVICES,
             sees_others=os.geteuid() != 0,

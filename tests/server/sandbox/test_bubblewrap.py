@@ -14,7 +14,7 @@ PLACE = Place("/data/tasks/1/work", "/data/tasks/1/work.home", 4711, Layout(Path
 
 def targets(options: tuple[str, ...]) -> list[str]:
     """Where something is mounted or made."""
-    at = {"--bind": 2, "--ro-bind": 2, "--ro-bind-try": 2, "--ro-bind-data": 2, "--symlink": 2}
+    at = {"--bind": 2, "--ro-bind": 2, "--ro-bind-try": 2, "--symlink": 2}
     at |= {"--dir": 1, "--tmpfs": 1, "--proc": 1, "--dev": 1}
     return [options[index + at[option]] for index, option in enumerate(options) if option in at]
 
@@ -29,12 +29,13 @@ def test_nothing_is_mounted_below_a_folder_that_commands_write() -> None:
 
 
 def test_only_the_tasks_own_folders_are_writable_on_disk() -> None:
-    options = BubblewrapConfine("/usr/bin/bwrap").confine(PLACE, Limits()).options
+    job = BubblewrapConfine("/usr/bin/bwrap").confine(PLACE, Limits())
+    options = job.options
 
     written = [options[index + 2] for index, option in enumerate(options) if option == "--bind"]
 
     assert written == [PLACE.home, PLACE.work_dir]
-    assert options[-2:] == ("--remount-ro", "/")
+    assert job.last_options == ("--remount-ro", "/")
 
 
 def test_every_memory_folder_has_a_size() -> None:

@@ -8,6 +8,8 @@ kernel itself takes an `int`.
 """
 
 import errno
+import functools
+import itertools
 import struct
 from dataclasses import dataclass
 from typing import Final
@@ -142,6 +144,7 @@ class FilterRules:
     denies_truncate: bool = False
 
 
+@functools.cache
 def build_filter(machine: str, rules: FilterRules) -> bytes:
     """The BPF program for `machine` (as `uname -m`): 8 bytes an instruction.
 
@@ -162,6 +165,14 @@ def build_filter(machine: str, rules: FilterRules) -> bytes:
     _add_argument_checks(code, {name: value for name, value in number.items() if value is not None}, rules)
     code.answer(_ALLOW)
     return code.assemble()
+
+
+def build_all_filters(machine: str) -> None:
+    """Build what a command may need before it is forked, so that none has to build it again."""
+    if machine not in _AUDIT_ARCHITECTURE:  # only the backend `none` works there
+        return
+    for choice in itertools.product((False, True), repeat=3):
+        build_filter(machine, FilterRules(*choice))
 
 
 def _add_argument_checks(code: "_Program", number: dict[str, int], rules: FilterRules) -> None:

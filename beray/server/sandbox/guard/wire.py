@@ -20,10 +20,7 @@ MessageKind = Literal["started", "refused", "exit", "timeout", "stopped", "lost"
 REPORT_FD = 3
 """Where a command finds its report pipe, if it has one."""
 
-# Where bubblewrap finds what it is given; it closes them before the command runs.
-ARGS_FD, SECCOMP_FD, PASSWD_FD, GROUP_FD = 10, 11, 12, 13
-
-RESERVED_FDS = 14
+RESERVED_FDS = 4
 """Descriptors below this number have a meaning of their own in a command's process; nothing else is ever put there."""
 
 
@@ -59,14 +56,23 @@ class LandlockJob:
 
 @dataclass(frozen=True)
 class BubblewrapJob:
-    """How bubblewrap is called: its program, its options, and the files it makes up."""
+    """How bubblewrap is called.
+
+    Attributes:
+        program: The `bwrap` to execute.
+        options: Its options up to the mounts.
+        copied_files: Files of this machine that are copied to the same place inside; one that isn't there is left out.
+        made_files: Further files inside, by path.
+        last_options: Its options after all mounts and files.
+        wrapper: Program and options that run the command inside, for limits that only count there.
+    """
 
     program: str
     options: tuple[str, ...]
+    copied_files: tuple[str, ...]
+    made_files: dict[str, str]
+    last_options: tuple[str, ...]
     wrapper: tuple[str, ...]
-    """Program and options that run the command inside, for limits that only count there."""
-    passwd: str
-    group: str
 
 
 @dataclass(frozen=True)
