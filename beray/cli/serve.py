@@ -7,7 +7,8 @@ from pathlib import Path
 import rich_click as click
 
 from beray.cli.connection import App
-from beray.cli.exits import CliError, Exit
+from beray.cli.embedded import EmbeddedServer
+from beray.cli.exits import CliError, Exit, Terminated
 from beray.cli.language import say
 from beray.cli.loopback import LOOPBACK_HOSTS
 from beray.cli.options import common, pass_app
@@ -38,7 +39,10 @@ def serve(app: App, *, host: str | None, port: int | None, data_dir: Path | None
             data_dir=None if data_dir is None else data_dir.expanduser().absolute(),
             local_user=_local_user(app.environ, host),
         )
+        EmbeddedServer(settings.data_dir, app.environ, app.terminal.status).make_way(note=app.note)
         run(settings, announce=_announce)
+    except (KeyboardInterrupt, Terminated):  # a signal before the server had taken them over: nothing had begun
+        return Exit.OK
     except SettingError as error:
         raise CliError(str(error), say("serve.setting.remedy"), Exit.USAGE) from error
     except StartError as error:
