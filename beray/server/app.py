@@ -36,7 +36,7 @@ from beray.server.messages import Language, current_language
 from beray.server.readiness import Readiness
 from beray.server.sandbox.base import Capabilities, Limits, Sandbox
 from beray.server.sandbox.choose import open_sandbox
-from beray.server.sandbox.uids import task_uids
+from beray.server.sandbox.uids import TaskUids
 from beray.server.service_routes import build_routers as build_service_routers
 from beray.server.settings import Settings
 from beray.server.tasks import routes as task_routes
@@ -99,7 +99,7 @@ class App:
         self.accounts = open_accounts(settings, self.database, clock=clock, announce=announce)
         self.capabilities: Capabilities | None = None
         self._sandbox: Sandbox | None = None
-        self._task_uids = task_uids(settings.sandbox_uid_base)
+        self._task_uid = TaskUids(settings.sandbox_uid_base)
         self._background: set[asyncio.Task[None]] = set()
 
         control = RunControl()
@@ -111,7 +111,7 @@ class App:
             control=control,
             clock=clock,
             model=model,
-            task_uid=self._task_uids,
+            task_uid=self._task_uid,
         )
         self.runner = Runner(
             database=self.database,
@@ -200,7 +200,7 @@ class App:
                 tokens=settings.max_tokens,
                 wall_seconds=settings.max_run_seconds,
             ),
-            task_uid=self._task_uids,
+            task_uid=self._task_uid,
         )
 
     def _spawn(self, work: Any) -> None:

@@ -165,26 +165,38 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
     ),
     # agent: which model works
     "model_rules": (
-        "规则模式（beray:rules）：不是 AI 模型，只按固定规则执行指令。要使用真实模型，请设置 OPENAI_API_KEY=…"
-        "（或 BERAY_MODEL=ollama:<模型名>）后重新启动。",
-        "Rules mode (beray:rules): not an AI model, it follows fixed rules only. To use a real model, set "
-        "OPENAI_API_KEY=... (or BERAY_MODEL=ollama:<name>) and restart.",
+        (
+            "规则模式（beray:rules）：不是 AI 模型，只按固定规则执行指令。要使用真实模型，请设置 OPENAI_API_KEY=…"
+            "（或 BERAY_MODEL=ollama:<模型名>）后重新启动。"
+        ),
+        (
+            "Rules mode (beray:rules): not an AI model, it follows fixed rules only. To use a real model, set "
+            "OPENAI_API_KEY=... (or BERAY_MODEL=ollama:<name>) and restart."
+        ),
     ),
     "model_rules_chosen": (
-        "规则模式（beray:rules，由 BERAY_MODEL 指定）：不是 AI 模型，只按固定规则执行指令。"
-        "要使用真实模型，请改为 BERAY_MODEL=openai:<模型名> 等后重新启动。",
-        "Rules mode (beray:rules, chosen by BERAY_MODEL): not an AI model, it follows fixed rules only. "
-        "To use a real model, set BERAY_MODEL=openai:<name> or another and restart.",
+        (
+            "规则模式（beray:rules，由 BERAY_MODEL 指定）：不是 AI 模型，只按固定规则执行指令。"
+            "要使用真实模型，请改为 BERAY_MODEL=openai:<模型名> 等后重新启动。"
+        ),
+        (
+            "Rules mode (beray:rules, chosen by BERAY_MODEL): not an AI model, it follows fixed rules only. "
+            "To use a real model, set BERAY_MODEL=openai:<name> or another and restart."
+        ),
     ),
     "model_chosen": (
         "模型 {model}（由 BERAY_MODEL 指定），位于 {url}。",
         "Model {model} (chosen by BERAY_MODEL) at {url}.",
     ),
     "model_from_key": (
-        "模型 {model}，因为环境中有 {key}；使用它会产生费用。"
-        "用 BERAY_MODEL=<提供商>:<模型名> 换一个，用 BERAY_MODEL=rules 则不用模型。",
-        "Model {model}, because {key} is set; using it costs money. "
-        "BERAY_MODEL=<provider>:<name> chooses another, BERAY_MODEL=rules none.",
+        (
+            "模型 {model}，因为环境中有 {key}；使用它会产生费用。"
+            "用 BERAY_MODEL=<提供商>:<模型名> 换一个，用 BERAY_MODEL=rules 则不用模型。"
+        ),
+        (
+            "Model {model}, because {key} is set; using it costs money. "
+            "BERAY_MODEL=<provider>:<name> chooses another, BERAY_MODEL=rules none."
+        ),
     ),
     "model_other_keys": (
         "环境中还有 {keys}；多个密钥时按固定顺序选用：{order}。",
@@ -192,11 +204,11 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
     ),
     "model_found_local": (
         "模型 {model}，由 {url} 上的本地服务提供。用 BERAY_MODEL 可换一个，BERAY_MODEL_PROBE=0 则不再查找。",
-        "Model {model}, offered by a server at {url}. BERAY_MODEL chooses another, BERAY_MODEL_PROBE=0 ends the search.",
+        "Model {model}, found at {url}. BERAY_MODEL chooses another, BERAY_MODEL_PROBE=0 ends the search.",
     ),
     "model_several": (
         "{url} 上的模型服务提供多个模型：{models}。请选定一个，例如 BERAY_MODEL={first}，然后重新启动。",
-        "The model server at {url} offers several models: {models}. Choose one, such as BERAY_MODEL={first}, and restart.",
+        "The server at {url} offers several models: {models}. Choose one, such as BERAY_MODEL={first}, and restart.",
     ),
     "model_server_silent": (
         "环境中指定的模型服务 {url} 没有应答，或没有模型。",
@@ -208,11 +220,17 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
     ),
     # agent: rules mode
     "rules_unsupported": (
-        "未配置语言模型，BeRay 处于规则模式，未能理解这个目标中的指令。规则模式可以：编写并运行打印一段文字的 Python 或 "
-        "bash 脚本；创建、追加、读取、列出、删除文件；运行反引号中的命令、以“$ ”开头的命令，以及 bash、sh、python 代码块。",
-        "No language model is configured, so BeRay is in rules mode and understood no instruction in this goal, or not "
-        "all of it. Rules mode can: write and run a Python or bash script that prints a text; create, append to, read, "
-        'list and delete files; run commands in backticks or after "$ ", and fenced bash, sh and python blocks.',
+        (
+            "未配置语言模型，BeRay 处于规则模式，未能理解（或未能完全理解）这个目标中的指令。"
+            "规则模式可以：编写并运行打印一段文字的 Python 或 bash 脚本；创建、追加、读取、列出、删除文件；"
+            "运行反引号中的命令、以“$ ”开头的命令，以及 bash、sh、python 代码块。"
+        ),
+        (
+            "No language model is configured, so BeRay is in rules mode and understood no instruction in this goal, "
+            "or not all of it. Rules mode can: write and run a Python or bash script that prints a text; create, "
+            "append to, read, list and delete files; run commands in backticks or after `$ `, and fenced bash, sh and "
+            "python blocks."
+        ),
     ),
     "rules_hint": (
         "要使用真实模型：设置 OPENAI_API_KEY=…（或 BERAY_MODEL=ollama:<模型名>），然后重新启动服务。",

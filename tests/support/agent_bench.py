@@ -11,7 +11,7 @@ from sqlalchemy import Connection, create_engine, insert
 from beray.server.agent.loop import run_agent
 from beray.server.agent.models import RULES, ModelChoice
 from beray.server.agent.run import AgentRun, Outcome, RunLimits
-from beray.server.agent.tools.names import TOOL_NAMES
+from beray.server.agent.tools import TOOL_NAMES
 from beray.server.clock import system_clock
 from beray.server.db import tables
 from beray.server.db.connect import Database

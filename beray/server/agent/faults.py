@@ -48,7 +48,7 @@ def wait_seconds(error: Exception, tries: int) -> float:
     asked = getattr(error, "retry_after", None)
     if isinstance(asked, int | float) and asked >= 0:
         return min(float(asked), MOST_WAIT_SECONDS)
-    backoff = min(FIRST_WAIT_SECONDS * 2 ** (tries - 1), MOST_WAIT_SECONDS)
+    backoff: float = min(FIRST_WAIT_SECONDS * 2 ** (tries - 1), MOST_WAIT_SECONDS)
     return backoff * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
 
 

@@ -1,9 +1,9 @@
 """One run of a task, turn by turn. Cheap to import: the model library is loaded when the first turn is played.
 
 A turn is one engine step: ask the model, then run the tools it asked for. What a turn does is remembered by the
-checkpoint (`progress.py`) and by the record of tool calls (`recording.py`), both written in the transaction of the event
-that shows it. So a turn broken off by a crash continues where it was, with the model's answer if that had come, and a
-turn played again after its end does nothing.
+checkpoint (`progress.py`) and by the record of tool calls (`recording.py`), both written in the transaction of the
+event that shows it. So a turn broken off by a crash continues where it was, with the model's answer if that had come,
+and a turn played again after its end does nothing.
 """
 
 import asyncio

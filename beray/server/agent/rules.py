@@ -160,7 +160,8 @@ _LEAD_IN = re.compile(
     r"|#{1,6}\s.{0,200}"  # a heading
     r"|(?:and\s+)?(?:then|next|after that|finally)[,.]?|first[,.]?"
     r"|(?:然后|接着|接下来|随后|最后|首先|再)[，,。]?"
-    r"|(?:please\s+)?(?:run|execute)(?:\s+(?:this|these|it|the following))?(?:\s+(?:code|commands?|scripts?|blocks?))?[.]?"
+    r"|(?:please\s+)?(?:run|execute)(?:\s+(?:this|these|it|the following))?"
+    r"(?:\s+(?:code|commands?|scripts?|blocks?))?[.]?"
     r"|(?:请|帮我|请帮我)?(?:运行|执行)(?:一下)?(?:以下|下面|这段|这些|下列)?的?(?:代码|命令|脚本|代码块)?[。]?",
     re.IGNORECASE,
 )
@@ -226,6 +227,10 @@ _WORDS: Final[dict[str, str]] = {
     "脚本": r"(?:小脚本|小程序|脚本文件|脚本|程序|代码|文件)",
     "打印": r"(?:来|去|能够|能|可以|会|用来|用于|让它|使其|只)?\s*(?:打印|输出|显示|print|echo)"
     r"(?:出来|出(?=[\s\x21-\x7e“‘「『：]))?\s*(?:(?:文字|文本|字符串)(?=\s*[：:]?\s*<open>))?\s*(?:：|:(?=\s|<open>))?\s*",
+    "中": r"\s*(?:文件)?\s*的?\s*(?:末尾|后面|中|里)?\s*",
+    "读": r"(?:读取|读一下|读|查看|显示|打开|打印)\s*(?:一下)?\s*",
+    "所有": r"\s*(?:所有|全部)?\s*的?\s*",
+    "冒号": r"\s*(?:：|:(?=\s))?\s*",
     "句末": r"\s*(?:吗|呢|吧|好吗|可以吗|谢谢)?\s*[。.!！?？]?",
     "内容": r"\s*[，,]?\s*(?:并)?(?:文件)?(?:其)?(?:内容(?:为|是|写成|写)?|写入|包含)\s*(?:：|:(?=\s|<open>))?\s*",
 }
@@ -300,34 +305,52 @@ _INSTRUCTIONS: Final[list[tuple["re.Pattern[str]", _Make]]] = [
         (r"<make><small><lang>\s+<small><kind>\s+(?=printing|outputting|echoing)<prints><X>", _print_script),
         (r"<make><small><kind>\s+(?:in|with|using)\s+<lang><that><prints><X>", _print_script),
         (r"<make><small><lang>\s+[\"“']?(?P<text>hello,?\s+world!?)[\"”']?\s+<kind><end>", _print_script),
-        # 写一个[简单的]打印 X 的 Python 脚本; 写一个[简单的] Python 脚本打印 X; 用 Python 写一个打印 X 的脚本; 用 Python 打印 X
+        # 写一个[简单的]打印 X 的 Python 脚本; 写一个[简单的] Python 脚本打印 X
+        # 用 Python 写一个打印 X 的脚本; 用 Python 打印 X
         (r"<写><简单><打印><X>\s*的\s*<简单><lang>\s*<脚本><句末>", _print_script),
         (r"<写><简单><lang>\s*的?\s*<脚本>\s*[，,：:]?\s*<打印><X>", _print_script),
         (r"[用以]\s*<lang>\s*<写><简单><打印><X>\s*的\s*<脚本><句末>", _print_script),
         (r"[用以]\s*<lang>\s*(?:<写><简单><脚本>|脚本|程序)?\s*[，,]?\s*<打印><X>", _print_script),
         # Create a file NAME with (the content) X
         (r"(?:write|create|make|add)\s+(?:<the file><name>|<file name>)<content><X>", _write_file),
-        (r"(?:create|make|add)\s+(?:a|an|the)\s+(?:new\s+)?empty\s+(?:text\s+)?file\s+(?:named\s+|called\s+)?<name><end>", _write_empty),
+        (
+            (r"(?:create|make|add)\s+(?:a|an|the)\s+(?:new\s+)?empty\s+(?:text\s+)?file\s+"
+            r"(?:named\s+|called\s+)?<name><end>"),
+            _write_empty,
+        ),
         (r"(?:write|put|save)\s+(?P<text><open>.+)\s+(?:to|into|in)\s+(?:<the file>)?<name><end>", _write_file),
         # 创建文件 NAME，内容为 X; 把 X 写入 NAME; 在 NAME 中写入 X
         (r"<写>(?:文本)?(?:文件|文档)\s*(?:名为|叫做|叫)?\s*<lazy name><内容><X>", _write_file),
         (r"<写>(?:名为|名叫|叫做|叫)\s*<lazy name>\s*的?\s*(?:文本)?(?:文件|文档)<内容><X>", _write_file),
         (r"<写><file name>\s*(?:文件)?<内容><X>", _write_file),
-        (r"(?:把|将)\s*(?P<text><open>.+)\s*(?:写入|写到|保存到|存到)\s*(?:文件)?\s*<lazy name>\s*(?:文件)?(?:中|里)?<句末>", _write_file),
-        (r"(?:在|向|往)\s*(?:文件)?\s*<lazy name>\s*(?:文件)?(?:中|里)?\s*写入\s*(?:内容)?\s*(?:：|:(?=\s))?\s*<X>", _write_file),
+        (r"[把将]\s*(?P<text><open>.+)\s*(?:写入|写到|保存到|存到)\s*(?:文件)?\s*<lazy name><中><句末>", _write_file),
+        (r"[在向往]\s*(?:文件)?\s*<lazy name><中>写入\s*(?:内容)?<冒号><X>", _write_file),
         # Append X to NAME
-        (r"(?:append|add)\s+(?:(?:the\s+)?(?:line|text)\s+)?<X>\s+to\s+(?:the\s+end\s+of\s+)?(?:<the file>)?<name><end>", _append_file),
+        (
+            (r"(?:append|add)\s+(?:(?:the\s+)?(?:line|text)\s+)?<X>\s+to\s+(?:the\s+end\s+of\s+)?(?:"
+            r"<the file>)?<name><end>"),
+            _append_file,
+        ),
         (r"append\s+to\s+(?:<the file>)?<name>\s*:\s+<X>", _append_file),
-        (r"(?:把|将)\s*<X>\s*追加(?:到|至|进)\s*(?:文件)?\s*<lazy name>\s*(?:文件)?\s*(?:的)?(?:末尾|中|里|后面)?<句末>", _append_file),
-        (r"(?:在|向|往)\s*(?:文件)?\s*<lazy name>\s*(?:文件)?(?:的)?(?:末尾|后面|中|里)?\s*追加\s*(?:内容|一行)?\s*(?:：|:(?=\s))?\s*<X>", _append_file),
+        (r"[把将]\s*<X>\s*追加[到至进]\s*(?:文件)?\s*<lazy name><中><句末>", _append_file),
+        (r"[在向往]\s*(?:文件)?\s*<lazy name><中>追加\s*(?:内容|一行)?<冒号><X>", _append_file),
         # Read NAME
-        (r"(?:read|show|cat|display|open|print)\s+(?:me\s+)?(?:(?:the\s+)?contents?\s+of\s+)?(?:(?:the\s+)?file\s+<name>|(?:the\s+)?<file name>)<end>", _read_file),
-        (r"(?:读取|读一下|读|查看|显示|打开|打印)\s*(?:一下)?\s*(?:文件|文档)\s*<lazy name>\s*(?:的)?(?:全部|所有)?(?:内容)?<句末>", _read_file),
-        (r"(?:读取|读一下|读|查看|显示|打开|打印)\s*(?:一下)?\s*<file name>\s*(?:文件)?(?:的)?(?:全部|所有)?(?:内容)?<句末>", _read_file),
+        (
+            (r"(?:read|show|cat|display|open|print)\s+(?:me\s+)?(?:(?:the\s+)?contents?\s+of\s+)?(?:"
+            r"(?:the\s+)?file\s+<name>|(?:the\s+)?<file name>)<end>"),
+            _read_file,
+        ),
+        (r"<读>(?:文件|文档)\s*<lazy name>\s*的?<所有>(?:内容)?<句末>", _read_file),
+        (r"<读><file name>\s*(?:文件)?\s*的?<所有>(?:内容)?<句末>", _read_file),
         # List files (in NAME)
-        (r"(?:list|show)\s+(?:me\s+)?(?:all\s+)?(?:of\s+)?(?:the\s+|my\s+)?files?(?:\s+(?:in|of|under)\s+(?:the\s+)?(?:(?:current|work|working)\s+(?:directory|folder|dir)|(?:(?:folder|directory)\s+)?<name>(?:\s+(?:folder|directory))?))?<end>", _list_files),
-        (r"列出\s*(?:当前目录|当前文件夹|工作目录)?\s*(?:下|中|里)?\s*的?\s*(?:所有|全部)?\s*的?\s*文件<句末>", _list_files),
-        (r"列出\s*(?:目录|文件夹)?\s*<lazy name>\s*(?:目录|文件夹)?\s*(?:下|中|里)\s*的?\s*(?:所有|全部)?\s*的?\s*文件<句末>", _list_files),
+        (
+            (r"(?:list|show)\s+(?:me\s+)?(?:all\s+)?(?:of\s+)?(?:the\s+|my\s+)?files?(?:\s+(?:in|of|under)\s+"
+            r"(?:the\s+)?(?:(?:current|work|working)\s+(?:directory|folder|dir)|(?:(?:folder|directory)\s+)?<name>"
+            r"(?:\s+(?:folder|directory))?))?<end>"),
+            _list_files,
+        ),
+        (r"列出\s*(?:当前目录|当前文件夹|工作目录)?\s*[下中里]?\s*的?<所有>文件<句末>", _list_files),
+        (r"列出\s*(?:目录|文件夹)?\s*<lazy name>\s*(?:目录|文件夹)?\s*[下中里]\s*的?<所有>文件<句末>", _list_files),
         # Delete NAME
         (r"(?:delete|remove)\s+(?:(?:the\s+)?file\s+<name>|(?:the\s+)?<file name>)<end>", _delete_file),
         (r"(?:删除|删掉|移除)\s*(?:文件|文档)\s*<lazy name><句末>", _delete_file),

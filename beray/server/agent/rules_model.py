@@ -148,12 +148,14 @@ def _step_failed(calls: list[Call], returns: list[ToolReturnPart], language: Lan
 
 def _final_text(steps: list[Step], calls: list[Call], returns: list[ToolReturnPart], language: Language) -> str:
     parts = [text("rules_done", language, count=len(steps))]
-    for step in steps:
-        if isinstance(step, PrintScript):
-            parts.append(text("rules_script", language, name=script_name(step.language)))
-    for call, returned in zip(calls, returns, strict=True):
-        if call.is_shown:
-            parts.append(_shown(call, str(returned.content)))
+    parts += [
+        text("rules_script", language, name=script_name(step.language))
+        for step in steps
+        if isinstance(step, PrintScript)
+    ]
+    parts += [
+        _shown(call, str(returned.content)) for call, returned in zip(calls, returns, strict=True) if call.is_shown
+    ]
     return "\n\n".join(parts)
 
 

@@ -1,8 +1,8 @@
 """One turn of a run: ask the model, run its tools, remember. Imports the model library.
 
 The library is driven node by node, always by `node.stream()`: iterating over a run makes requests that don't stream.
-Asking and running tools are two of its runs, the second resumed from messages that end in the model's answer. A takeover
-resumes in exactly that way, so what happens after a crash is what happens always.
+Asking and running tools are two of its runs, the second resumed from messages that end in the model's answer. A
+takeover resumes in exactly that way, so what happens after a crash is what happens always.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.run import AgentRun as LibraryRun
 from pydantic_ai.settings import ModelSettings
+from pydantic_graph import End
 from sqlalchemy import Connection
 
 from beray.protocol.types import TaskError
@@ -156,7 +157,7 @@ class TurnPlayer:
         self._check_budget()
         self._texts = {}
         async with self._resumed() as library_run:
-            node = await library_run.next(library_run.next_node)
+            node = await self._first_node(library_run)
             assert Agent.is_model_request_node(node), "messages that end in a request lead to a request"
             await self._stream_text(node, library_run)
             node = await library_run.next(node)
@@ -171,23 +172,25 @@ class TurnPlayer:
         if tokens >= limits.tokens:
             raise BudgetExceeded("tokens", tokens, limits.tokens)
 
-    async def _stream_text(self, node: Any, library_run: "LibraryRun[None, str]") -> None:
+    async def _stream_text(self, node: Any, library_run: LibraryRun[None, str]) -> None:
         ids: dict[int, str] = {}
-        async with Coalescer(self._show_text, most_characters=TEXT_EVENT_CHARACTERS) as shown:
-            async with node.stream(library_run.ctx) as events:
-                async for event in events:
-                    if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
-                        ids[event.index] = self._new_message_id()
-                        await self._put_text(shown, ids[event.index], event.part.content)
-                    elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
-                        await self._put_text(shown, ids[event.index], event.delta.content_delta)
+        async with (
+            Coalescer(self._show_text, most_characters=TEXT_EVENT_CHARACTERS) as shown,
+            node.stream(library_run.ctx) as events,
+        ):
+            async for event in events:
+                if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
+                    ids[event.index] = self._new_message_id()
+                    await self._put_text(shown, ids[event.index], event.part.content)
+                elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+                    await self._put_text(shown, ids[event.index], event.delta.content_delta)
 
     def _new_message_id(self) -> str:
         run = self._run
         number = len(self._texts) + len(self.progress.open_messages)
         return f"msg_{run.run}_{self.progress.turn}_{run.attempt}_{self.progress.used.requests}_{number}"
 
-    async def _put_text(self, shown: "Coalescer[str]", message_id: str, delta: str) -> None:
+    async def _put_text(self, shown: Coalescer[str], message_id: str, delta: str) -> None:
         self._texts.setdefault(message_id, []).append(delta)
         await shown.put(message_id, wellformed(delta))
 
@@ -240,7 +243,7 @@ class TurnPlayer:
 
     def _tidy(self, answer: ModelResponse) -> list[ToolCallPart]:
         """Make text well-formed and give calls ids of ours (providers repeat theirs); the calls."""
-        calls = []
+        calls: list[ToolCallPart] = []
         for part in answer.parts:
             if isinstance(part, TextPart | ThinkingPart):
                 part.content = wellformed(part.content)
@@ -304,7 +307,7 @@ class TurnPlayer:
     async def _act(self) -> None:
         """Run the tools the last answer asks for; their results become the next request."""
         async with self._resumed() as library_run:
-            node = await library_run.next(library_run.next_node)
+            node = await self._first_node(library_run)
             assert Agent.is_call_tools_node(node), "messages that end in calls lead to them"
             async with node.stream(library_run.ctx) as events:
                 async for event in events:
@@ -320,9 +323,14 @@ class TurnPlayer:
     # ---- memory
 
     @asynccontextmanager
-    async def _resumed(self) -> "AsyncIterator[LibraryRun[None, str]]":
+    async def _resumed(self) -> AsyncIterator[LibraryRun[None, str]]:
         async with self._agent.iter(None, message_history=self._messages, usage_limits=NO_LIMITS) as library_run:
             yield library_run
+
+    async def _first_node(self, library_run: LibraryRun[None, str]) -> Any:  # the library has no public name for it
+        start = library_run.next_node
+        assert not isinstance(start, End), "a new run has something to do"
+        return await library_run.next(start)
 
     def _fail(self, error: TaskError) -> None:
         self._late = [*self._resets(error["code"]), *self._late]

@@ -1,4 +1,4 @@
-"""Text from a model may hold lone surrogates (half an emoji, escaped in JSON), which neither JSON nor files can hold."""
+"""Text from a model may hold lone surrogates (half an emoji, escaped in JSON); neither JSON nor files can hold them."""
 
 from typing import Any
 

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from beray.protocol.status import Status
 from beray.protocol.types import ModelKind
+from beray.server.bodies import Text
 from beray.server.tasks.service import NewTask
 
 
@@ -17,6 +18,9 @@ def _without_nul(value: str) -> str:
     if "\0" in value:  # PostgreSQL's text cannot hold it, nor can a command line
         raise PydanticCustomError("nul", "This must not hold a NUL character.")
     return value
+
+
+Plain = Annotated[Text, AfterValidator(_without_nul)]
 
 
 class AskedLimits(BaseModel):
@@ -33,9 +37,9 @@ class AskedLimits(BaseModel):
 class CreateTask(BaseModel):
     """The body of POST /tasks/."""
 
-    goal: Annotated[str, AfterValidator(_without_nul)]
-    tools: list[str] | None = None
-    model: str | None = None
+    goal: Plain
+    tools: list[Plain] | None = None
+    model: Plain | None = None
     limits: AskedLimits | None = None
     hold: bool = False
 

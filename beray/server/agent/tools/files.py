@@ -76,7 +76,7 @@ def build_edit_file(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
 
         Args:
             path: Relative to the work_dir.
-            old: The passage as it stands in the file, blanks included; it must occur exactly once, so give enough of it.
+            old: The passage as it stands in the file, blanks included; it must occur exactly once: give enough of it.
             new: What replaces it; empty to delete the passage.
         """
         content = await _read_text(box, path)

@@ -12,7 +12,7 @@ from beray.server.sandbox.base import Spec
 def build_python(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
     """The tool for one run; the run must have an interpreter."""
 
-    async def python(code: str, timeout: Timeout = DEFAULT_TIMEOUT_SECONDS) -> Answer:
+    async def python(code: str, timeout: Timeout = DEFAULT_TIMEOUT_SECONDS) -> Answer:  # noqa: ASYNC109 - the sandbox enforces it
         """Run Python code and return its exit code and output; print what you want to see.
 
         Each call is a new process in the shell's current folder: variables are not kept, files are.

@@ -1,4 +1,4 @@
-"""Searching files. The pattern is the model's, and Python's `re` can be made to hang, so grep does it, in the sandbox."""
+"""Searching files. The pattern is the model's and could make Python's `re` hang, so grep does it, in the sandbox."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace

@@ -46,7 +46,7 @@ eval "$__beray_command"
 def build_shell(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
     """The tool for one run."""
 
-    async def shell(command: str, timeout: Timeout = DEFAULT_TIMEOUT_SECONDS) -> Answer:
+    async def shell(command: str, timeout: Timeout = DEFAULT_TIMEOUT_SECONDS) -> Answer:  # noqa: ASYNC109 - the sandbox enforces it
         """Run a command with bash in the work_dir and return its exit code and output (stdout and stderr together).
 
         The current folder and exported variables are kept for the next call. Standard input is empty, so nothing can
@@ -60,9 +60,7 @@ def build_shell(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
         if "\0" in command or not command.strip():
             raise ToolError("The command is empty or holds a NUL character. Send a bash command.")
         if len(command.encode()) > MOST_COMMAND_BYTES:
-            raise ToolError(
-                f"The command is longer than {MOST_COMMAND_BYTES} bytes. Write it to a file with write_file and run that."
-            )
+            raise ToolError(f"The command is over {MOST_COMMAND_BYTES} bytes. Write it to a file and run that.")
         finished = await run_process(box, _spec(box, command, timeout))
         note = _remember(box, finished.exit.report)
         return command_answer(box, finished, timeout_seconds=timeout, note=note)
