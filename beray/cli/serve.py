@@ -37,7 +37,7 @@ def serve(app: App, *, host: str | None, port: int | None, data_dir: Path | None
             host=host,
             port=port,
             data_dir=None if data_dir is None else data_dir.expanduser().absolute(),
-            local_user=_local_user(app.environ, host),
+            local_user=local_user(app.environ, host),
         )
         EmbeddedServer(settings.data_dir, app.environ, app.terminal.status).make_way(note=app.note)
         run(settings, announce=_announce)
@@ -51,7 +51,7 @@ def serve(app: App, *, host: str | None, port: int | None, data_dir: Path | None
     return Exit.OK
 
 
-def _local_user(environ: Mapping[str, str], host: str | None) -> bool | None:
+def local_user(environ: Mapping[str, str], host: str | None) -> bool | None:
     """Make a local user on a loopback address, so that `beray run` finds and uses this server; None: as it is set.
 
     Its token lies in the data folder, readable for its owner only, who could read the whole database anyway.
