@@ -36,12 +36,12 @@ from beray.server.messages import Language, current_language
 from beray.server.readiness import Readiness
 from beray.server.sandbox.base import Capabilities, Limits, Sandbox
 from beray.server.sandbox.choose import open_sandbox
-from beray.server.sandbox.uids import task_uid
+from beray.server.sandbox.uids import TaskUids
 from beray.server.service_routes import build_routers as build_service_routers
 from beray.server.settings import Settings
 from beray.server.tasks import routes as task_routes
 from beray.server.tasks.control import RunControl
-from beray.server.tasks.runner import Runner, Workshop
+from beray.server.tasks.runner import RunAgent, Runner, Workshop
 from beray.server.tasks.service import Tasks
 from beray.server.tasks.stream import Streams
 from beray.server.validation import malformed_body, validation_refusal
@@ -73,6 +73,8 @@ def create_app(
 
     Raises:
         RuntimeError: There is an application in this process already.
+        SandboxUnavailable: The server is root, but can't give commands another uid.
+        SettingError: A setting of its parts can't be used.
     """
     global _has_app  # the engine library is a singleton; a second app would share its runs silently
     if _has_app:
@@ -97,6 +99,7 @@ class App:
         self.accounts = open_accounts(settings, self.database, clock=clock, announce=announce)
         self.capabilities: Capabilities | None = None
         self._sandbox: Sandbox | None = None
+        self._task_uid = TaskUids(settings.sandbox_uid_base)
         self._background: set[asyncio.Task[None]] = set()
 
         control = RunControl()
@@ -108,7 +111,7 @@ class App:
             control=control,
             clock=clock,
             model=model,
-            task_uid=task_uid,
+            task_uid=self._task_uid,
         )
         self.runner = Runner(
             database=self.database,
@@ -197,7 +200,7 @@ class App:
                 tokens=settings.max_tokens,
                 wall_seconds=settings.max_run_seconds,
             ),
-            task_uid=task_uid,
+            task_uid=self._task_uid,
         )
 
     def _spawn(self, work: Any) -> None:
@@ -279,7 +282,7 @@ async def _run_agent(run: AgentRun) -> Outcome:
     return await loop(run)
 
 
-def _import_loop() -> Callable[[AgentRun], Any]:
+def _import_loop() -> RunAgent:
     from beray.server.agent.loop import run_agent
 
     return run_agent

@@ -53,7 +53,10 @@ def run(settings: Settings, *, announce: Callable[[str], None]) -> None:
         base_url = _base_url(settings, listener)
         own = replace(settings, port=listener.getsockname()[1])  # the search for local models skips our own port
         model = choose_model(own, os.environ, probe=probe_models)  # noqa: TID251  # providers' keys are no settings
-        app = create_app(settings, model, announce=announce)
+        try:
+            app = create_app(settings, model, announce=announce)
+        except SandboxUnavailable as error:
+            raise StartError(str(error)) from error
         _Service(app, settings, base_url=base_url, announce=announce).run(listener)
 
 

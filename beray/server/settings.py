@@ -5,6 +5,7 @@ else reads the environment. A wrong value stops the start with the name, the val
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -32,25 +33,20 @@ def _path(raw: str) -> Path:
     return Path(raw).expanduser().absolute()
 
 
-def _positive(raw: str) -> int:
-    value = int(raw)
-    if value < 1:
-        raise ValueError("a whole number of 1 or more")
-    return value
+def _whole(least: int, most: int | None = None, meaning: str = "") -> Callable[[str], int]:
+    def parse(raw: str) -> int:
+        value = int(raw) if re.fullmatch(r"\s*-?[0-9]{1,18}\s*", raw) else None
+        if value is None or value < least or (most is not None and value > most):
+            upper = "or more" if most is None else f"to {most}"
+            raise ValueError(f"a whole number of {least} {upper}{meaning} is needed")
+        return value
+
+    return parse
 
 
-def _not_negative(raw: str) -> int:
-    value = int(raw)
-    if value < 0:
-        raise ValueError("a whole number of 0 or more")
-    return value
-
-
-def _port(raw: str) -> int:
-    value = int(raw)
-    if not 0 <= value <= 65535:
-        raise ValueError("a port, 0 to 65535 (0 = any free one)")
-    return value
+_positive = _whole(1)
+_not_negative = _whole(0)
+_port = _whole(0, 65535, " (0: any free port)")
 
 
 def _flag(raw: str) -> bool:
@@ -59,7 +55,7 @@ def _flag(raw: str) -> bool:
         return True
     if word in {"0", "false", "no", "off", ""}:
         return False
-    raise ValueError("1 or 0")
+    raise ValueError("1 or 0 is needed")
 
 
 def _words(raw: str) -> tuple[str, ...]:
@@ -70,7 +66,7 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(raw: str) -> str:
         word = raw.strip().lower()
         if word not in choices:
-            raise ValueError(f"one of {', '.join(choices)}")
+            raise ValueError(f"one of {', '.join(choices)} is needed")
         return word
 
     return parse

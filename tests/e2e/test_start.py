@@ -11,7 +11,7 @@ from tests.support.server import BERAY, PASSWORD, ServerProcess
 from tests.support.waiting import wait_until
 
 
-def failed_start(server: ServerProcess, *arguments: str) -> str:
+def failed_start(server: ServerProcess, *arguments: str, status: int = 1) -> str:
     """What it says when it doesn't start."""
     environment = {**os.environ, "BERAY_MODEL": "rules", "BERAY_LANGUAGE": "en", **server.settings}
     done = subprocess.run(
@@ -22,7 +22,7 @@ def failed_start(server: ServerProcess, *arguments: str) -> str:
         env=environment,
         check=False,
     )
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
 
@@ -53,7 +53,7 @@ def test_data_folder_that_is_a_file_is_told(make_server, service_dir):
     path = service_dir / "a-file"
     path.write_text("")
 
-    said = failed_start(make_server(data_dir=path), "--port", "0")
+    said = failed_start(make_server(data_dir=path), "--port", "0", status=2)
 
     assert str(path) in said
 
@@ -71,7 +71,11 @@ def test_data_folder_that_cannot_be_written_is_told(make_server, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("BERAY_MAX_REQUESTS", "many", "BERAY_MAX_REQUESTS='many'"),
+        (
+            "BERAY_MAX_REQUESTS",
+            "many",
+            "BERAY_MAX_REQUESTS='many' cannot be used: a whole number of 1 or more is needed",
+        ),
         ("BERAY_SANDBOX", "chroot", "bubblewrap"),
         ("BERAY_MODEL", "nobody:model", "BERAY_MODEL"),
         ("BERAY_MODEL", "openai:gpt-5", "BERAY_MODEL_API_KEY"),
@@ -82,7 +86,7 @@ def test_broken_setting_is_told_and_never_replaced(make_server, name, value, tol
     server = make_server()
     server.settings[name] = value
 
-    assert told in failed_start(server, "--port", "0")
+    assert told in failed_start(server, "--port", "0", status=2)
 
 
 def test_unsandboxed_server_on_a_public_address_is_refused(make_server):
@@ -115,6 +119,7 @@ def test_data_folder_keeps_secrets_private(make_server):
     for name in ("secret.key", "server.json", "beray.db"):
         mode = (server.data_dir / name).stat().st_mode & 0o777
         assert mode & 0o077 == 0, f"{name} is {mode:o}"
+    assert {path.stat().st_mode & 0o077 for path in server.data_dir.glob("beray.db-*")} == {0}
 
 
 def test_embedded_server_ends_when_nobody_needs_it(make_server):

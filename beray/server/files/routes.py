@@ -195,8 +195,6 @@ def _wanted_paths(body: bytes) -> list[str]:
     try:
         paths = DownloadRequest.model_validate_json(body).paths or []
     except ValidationError as error:
-        if any(entry["type"] == "json_invalid" for entry in error.errors()):
-            raise Refused("malformed_json") from error
         raise RequestValidationError([_in_body(entry) for entry in error.errors(include_url=False)]) from error
     if len(paths) > ZIP_PATHS_MOST:
         raise Refused("too_many_files", most=ZIP_PATHS_MOST)

@@ -122,7 +122,7 @@ class _Writer:
     def __init__(self, target: _Closing) -> None:
         self._target = target
         self._gathered = bytearray()
-        self._working: asyncio.Future[object] | None = None
+        self._working: asyncio.Future[None] | asyncio.Future[Written] | None = None
 
     async def add(self, chunk: bytes) -> None:
         self._gathered += chunk

@@ -8,7 +8,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -159,13 +159,13 @@ async def open_in_thread(opener: Callable[[], C]) -> C:
         raise
 
 
-def close_after(work: "asyncio.Future[T] | None", closable: Closable) -> None:
+def close_after(work: "asyncio.Future[Any] | None", closable: Closable) -> None:
     """Close `closable` once no thread uses it any more; `work` is what one may still do."""
     if work is None:
         closable.close()
         return
 
-    def close(done: "asyncio.Future[T]") -> None:
+    def close(done: "asyncio.Future[Any]") -> None:
         _ = done.cancelled() or done.exception()  # nobody else asks
         closable.close()
 

@@ -1,4 +1,4 @@
-"""The harmless attacker of the probe. Its text is run inside the sandbox by whatever python is there: standard library only.
+"""The harmless attacker of the probe. Its text is run inside the sandbox by the python found there, without packages.
 
 It tries each thing once and writes what it could do to descriptor 3; the server compares that with what it saw itself.
 """
@@ -24,7 +24,7 @@ def attack(target: dict[str, Any]) -> dict[str, Any]:
                 "write to another task's folder": lambda: _write(target["other"] + "/planted"),
                 "make a link to another task's file": lambda: os.link(target["secret"], "linked"),
                 "read /etc/shadow": lambda: _read("/etc/shadow"),
-                "list the server's home": lambda: os.listdir(target["home"]),
+                "list the server's folders": lambda: os.listdir(target["folder"]).index("mode"),
             }
         ),
         "processes": _succeeded(
@@ -87,7 +87,7 @@ def _read_own_kind(target: dict[str, Any], name: str) -> None:
         raise ValueError("another process")
 
 
-def _connect(family: int, kind: int, address: object) -> None:
+def _connect(family: int, kind: int, address: Any) -> None:
     with socket.socket(family, kind) as connection:
         connection.settimeout(2)
         connection.connect(address)

@@ -170,4 +170,3 @@ def check_spec(spec: Spec) -> None:
         raise SandboxError("Only a server that is root can give a command a uid.")
     if spec.uid is None and os.geteuid() == 0:
         raise SandboxError("A command never runs as root; give it a uid.")
-

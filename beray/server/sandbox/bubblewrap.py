@@ -13,8 +13,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from beray.server.sandbox.base import Limits, SandboxError
 from beray.server.sandbox.backend import Place
+from beray.server.sandbox.base import Limits, SandboxError
 from beray.server.sandbox.environment import ETC_FILES, SYSTEM_FOLDERS, USER
 from beray.server.sandbox.guard.wire import GROUP_FD, PASSWD_FD, SECCOMP_FD, BubblewrapJob
 
@@ -100,5 +100,3 @@ def check_targets(options: tuple[str, ...], *, writable: tuple[str, ...]) -> Non
             target = options[index + _MOUNTING[option]]
             if any(target.startswith(f"{folder}/") for folder in writable):
                 raise SandboxError(f"{target} lies below a folder that commands can write; it can't be mounted.")
-
-

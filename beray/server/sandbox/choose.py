@@ -20,7 +20,7 @@ from beray.server.sandbox.guard import landlock as kernel
 from beray.server.sandbox.guarded import GuardedSandbox
 from beray.server.sandbox.interpreter import replace_file
 from beray.server.sandbox.landlock import LandlockConfine, NoConfine
-from beray.server.sandbox.uids import TaskUids, task_uids
+from beray.server.sandbox.uids import TaskUids
 from beray.server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -52,26 +52,26 @@ async def open_sandbox(settings: Settings, *, data_dir: Path) -> tuple[Sandbox, 
             f"BERAY_SANDBOX=none confines nothing, so the server must not listen on {settings.host}: set BERAY_HOST to"
             " 127.0.0.1, or choose another sandbox (auto, bubblewrap, landlock)."
         )
-    uids = task_uids(settings.sandbox_uid_base)
-    layout = prepare_layout(data_dir, is_root=uids.base is not None)
+    probe_uid = TaskUids(settings.sandbox_uid_base).of_probe
+    layout = prepare_layout(data_dir, is_root=probe_uid is not None)
     names = STRONGEST_FIRST if settings.sandbox == "auto" else (settings.sandbox,)
     reasons: list[str] = []
     for name in names:
         try:
-            return await _open(name, settings, layout, uids)
+            return await _open(name, settings, layout, probe_uid)
         except SandboxUnavailable as error:
             reasons.append(f"{name}: {error}")
             logger.info("sandbox backend unavailable", extra={"backend": name, "reason": str(error)})
     raise SandboxUnavailable(f"No sandbox can be had here ({'; '.join(reasons)}). {REMEDY}")
 
 
-async def _open(name: str, settings: Settings, layout: Layout, uids: TaskUids) -> tuple[Sandbox, Capabilities]:
+async def _open(name: str, settings: Settings, layout: Layout, probe_uid: int | None) -> tuple[Sandbox, Capabilities]:
     confine, notes = _backend(name)
-    uid_note = "commands run as the server's own user" if uids.base is None else "each task has a uid of its own"
+    uid_note = "commands run as the server's own user" if probe_uid is None else "each task has a uid of its own"
     sandbox = GuardedSandbox(
         confine,
         layout,
-        probe_uid=uids.of_probe,
+        probe_uid=probe_uid,
         python=settings.sandbox_python,
         notes=(*notes, uid_note),
     )
@@ -149,7 +149,9 @@ def prepare_layout(data_dir: Path, *, is_root: bool) -> Layout:
         layout.bin.chmod(0o755)
         replace_file(layout.gitconfig, f"[user]\n\tname = BeRay\n\temail = {USER}@localhost\n", mode=0o644)
     except OSError as error:
-        raise SandboxUnavailable(f"The data folder {data_dir} can't be used: {error.strerror}: {error.filename}.") from error
+        raise SandboxUnavailable(
+            f"The data folder {data_dir} can't be used: {error.strerror}: {error.filename}."
+        ) from error
     return layout
 
 

@@ -115,10 +115,10 @@ def _wait_or_kill(process: "subprocess.Popen[bytes]") -> None:
 
 
 async def _writable(loop: asyncio.AbstractEventLoop, target: socket.socket) -> None:
-    ready = loop.create_future()
-    loop.add_writer(target, lambda: ready.done() or ready.set_result(None))
+    ready = asyncio.Event()
+    loop.add_writer(target, ready.set)
     try:
-        await ready
+        await ready.wait()
     finally:
         loop.remove_writer(target)
 

@@ -75,7 +75,11 @@ class GuardedSandbox:
             if reason is None:
                 return await self._adopt(candidate)
             reasons.append(f"{candidate.path}: {reason}")
-        wish = "set BERAY_SANDBOX_PYTHON to another one" if self._python else "install python3, or set BERAY_SANDBOX_PYTHON"
+        wish = (
+            "set BERAY_SANDBOX_PYTHON to another one"
+            if self._python
+            else "install python3, or set BERAY_SANDBOX_PYTHON"
+        )
         raise SandboxUnavailable(f"no python can be run inside; {wish} ({'; '.join(reasons) or 'none found'})")
 
     async def _try_python(self, candidate: Interpreter) -> str | None:
@@ -84,9 +88,7 @@ class GuardedSandbox:
         self._launcher.layout = dataclasses.replace(before, interpreter_paths=candidate.paths)
         env = {} if candidate.library_path is None else {"LD_LIBRARY_PATH": candidate.library_path}
         with work_folder(before.root, self._probe_uid) as folder:
-            spec = Spec(
-                [candidate.path, "-I", "-S", "-c", CHECK], folder, env=env, uid=self._probe_uid, limits=LIMITS
-            )
+            spec = Spec([candidate.path, "-I", "-S", "-c", CHECK], folder, env=env, uid=self._probe_uid, limits=LIMITS)
             try:
                 how, output = await run(self._launcher, spec)
             except SandboxError as error:

@@ -133,7 +133,7 @@ class _Stage:
 def _stage(root: Path, uid: int | None) -> Iterator[_Stage]:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(work_folder(root, uid)).parent
-        _make_folder(folder / "other", None if uid is None else uid + 1)
+        _make_folder(folder / "other", None if uid is None else uid - 1)
         (folder / "other" / "secret").write_text("secret")
         (folder / "mode").touch(mode=_MODE)
         canary = secrets.token_hex(16)
@@ -153,7 +153,7 @@ def _stage(root: Path, uid: int | None) -> Iterator[_Stage]:
         stage.target.update(
             secret=str(folder / "other" / "secret"),
             other=str(folder / "other"),
-            home=str(Path.home()),
+            folder=str(folder),
             decoy=decoy.pid,
             program=os.path.realpath(program),
             canary=canary,
@@ -240,5 +240,3 @@ def _process_row(forked: int) -> Confinement:
         return Confinement("process_count", True)
     note = "a command's processes are counted together with this machine's others, so the limit is a rough one"
     return Confinement("process_count", False, note)
-
-

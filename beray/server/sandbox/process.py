@@ -110,7 +110,9 @@ class GuardedProcess:
                 await asyncio.shield(self._exit)
         except TimeoutError:
             self.abandon()
-            raise SandboxError(f"The command's processes have not ended within {KILL_SECONDS:g} s of SIGKILL.") from None
+            raise SandboxError(
+                f"The command's processes have not ended within {KILL_SECONDS:g} s of SIGKILL."
+            ) from None
 
     def abandon(self) -> None:
         """Give up: the supervisor sees us gone and ends the command; nothing waits for it any more."""
@@ -122,23 +124,21 @@ class GuardedProcess:
         return sorted(self._pipes.outputs, key=lambda name: name != self._turn)
 
     async def _readable(self) -> None:
-        ready = self._loop.create_future()
+        ready = asyncio.Event()
         fds = list(self._pipes.outputs.values())
         for fd in fds:
-            self._loop.add_reader(fd, lambda: ready.done() or ready.set_result(None))
+            self._loop.add_reader(fd, ready.set)
         try:
-            await ready
+            await ready.wait()
         finally:
             for fd in fds:
                 self._loop.remove_reader(fd)
 
     def _on_message(self) -> None:
         try:
-            raw = self._control.recv(MESSAGE_BYTES)
+            raw = self._receive()
         except BlockingIOError:
             return
-        except OSError:
-            raw = b""
         if not raw:
             self._lose()
             return
@@ -150,6 +150,13 @@ class GuardedProcess:
             self._end(Exit(message.code, "exit"), SandboxError(message.reason))
         else:
             self._end(Exit(message.code, message.kind, self._whole_report()), None)
+
+    def _receive(self) -> bytes:
+        """The next message; empty when there will be none."""
+        try:
+            return self._control.recv(MESSAGE_BYTES)
+        except ConnectionResetError:  # the supervisor ended with a stop of ours unread: told before its last message
+            return self._control.recv(MESSAGE_BYTES)
 
     def _on_report(self) -> None:
         """Keep the first part of the report and drop the rest, so that the writer never blocks."""
@@ -191,6 +198,3 @@ class GuardedProcess:
             else:
                 self._started.set_exception(start_error)
                 self._started.exception()  # retrieved: whoever was waiting may have been cancelled
-
-
-__all__ = ["GuardedProcess"]

@@ -65,6 +65,22 @@ class CountingHasher(PasswordHasher):
         return super().verify(hash, password)
 
 
+class StuckHasher(CountingHasher):
+    """Hashes once it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def hash(self, password: str | bytes, *, salt: bytes | None = None) -> str:
+        assert self.go.wait(30)
+        return super().hash(password, salt=salt)
+
+    def verify(self, hash: str | bytes, password: str | bytes) -> bool:
+        assert self.go.wait(30)
+        return super().verify(hash, password)
+
+
 @dataclass
 class AuthServer:
     """What a test sees of the server."""
@@ -122,6 +138,27 @@ class AuthServer:
         return self.post("/auth/logout", headers={"Authorization": f"Bearer {token}"})
 
 
+def make_accounts(
+    settings: Settings,
+    database: Database,
+    *,
+    clock: FakeClock,
+    passwords: Passwords,
+    mailer: Mailer,
+) -> Accounts:
+    """Accounts as `open_accounts` makes them, but for the given parts."""
+    return Accounts(
+        database,
+        clock,
+        codes=Codes(KEY, minutes=settings.code_minutes, clock=clock),
+        passwords=passwords,
+        rates=Rates(clock, is_on=settings.rate_limits),
+        mailer=mailer,
+        clients=ClientAddresses(settings.trusted_proxies),
+        token_days=settings.token_days,
+    )
+
+
 def make_database(folder: Path) -> Database:
     """A database with the schema; not open yet."""
     path = folder / "beray.db"
@@ -138,16 +175,8 @@ def run_auth_server(folder: Path, *, mailer: Mailer | None = None, **settings: A
     chosen = Settings(data_dir=folder, **settings)
     server = AuthServer("", folder, clock, hasher)
     database = make_database(folder)
-    accounts = Accounts(
-        database,
-        clock,
-        codes=Codes(KEY, minutes=chosen.code_minutes, clock=clock),
-        passwords=Passwords(hasher),
-        rates=Rates(clock, is_on=chosen.rate_limits),
-        mailer=mailer or make_mailer(chosen, clock, server.announced.append),
-        clients=ClientAddresses(chosen.trusted_proxies),
-        token_days=chosen.token_days,
-    )
+    mailer = mailer or make_mailer(chosen, clock, server.announced.append)
+    accounts = make_accounts(chosen, database, clock=clock, passwords=Passwords(hasher), mailer=mailer)
     app = _app(accounts, database)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

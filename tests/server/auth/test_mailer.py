@@ -1,4 +1,3 @@
-import shutil
 import ssl
 import subprocess
 from email import message_from_bytes, policy
@@ -98,6 +97,7 @@ async def test_smtp_takes_international_addresses():
     assert [mail.recipients for mail in server.mails] == [["user@xn--fsqu00a.com"], ["用户@例子.com"]]
 
 
+@pytest.mark.needs("openssl")
 async def test_smtp_logs_in_over_tls(tmp_path):
     server_context, client_context = make_tls(tmp_path)
     async with SmtpTestServer(tls=server_context) as server:
@@ -108,6 +108,27 @@ async def test_smtp_logs_in_over_tls(tmp_path):
     assert len(server.mails) == 1
     verbs = [command.split()[0].upper() for command in server.commands]
     assert verbs.index("STARTTLS") < verbs.index("AUTH")
+
+
+@pytest.mark.needs("openssl")
+async def test_smtps_speaks_tls_from_the_first_byte(tmp_path):
+    server_context, client_context = make_tls(tmp_path)
+    async with SmtpTestServer(tls=server_context, is_tls_at_once=True) as server:
+        where = SmtpServer("127.0.0.1", server.port, "user", "secret", use_tls=True, start_tls=False)
+        await SmtpMailer(where, LETTERHEAD, tls_context=client_context).send(MAIL)
+
+    assert server.logins == [("user", "secret")]
+    check_mail(parse(server.mails[0].content))
+
+
+@pytest.mark.needs("openssl")
+async def test_smtp_server_with_a_strange_certificate_gets_no_mail(tmp_path):
+    server_context, _ = make_tls(tmp_path)
+    async with SmtpTestServer(tls=server_context) as server:
+        with pytest.raises(MailNotSent, match="certificate"):
+            await SmtpMailer(smtp_server(server.port, start_tls=True), LETTERHEAD).send(MAIL)
+
+    assert server.mails == []
 
 
 async def test_smtp_sends_no_password_to_a_server_without_tls():
@@ -184,8 +205,6 @@ def test_sender_that_is_none_stops_the_start(tmp_path, mail_from):
 
 def make_tls(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Contexts of a server with a certificate made for this test, and of a client that trusts it alone."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed: no certificate for the SMTP server can be made")
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=127.0.0.1"]

@@ -1,13 +1,17 @@
 """Accounts as the server's settings ask for, and the embedded server's own user."""
 
+import asyncio
+
 import pytest
 from sqlalchemy import text
 from starlette.requests import HTTPConnection
 
+from beray.server.auth.mailer import make_mailer
+from beray.server.auth.passwords import SLOTS, WAITING, Passwords
 from beray.server.auth.service import open_accounts
 from beray.server.errors import Refused
 from beray.server.settings import SettingError, Settings
-from tests.server.auth.auth_server import FakeClock, make_database
+from tests.server.auth.auth_server import FakeClock, StuckHasher, make_accounts, make_database
 
 
 def bearing(token: str) -> HTTPConnection:
@@ -62,6 +66,27 @@ async def test_user_without_password_cannot_log_in_by_one(tmp_path, database):
     for password in ("", "None", "password"):
         with pytest.raises(Refused, match="is wrong"):
             await accounts.login("user@example.com", password, client="127.0.0.1")
+    accounts.close()
+
+
+async def test_login_turned_away_unread_is_not_a_wrong_password(tmp_path, database):
+    """While too many hashes wait a login is refused for a second; that must not use up the ten tries."""
+    clock, hasher, settings = FakeClock(), StuckHasher(), Settings(data_dir=tmp_path)
+    mailer = make_mailer(settings, clock, print)
+    passwords = Passwords(hasher)
+    accounts = make_accounts(settings, database, clock=clock, passwords=passwords, mailer=mailer)
+    waiting = [asyncio.ensure_future(passwords.hash("x")) for _ in range(SLOTS + WAITING)]
+    await asyncio.sleep(0)  # each takes its place
+
+    for _ in range(12):
+        with pytest.raises(Refused) as refused:
+            await accounts.login("user@example.com", "x", client="192.0.2.2")
+        assert refused.value.retry_after_seconds == 1
+    hasher.go.set()
+    await asyncio.gather(*waiting)
+
+    with pytest.raises(Refused, match="is wrong"):
+        await accounts.login("user@example.com", "x", client="192.0.2.2")
     accounts.close()
 
 

@@ -1,5 +1,4 @@
 import asyncio
-import threading
 import unicodedata
 
 import pytest
@@ -7,7 +6,7 @@ from argon2 import PasswordHasher
 
 from beray.server.auth.passwords import SLOTS, WAITING, Passwords, Verdict
 from beray.server.errors import Refused
-from tests.server.auth.auth_server import CountingHasher
+from tests.server.auth.auth_server import CountingHasher, StuckHasher
 
 
 @pytest.fixture
@@ -56,18 +55,6 @@ async def test_password_is_the_same_however_its_accents_are_typed(passwords):
     encoded = await passwords.hash(unicodedata.normalize("NFD", "é" * 8))
 
     assert (await passwords.verify(unicodedata.normalize("NFC", "é" * 8), encoded)).is_right
-
-
-class StuckHasher(CountingHasher):
-    """Hashes once it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.go = threading.Event()
-
-    def hash(self, password: str | bytes, *, salt: bytes | None = None) -> str:
-        assert self.go.wait(30)
-        return super().hash(password, salt=salt)
 
 
 async def test_who_would_wait_too_long_is_turned_away_at_once():

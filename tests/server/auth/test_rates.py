@@ -142,7 +142,9 @@ def counters(engine: Engine) -> list[str]:
 
 def test_flood_of_one_client_uses_up_nothing_of_others(engine):
     rates = Rates(FakeClock(), is_on=True)
-    flood = [take(engine, rates, Hit("code", address="192.0.2.1", email=f"{n}@example.com")) for n in range(600)]
+    with engine.begin() as connection:
+        hits = [Hit("code", address="192.0.2.1", email=f"{n}@example.com") for n in range(600)]
+        flood = [rates.take(connection, hit) for hit in hits]
 
     others = take(engine, rates, Hit("code", address="192.0.2.2", email="599@example.com"))
 
@@ -153,7 +155,9 @@ def test_flood_of_one_client_uses_up_nothing_of_others(engine):
 def test_everyone_together_gets_five_hundred_codes_an_hour(engine):
     rates = Rates(FakeClock(), is_on=True)
 
-    taken = [take(engine, rates, Hit("code", address=f"client{n}", email=f"{n}@example.com")) for n in range(501)]
+    with engine.begin() as connection:
+        hits = [Hit("code", address=f"client{n}", email=f"{n}@example.com") for n in range(501)]
+        taken = [rates.take(connection, hit) for hit in hits]
 
     assert taken == [None] * 500 + [3600]
 

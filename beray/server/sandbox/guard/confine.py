@@ -96,7 +96,7 @@ def _limit_resources(job: Job) -> None:
         others = 0 if limits.counts_only_own else _tasks_on_machine()
         _limit(resource.RLIMIT_NPROC, limits.processes + others)
     try:
-        with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123 - no pathlib: this process is to stay small
+        with open("/proc/self/oom_score_adj", "w") as file:
             file.write(_OOM_SCORE)
     except OSError:  # no /proc of ours: the score is a help, not a protection
         pass
@@ -111,7 +111,7 @@ def _limit(kind: int, wanted: int, *, grace: int = 0) -> None:
 
 def _tasks_on_machine() -> int:
     """How many threads there are here now, a cheap upper bound of this user's (`running/all` in /proc/loadavg)."""
-    with open("/proc/loadavg") as file:  # noqa: PTH123 - as above
+    with open("/proc/loadavg") as file:
         return int(file.read().split()[3].split("/")[1])
 
 
@@ -130,7 +130,7 @@ def _enter_folder(job: Job) -> str:
     os.chdir(job.work_dir)
     if "\0" in job.cwd:
         return job.work_dir
-    folder = os.path.realpath(os.path.join(job.work_dir, job.cwd))  # noqa: PTH118 - as above
+    folder = os.path.realpath(os.path.join(job.work_dir, job.cwd))
     if folder != job.work_dir and not folder.startswith(job.work_dir.rstrip("/") + "/"):
         return job.work_dir
     try:
@@ -151,14 +151,14 @@ def find_program(name: str, path: str) -> str:
     else:
         candidates = [f"{folder}/{name}" for folder in path.split(":") if folder]
     for candidate in candidates:
-        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):  # noqa: PTH113 - as above
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
             return candidate
     raise CannotRun(f"{name!r} was not found, or can't be executed")
 
 
 def _make_tmp(path: str) -> None:
     try:
-        os.mkdir(path, 0o700)  # noqa: PTH102 - as above
+        os.mkdir(path, 0o700)
     except OSError:  # there already, or the task has put something else in its place: its own loss
         pass
 
@@ -173,7 +173,7 @@ def _place_descriptors(files: JobFiles) -> None:
         wanted.append(files.report)
     for target, fd in enumerate(wanted):
         os.dup2(fd, target)
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - as above
+    for name in os.listdir("/proc/self/fd"):
         if int(name) >= len(wanted):
             try:
                 os.set_inheritable(int(name), False)
@@ -211,4 +211,3 @@ def _exec(program: str, argv: tuple[str, ...], env: dict[str, str]) -> NoReturn:
         if error.errno != errno.ENOEXEC:
             raise
     os.execve("/bin/sh", ["/bin/sh", program, *argv[1:]], env)  # a script without #!, as every shell does it
-

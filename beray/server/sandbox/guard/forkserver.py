@@ -148,4 +148,3 @@ class _ForkServer:
         while kill_descendants() and time.monotonic() < end + _DRAIN_SECONDS:
             poll.poll(_CLEAN_UP_PAUSE_SECONDS * 1000)
             self._wait_ended()
-

@@ -52,7 +52,7 @@ def _read_job(fd: int) -> Job:
 def _make_home(job: Job) -> None:
     """Make the task's home beside its work_dir; the parent belongs to the server, so nobody can have planted a link."""
     try:
-        os.mkdir(job.home, 0o700)  # noqa: PTH102 - no pathlib: a supervisor is to stay small
+        os.mkdir(job.home, 0o700)
     except FileExistsError:
         return
     if job.uid is not None:
