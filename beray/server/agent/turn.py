@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pydantic_ai import Agent, FunctionToolset, UsageLimits
 from pydantic_ai.exceptions import AgentRunError, ContentFilterError, OutputTokenLimitExceeded
@@ -247,7 +247,7 @@ class TurnPlayer:
             if isinstance(part, TextPart | ThinkingPart):
                 part.content = wellformed(part.content)
             elif isinstance(part, ToolCallPart):
-                part.args = wellformed_arguments(part.args)
+                part.args = wellformed_arguments(cast(str | dict[str, Any] | None, part.args))
                 part.tool_name = wellformed(part.tool_name)
                 part.tool_call_id = f"call_{self._run.run}_{self.progress.turn}_{len(calls)}"
                 calls.append(part)

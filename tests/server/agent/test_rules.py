@@ -133,7 +133,7 @@ BLOCKS = [
     ("```sh\necho 1\n```", [RunCode("bash", "echo 1\n")]),
     ("```Python\nprint(1)\n```", [RunCode("python", "print(1)\n")]),
     (
-        "Run these three steps:\n```bash\necho 1\n```\nthen\n```python\nprint(2)\n\nprint(3)\n```\n然后\n~~~sh\nls\n~~~",
+        "Run these steps:\n```bash\necho 1\n```\nthen\n```python\nprint(2)\n\nprint(3)\n```\n然后\n~~~sh\nls\n~~~",
         [RunCode("bash", "echo 1\n"), RunCode("python", "print(2)\n\nprint(3)\n"), RunCode("bash", "ls\n")],
     ),
     ("````bash\ncat <<X\n```\nX\n````", [RunCode("bash", "cat <<X\n```\nX\n")]),
@@ -197,7 +197,9 @@ def test_what_is_not_wholly_understood_is_refused(goal):
 LINE = st.text(
     st.characters(codec="utf-8", exclude_characters="\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"), min_size=1, max_size=80
 ).filter(lambda text: text == text.strip())
-UNQUOTED = LINE.filter(lambda text: text[0] not in "\"'`“‘「『«＂：:" and not text.lower().endswith(("it", "行", "行它")))
+UNQUOTED = LINE.filter(
+    lambda text: text[0] not in "\"'`“‘「『«＂：:" and not text.lower().endswith(("it", "行", "行它"))
+)
 QUOTED = st.text(st.characters(codec="utf-8"), min_size=1, max_size=80)
 
 
@@ -240,8 +242,8 @@ def test_any_quoted_text_is_found_to_the_letter(text, quotes):
 
 @settings(max_examples=15, deadline=None)
 @given(text=QUOTED, language=st.sampled_from(["python", "bash"]))
-@example(text="it's \"$HOME\" `date` \\n %s 🎉", language="bash")
-@example(text="it's \"$HOME\" {x} \\n %s 🎉\r\n\x07", language="python")
+@example(text='it\'s "$HOME" `date` \\n %s 🎉', language="bash")
+@example(text='it\'s "$HOME" {x} \\n %s 🎉\r\n\x07', language="python")
 def test_a_script_prints_exactly_its_text(text, language):
     if language == "bash":
         text = text.replace("\0", "")
