@@ -142,10 +142,10 @@ class EmbeddedServer:
             raise self._not_writable(error) from error
         try:
             deadline = time.monotonic() + LOCK_SECONDS
+            self._wait(lambda: say("embedded.waiting"))
             while not _try_lock(descriptor):
                 if time.monotonic() > deadline:
                     raise CliError(say("embedded.locked"), say("embedded.see_log", path=self.log_path), Exit.NETWORK)
-                self._wait(lambda: say("embedded.waiting"))
                 time.sleep(POLL_SECONDS)
             yield
         finally:
@@ -244,20 +244,29 @@ class EmbeddedServer:
     def _await_ready(self, pid: int, process: "subprocess.Popen[bytes] | None" = None) -> ServerFile:
         """Wait until the server with that pid can work; `process` is it where we started it."""
         began = time.monotonic()
-        while time.monotonic() < began + READY_SECONDS:
-            file = self._read_server_file()
-            state = _ready_state(file) if file is not None and file.pid == pid else None
-            if file is not None and state is not None and state.is_ready:
-                return file
-            if state is not None and state.hints:
-                raise self._did_not_start(say("embedded.unavailable"), hints=state.hints)
-            if process is not None and process.poll() is not None:
-                raise self._did_not_start(say("embedded.ended", code=process.returncode))
-            if process is None and not _is_process(pid):
-                raise self._did_not_start(say("embedded.gone"))
-            self._wait(lambda: say("embedded.starting", seconds=int(time.monotonic() - began)))
-            time.sleep(POLL_SECONDS)
-        raise self._did_not_start(say("embedded.late", seconds=int(READY_SECONDS)))
+        try:
+            while (file := self._ready_file(pid, process)) is None:
+                self._wait(lambda: say("embedded.starting", seconds=int(time.monotonic() - began)))
+                if time.monotonic() > began + READY_SECONDS:
+                    raise self._did_not_start(say("embedded.late", seconds=int(READY_SECONDS)))
+                time.sleep(POLL_SECONDS)
+        finally:
+            self._wait(None)
+        return file
+
+    def _ready_file(self, pid: int, process: "subprocess.Popen[bytes] | None") -> ServerFile | None:
+        """The server's file once it is ready; None while it may still become so."""
+        file = self._read_server_file()
+        state = _ready_state(file) if file is not None and file.pid == pid else None
+        if state is not None and state.is_ready:
+            return file
+        if state is not None and state.hints:
+            raise self._did_not_start(say("embedded.unavailable"), hints=state.hints)
+        if process is not None and process.poll() is not None:
+            raise self._did_not_start(say("embedded.ended", code=process.returncode))
+        if process is None and not _is_process(pid):
+            raise self._did_not_start(say("embedded.gone"))
+        return None
 
     def _did_not_start(self, what: str, *, hints: tuple[str, ...] = ()) -> CliError:
         details = hints or self._log_end()
