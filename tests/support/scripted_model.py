@@ -1,10 +1,10 @@
 """An OpenAI-compatible model server on loopback that plays a script, as a fixture or as a process.
 
-    with ScriptedModel(turns(Reply(calls=[call("write_file", path="a", content="b")]), Reply("done"))) as model:
-        ...  # BERAY_MODEL=openai:scripted, BERAY_MODEL_BASE_URL=model.base_url
-        model.requests  # what it was asked
+with ScriptedModel(turns(Reply(calls=[call("write_file", path="a", content="b")]), Reply("done"))) as model:
+    ...  # BERAY_MODEL=openai:scripted, BERAY_MODEL_BASE_URL=model.base_url
+    model.requests  # what it was asked
 
-    python -m tests.support.scripted_model --port 0 --script hello
+python -m tests.support.scripted_model --port 0 --script hello
 """
 
 import argparse
@@ -79,7 +79,7 @@ Script = Callable[[dict[str, Any], int], Reply]
 
 
 def turns(*replies: Reply) -> Script:
-    """Reply by how far the conversation is: tasks don't disturb each other, and a repeated request gets its reply again."""
+    """Reply by how far the conversation is: a request repeated, or of another task, gets its own reply."""
 
     def script(request: dict[str, Any], number: int) -> Reply:
         answered = sum(message["role"] == "assistant" for message in request["messages"])
@@ -175,9 +175,7 @@ class ScriptedModel:
             else:
                 await _answer(writer, 404, {"error": {"message": "not here"}})
 
-    async def _play(
-        self, request: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _play(self, request: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = len(self.requests)
         self.requests.append(request)
         reply = self.script(request, number)
