@@ -1,5 +1,6 @@
 """`files ls|get|put|zip|cat`: the work_dir of a task."""
 
+import codecs
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -57,14 +58,10 @@ def ls(app: App, *, task_id: int, path: str, is_json: bool) -> None:
 @common
 @pass_app
 def get(app: App, *, task_id: int, paths: tuple[str, ...], output: str | None, force: bool) -> None:
-    from beray.cli.transfer import copy
-
     with app.connect() as client:
         if output == STDOUT:
             for path in paths:
-                with closing(client.get_file_content(task_id, path, stream=True)) as response:
-                    copy(app.terminal, response, sys.stdout.buffer, label=path)
-            sys.stdout.buffer.flush()
+                _print_file(app, client, task_id, path)
             return
         for path in paths:
             _get(app, client, task_id, path.rstrip("/"), output, is_only=len(paths) == 1, can_overwrite=force)
@@ -124,11 +121,20 @@ def zip_(app: App, *, task_id: int, paths: tuple[str, ...], output: str | None, 
 @common
 @pass_app
 def cat(app: App, *, task_id: int, path: str) -> None:
-    from beray.cli.transfer import copy
+    with app.connect() as client:
+        _print_file(app, client, task_id, path)
 
-    with app.connect() as client, closing(client.get_file_content(task_id, path, stream=True)) as response:
-        if sys.stdout.isatty():  # what an agent wrote must not steer the terminal
-            app.terminal.result(plain(response.content.decode("utf-8", "replace")))
+
+def _print_file(app: App, client: "BeRayClient", task_id: int, path: str) -> None:
+    """The file's bytes; on a terminal its text, since what an agent wrote must not steer the terminal."""
+    from beray.cli.transfer import CHUNK_BYTES, copy
+
+    with closing(client.get_file_content(task_id, path, stream=True)) as response:
+        if sys.stdout.isatty():
+            decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+            for chunk in response.iter_content(CHUNK_BYTES):
+                app.terminal.stream(plain(decode(chunk)))
+            app.terminal.end_stream()
         else:
             copy(app.terminal, response, sys.stdout.buffer, label=path)
             sys.stdout.buffer.flush()
