@@ -38,6 +38,11 @@ class Confine(Protocol):
         """The backend's name."""
         ...
 
+    @property
+    def scopes_signals(self) -> bool:
+        """The supervisor may use Landlock's signal scope to end a command."""
+        ...
+
     def confine(self, place: Place, limits: Limits) -> LandlockJob | BubblewrapJob | None:
         """What the fork server is told; None: nothing is confined."""
         ...
@@ -107,6 +112,7 @@ class Launcher:
                 open_files=limits.open_files,
                 counts_only_own=spec.uid is not None,
             ),
+            scopes_signals=self._confine.scopes_signals,
             landlock=confinement if isinstance(confinement, LandlockJob) else None,
             bubblewrap=confinement if isinstance(confinement, BubblewrapJob) else None,
         )

@@ -16,6 +16,7 @@ from .seccomp import FilterRules, build_filter
 from .wire import BubblewrapJob, Job, JobFiles, LandlockJob
 
 _OOM_SCORE = "900"  # out of memory, the kernel takes a command before the server
+_NICENESS = 5  # a busy command must not keep the server or its own supervisor from the processor
 _CPU_GRACE_SECONDS = 5  # from SIGXCPU, which can be handled, to SIGKILL
 
 
@@ -46,6 +47,7 @@ def become_command(job: Job, files: JobFiles) -> NoReturn:
         _reset_signals()
         os.setsid()
         os.umask(0o022)
+        os.nice(_NICENESS)
         rules = _landlock_rules(job)
         _limit_resources(job)
         _drop_user(job.uid)

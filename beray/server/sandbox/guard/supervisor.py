@@ -62,12 +62,14 @@ def _make_home(job: Job) -> None:
 
 def _enter_signal_scope(job: Job) -> bool:
     """Shut this process into a domain out of which no signal goes; True if that is proven."""
-    if job.landlock is None or job.landlock.abi < landlock.ABI_SCOPE:
+    if not job.scopes_signals:
         return False
+    # With a further layer below it, a layer denies REFER (rename across folders) unless it handles and grants it. Where
+    # there is none it must handle nothing about files: bubblewrap could not mount.
+    files = 0 if job.landlock is None else landlock.REFER
     try:
-        # A layer denies REFER (rename across folders) to all below it unless it handles and grants it.
-        rules = landlock.Ruleset(files=landlock.REFER, scope=landlock.SCOPE_SIGNAL)
-        rules.allow(["/"], landlock.REFER)
+        rules = landlock.Ruleset(files=files, scope=landlock.SCOPE_SIGNAL)
+        rules.allow(["/"] if files else [], landlock.REFER)
         rules.restrict_self()
         os.kill(os.getppid(), 0)
     except PermissionError:
@@ -136,7 +138,7 @@ class _Supervisor:
                 poll.unregister(setup)
                 self._refusal = os.read(setup, MESSAGE_BYTES // 8)
                 if not self._refusal:
-                    _send(self._control, Message("started"))
+                    _send(self._control, Message("started", code=os.getpid()))
             if self._control.fileno() in ready:
                 return "stopped"
             if self._life_line in ready:
@@ -157,7 +159,7 @@ class _Supervisor:
             return
         self._refusal = os.read(setup, MESSAGE_BYTES // 8)
         if not self._refusal:
-            _send(self._control, Message("started"))
+            _send(self._control, Message("started", code=os.getpid()))
 
     def _reap(self) -> bool:
         """Collect every child that has ended; False when there is none left, ended or not."""

@@ -86,6 +86,8 @@ class Job:
     cwd: str
     uid: int | None
     limits: JobLimits
+    scopes_signals: bool
+    """The kernel has Landlock's signal scope, by which the supervisor ends everything at once."""
     landlock: LandlockJob | None = None
     bubblewrap: BubblewrapJob | None = None
 
@@ -130,7 +132,13 @@ class JobFiles:
 
 @dataclass(frozen=True)
 class Message:
-    """What a supervisor says: what happened, the exit code (minus the signal), and why a start was refused."""
+    """What a supervisor says.
+
+    Attributes:
+        kind: What happened.
+        code: When it ended: the exit code, or minus the signal. When it started: the supervisor's process number.
+        reason: Why a start was refused.
+    """
 
     kind: MessageKind
     code: int = 0
