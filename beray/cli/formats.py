@@ -7,7 +7,7 @@ from typing import Any, Final
 
 _SIZE_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 _JSON_UNSAFE: Final = re.compile(r"[\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -56,7 +56,7 @@ def parse_seconds(text: str) -> float:
     """
     match = _DURATION.fullmatch(text.strip().lower())
     if match is None:
-        raise ValueError(text)
+        raise ValueError(f"{text!r} is no duration")
     return float(match[1]) * _UNIT_SECONDS[match[2] or "s"]
 
 

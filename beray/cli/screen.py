@@ -1,9 +1,9 @@
 """The screen of `run` and `watch`: a task's events, one after the other, as lines.
 
 Where stdout and stderr end in the same place (`Terminal.is_joined`) everything is shown once, as it happens: the
-agent's text on stdout, all else on stderr. Where they don't (`beray run … | cat`, `> file`), stderr tells the whole story
-as progress, and stdout gets the result when the task has ended: what the last command printed, unless the final text
-says it too, and the final text.
+agent's text on stdout, all else on stderr. Where they don't (`beray run … | cat`, `> file`), stderr tells the whole
+story as progress, and stdout gets the result when the task has ended: what the last command printed, unless the final
+text says it too, and the final text.
 """
 
 import shlex
@@ -171,7 +171,7 @@ class Screen:
     # text
 
     def _text_delta(self, event: JsonObject) -> None:
-        message_id, delta = str(event.get("message_id")), plain(event.get("delta", ""))
+        message_id, delta = str(event.get("message_id")), _text_of(event, "delta")
         self._release_held()
         self._streamed[message_id] = self._streamed.get(message_id, "") + delta
         if self._terminal.is_joined:
@@ -179,7 +179,7 @@ class Screen:
 
     def _text_done(self, event: JsonObject) -> None:
         streamed = self._streamed.pop(str(event.get("message_id")), "")
-        text = plain(event.get("text") or "") or streamed
+        text = _text_of(event, "text") or streamed
         self._release_held()
         if not text.strip():
             return
@@ -208,7 +208,7 @@ class Screen:
     def _tool_started(self, event: JsonObject) -> None:
         self._release_held()
         self._terminal.end_stream()
-        call = ToolCall(_text_of(event, "name"), _title(event), self._is_verbose)
+        call = ToolCall(one_line(_text_of(event, "name")), _title(event), self._is_verbose)
         self._calls[str(event.get("call_id"))] = call
         if self._is_verbose:
             self._terminal.progress(f"{self._terminal.style('accent', '▸')} {self._call_line(call)}")
@@ -222,7 +222,7 @@ class Screen:
     def _tool_output(self, event: JsonObject) -> None:
         call = self._calls.get(str(event.get("call_id")))
         if call is not None:
-            self._show_output(call.lines_of(_text_of(event, "stream"), event.get("delta", "")))
+            self._show_output(call.lines_of(_text_of(event, "stream"), str(event.get("delta") or "")))
 
     def _show_output(self, lines: list[str]) -> None:
         if self._is_verbose:
@@ -236,7 +236,7 @@ class Screen:
         self._release_held()
         call = self._calls.pop(str(event.get("call_id")), None)
         if call is None:  # refused before it began: an unknown tool, wrong arguments
-            call = ToolCall(_text_of(event, "name"), _title(event), self._is_verbose)
+            call = ToolCall(one_line(_text_of(event, "name")), _title(event), self._is_verbose)
         self._terminal.status(None)
         self._show_output(call.last_lines())
         self._terminal.progress(self._finished_line(call, event))
@@ -250,7 +250,7 @@ class Screen:
     def _finished_line(self, call: ToolCall, event: JsonObject) -> str:
         style, mark = MARKS["completed" if event.get("ok") else "failed"]
         figures = []
-        if event.get("exit_code") is not None:
+        if isinstance(event.get("exit_code"), int):
             figures.append(say("tool.exit", code=event["exit_code"]))
         elif summary := one_line(_text_of(event, "summary")):
             figures.append(fit(summary, 60))
@@ -287,7 +287,9 @@ class Screen:
         self._terminal.status(None)
 
     def _model_retry(self, event: JsonObject) -> None:
-        self._note(say("note.model_retry", code=_text_of(event, "code"), seconds=event.get("wait_s", "?")), "warn")
+        wait = event.get("wait_s")
+        duration = formats.seconds(wait) if isinstance(wait, int | float) else "?"
+        self._note(say("note.model_retry", code=_text_of(event, "code"), duration=duration), "warn")
 
     def _context_compacted(self, event: JsonObject) -> None:
         self._note(say("note.compacted"))
@@ -305,7 +307,7 @@ class Screen:
         self._last_error = key
         mark = self._terminal.style("bad", "✗")
         self._terminal.progress(f"{mark} {message}  {self._terminal.style('dim', one_line(key[0]))}")
-        for line in plain(_text_of(error, "hint")).splitlines():
+        for line in _text_of(error, "hint").splitlines():
             self._terminal.progress(f"  {line}")
 
     # the end
@@ -315,7 +317,7 @@ class Screen:
         self._usage = event.get("usage") or self._usage
         self._terminal.status(None)
         self._terminal.end_stream()
-        self._show_result(plain(event.get("result") or ""))
+        self._show_result(_text_of(event, "result"))
         if event.get("error"):
             self._show_error(event["error"])
         self._terminal.progress(self._terminal.style("dim", "─" * RULE_COLUMNS))
@@ -375,8 +377,9 @@ def _usage_parts(usage: JsonObject) -> list[str]:
 
 
 def _text_of(event: JsonObject, name: str) -> str:
+    """A text of the event, safe to print."""
     value = event.get(name)
-    return "" if value is None else str(value)
+    return "" if value is None else plain(str(value))
 
 
 def _title(event: JsonObject) -> str:

@@ -47,7 +47,7 @@ class Target:
             CliError: It would leave the folder (a server could send any name), or something is there already.
         """
         parts = PurePosixPath(path).parts
-        if not parts or path.startswith("/") or ".." in parts or "\\0" in path:
+        if not parts or path.startswith("/") or ".." in parts or "\0" in path:
             raise CliError(say("files.bad_name", path=one_line(path)), "", Exit.ERROR)
         root = self.folder.resolve()
         place = root.joinpath(*parts)

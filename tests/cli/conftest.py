@@ -5,8 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from beray.cli.language import language
 from tests.support.command_line import CommandLine, OnTerminal
 from tests.support.fake_server import TOKEN, FakeServer
+
+
+@pytest.fixture(autouse=True)
+def in_english(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs in this process speaks English and calls itself `beray`, wherever the tests run."""
+    monkeypatch.setenv("BERAY_LANGUAGE", "en")
+    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
+    language.cache_clear()
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ class Progress:
         env: Variables the shell's commands have exported.
         plan: Items of `update_plan`.
         elapsed_ms: Time spent in finished parts of turns; the time between two attempts doesn't count.
+        message_count: Messages begun; numbers them.
         open_messages: Ids of messages whose text was shown before the model's answer was whole.
         empty_answers: Answers in a row that held nothing.
         final_text: What `finish` was given.
@@ -66,6 +67,7 @@ class Progress:
     env: dict[str, str] = field(default_factory=dict)
     plan: list[dict[str, str]] = field(default_factory=list)
     elapsed_ms: int = 0
+    message_count: int = 0
     open_messages: list[str] = field(default_factory=list)
     empty_answers: int = 0
     final_text: str | None = None

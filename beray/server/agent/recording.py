@@ -16,12 +16,13 @@ from pydantic_ai import RunContext
 from pydantic_ai.messages import ToolReturn, ToolReturnPart
 from pydantic_ai.toolsets import AbstractToolset, WrapperToolset
 from pydantic_ai.toolsets.abstract import ToolsetTool
+from pydantic_core import to_jsonable_python
 from sqlalchemy import Connection
 
 from beray.server.agent.budget import BudgetExceeded
 from beray.server.agent.tools.base import Answer, Toolbox, ToolError, title_of
 from beray.server.agent.tools.build import WATCHED
-from beray.server.agent.wellformed import wellformed, wellformed_json
+from beray.server.agent.wellformed import wellformed
 from beray.server.db import agent_runs
 from beray.server.db.agent_runs import ToolCallRow
 from beray.server.errors import Refused
@@ -203,10 +204,9 @@ class RecordedToolset(WrapperToolset[None]):
     ) -> Any:
         """The call's result, by the record or by running it."""
         assert ctx.tool_call_id is not None, "a call from a model has an id"
-        args = wellformed_json(tool_args)
 
         async def body() -> Answer:
-            answer: Answer = await self.wrapped.call_tool(name, args, ctx, tool)
+            answer: Answer = await self.wrapped.call_tool(name, tool_args, ctx, tool)
             return answer
 
-        return await self.recorder.call(name, args, ctx.tool_call_id, body)
+        return await self.recorder.call(name, to_jsonable_python(tool_args), ctx.tool_call_id, body)

@@ -118,6 +118,11 @@ def _is_utf8(goal: str) -> bool:
     return True
 
 
+def _regex(pattern: str) -> "re.Pattern[str]":
+    """Compiled so that blanks once taken are never given back: a long run of them would make matching explode."""
+    return re.compile(re.sub(r"\\s([*+])", r"\\s\1+", pattern), re.IGNORECASE | re.DOTALL)
+
+
 # ---- a goal's lines and fenced blocks
 
 _FENCE = re.compile(r" {0,3}(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^`\s]*)[^`]*")
@@ -155,15 +160,14 @@ def _block(info: str, fence: str, lines: Iterator[str]) -> RunCode | None:
     return None
 
 
-_LEAD_IN = re.compile(
+_LEAD_IN = _regex(
     r"(?:[^`$]{0,200}[:：])"  # "Run the following:" announces the step on the next line
     r"|#{1,6}\s.{0,200}"  # a heading
     r"|(?:and\s+)?(?:then|next|after that|finally)[,.]?|first[,.]?"
     r"|(?:然后|接着|接下来|随后|最后|首先|再)[，,。]?"
     r"|(?:please\s+)?(?:run|execute)(?:\s+(?:this|these|it|the following))?"
     r"(?:\s+(?:code|commands?|scripts?|blocks?))?[.]?"
-    r"|(?:请|帮我|请帮我)?(?:运行|执行)(?:一下)?(?:以下|下面|这段|这些|下列)?的?(?:代码|命令|脚本|代码块)?[。]?",
-    re.IGNORECASE,
+    r"|(?:请|帮我|请帮我)?(?:运行|执行)(?:一下)?(?:以下|下面|这段|这些|下列)?的?(?:代码|命令|脚本|代码块)?[。]?"
 )
 
 
@@ -173,18 +177,16 @@ def _is_lead_in(line: str) -> bool:
 
 # ---- one instruction
 
-_NUMBER = re.compile(
+_NUMBER = _regex(
     r"\s*(?:[(（]?(?:\d{1,3}|[一二三四五六七八九十]{1,3})\s*[.、)）．](?!\d)|[-*•](?=\s)"
-    r"|第\s*(?:\d{1,3}|[一二三四五六七八九十]{1,3})\s*步\s*[：:，,、]?|step\s+\d{1,3}\s*[:.)])\s*",
-    re.IGNORECASE,
+    r"|第\s*(?:\d{1,3}|[一二三四五六七八九十]{1,3})\s*步\s*[：:，,、]?|step\s+\d{1,3}\s*[:.)])\s*"
 )
-_POLITE = re.compile(
+_POLITE = _regex(
     r"(?:(?:please|kindly|hi|hey|hello)[,!]?\s+|(?:can|could|would|will)\s+you\s+|help\s+me\s+(?:to\s+)?"
     r"|i(?:'d|\s+would)\s+like\s+you\s+to\s+|i\s+(?:want|need)\s+you\s+to\s+"
     r"|(?:你好|您好)[，,！!]?\s*|(?:请问|请|麻烦|劳驾|烦请)(?:你|您)?[，,]?\s*"
     r"|(?:你|您)?(?:能不能|能否|可不可以|可否|可以|能)\s*|(?:帮我|帮忙|帮|给我|替我)\s*"
-    r"|(?:我想|我要|我需要|需要)(?:你|您)?\s*)+",
-    re.IGNORECASE,
+    r"|(?:我想|我要|我需要|需要)(?:你|您)?\s*)+"
 )
 
 _QUOTES: Final[dict[str, str]] = {
@@ -215,11 +217,11 @@ _WORDS: Final[dict[str, str]] = {
     "make": r"(?:write|create|make|generate|build|produce)\s+(?:me\s+)?(?:(?:a|an|one|the)\s+)?",
     "small": r"(?:(?:(?:very|really)\s+)?(?:simple|small|short|tiny|basic|little|minimal|quick|new)\s+)*",
     "kind": r"(?:script|program|file|one-liner)",
-    "that": r"\s*,?\s+(?:that|which|to)\s+(?:(?:can|will|should)\s+)?(?:just\s+|only\s+|simply\s+)?",
+    "that": r"(?:\s*,)?\s+(?:that|which|to)\s+(?:(?:can|will|should)\s+)?(?:just\s+|only\s+|simply\s+)?",
     "prints": r"(?:prints?|printing|outputs?|outputting|echo(?:es|ing)?|displays?|shows?|says?)(?:\s+out)?"
     r"(?:\s+(?:the\s+)?(?:text|words?|string|message|phrase|line)(?=\s*:?\s*<open>))?(?::(?=\s)|(?=\s|<open>))\s*",
     "the file": r"(?:(?:a|an|the|this|my)\s+)?(?:(?:new|text|plain|empty)\s+)*file\s+(?:(?:named|called)\s+)?",
-    "content": r"\s*,?\s+(?:with|containing|that\s+contains|which\s+contains|that\s+says|saying)"
+    "content": r"(?:\s*,)?\s+(?:with|containing|that\s+contains|which\s+contains|that\s+says|saying)"
     r"(?:\s+(?:the\s+)?(?:following\s+)?(?:contents?|text|words?|line)(?:\s+of)?)?(?::(?=\s)|(?=\s|<open>))\s*",
     # Chinese
     "写": r"(?:编写|写出|写|创建|新建|生成|制作|做|实现)\s*(?:一个|一段|一份|个|段|份)?\s*",
@@ -246,7 +248,7 @@ def _compile(pattern: str) -> "re.Pattern[str]":
         seen[group[1]] += 1
         return f"(?P<{group[1]}{seen[group[1]] if seen[group[1]] > 1 else ''}>"
 
-    return re.compile(_GROUP.sub(numbered, pattern), re.IGNORECASE | re.DOTALL)
+    return _regex(_GROUP.sub(numbered, pattern))
 
 
 _WORD = re.compile(r"(?<!\?P)<([^<>=!]+)>")
@@ -307,9 +309,9 @@ _INSTRUCTIONS: Final[list[tuple["re.Pattern[str]", _Make]]] = [
         (r"<make><small><lang>\s+[\"“']?(?P<text>hello,?\s+world!?)[\"”']?\s+<kind><end>", _print_script),
         # 写一个[简单的]打印 X 的 Python 脚本; 写一个[简单的] Python 脚本打印 X
         # 用 Python 写一个打印 X 的脚本; 用 Python 打印 X
-        (r"<写><简单><打印><X>\s*的\s*<简单><lang>\s*<脚本><句末>", _print_script),
+        (r"<写><简单><打印><X>的\s*<简单><lang>\s*<脚本><句末>", _print_script),
         (r"<写><简单><lang>\s*的?\s*<脚本>\s*[，,：:]?\s*<打印><X>", _print_script),
-        (r"[用以]\s*<lang>\s*<写><简单><打印><X>\s*的\s*<脚本><句末>", _print_script),
+        (r"[用以]\s*<lang>\s*<写><简单><打印><X>的\s*<脚本><句末>", _print_script),
         (r"[用以]\s*<lang>\s*(?:<写><简单><脚本>|脚本|程序)?\s*[，,]?\s*<打印><X>", _print_script),
         # Create a file NAME with (the content) X
         (r"(?:write|create|make|add)\s+(?:<the file><name>|<file name>)<content><X>", _write_file),
@@ -323,7 +325,7 @@ _INSTRUCTIONS: Final[list[tuple["re.Pattern[str]", _Make]]] = [
         (r"<写>(?:文本)?(?:文件|文档)\s*(?:名为|叫做|叫)?\s*<lazy name><内容><X>", _write_file),
         (r"<写>(?:名为|名叫|叫做|叫)\s*<lazy name>\s*的?\s*(?:文本)?(?:文件|文档)<内容><X>", _write_file),
         (r"<写><file name>\s*(?:文件)?<内容><X>", _write_file),
-        (r"[把将]\s*(?P<text><open>.+)\s*(?:写入|写到|保存到|存到)\s*(?:文件)?\s*<lazy name><中><句末>", _write_file),
+        (r"[把将]\s*(?P<text><open>.+)(?:写入|写到|保存到|存到)\s*(?:文件)?\s*<lazy name><中><句末>", _write_file),
         (r"[在向往]\s*(?:文件)?\s*<lazy name><中>写入\s*(?:内容)?<冒号><X>", _write_file),
         # Append X to NAME
         (
@@ -332,7 +334,7 @@ _INSTRUCTIONS: Final[list[tuple["re.Pattern[str]", _Make]]] = [
             _append_file,
         ),
         (r"append\s+to\s+(?:<the file>)?<name>\s*:\s+<X>", _append_file),
-        (r"[把将]\s*<X>\s*追加[到至进]\s*(?:文件)?\s*<lazy name><中><句末>", _append_file),
+        (r"[把将]\s*<X>追加[到至进]\s*(?:文件)?\s*<lazy name><中><句末>", _append_file),
         (r"[在向往]\s*(?:文件)?\s*<lazy name><中>追加\s*(?:内容|一行)?<冒号><X>", _append_file),
         # Read NAME
         (
@@ -380,10 +382,9 @@ def _without(start: "re.Pattern[str]", line: str) -> str:
     return line[found.end() :] if found else line
 
 
-_COMMANDS = re.compile(
+_COMMANDS = _regex(
     r"(?:(?:run|execute)(?:\s+(?:the\s+)?commands?)?:?\s*|(?:运行|执行)(?:一下)?(?:命令)?[：:]?\s*)?"
-    r"(?P<all>`[^`\n]+`(?:\s*(?:,?\s*(?:and\s+then|and|then)|[,，、;；]|[，,]?\s*(?:然后|接着|再|和))?\s*`[^`\n]+`)*)[.。;；]?",
-    re.IGNORECASE,
+    r"(?P<all>`[^`\n]+`(?:\s*(?:,?\s*(?:and\s+then|and|then)|[,，、;；]|[，,]?\s*(?:然后|接着|再|和))?\s*`[^`\n]+`)*)[.。;；]?"
 )
 
 
@@ -399,10 +400,9 @@ def _commands(line: str) -> list[Step] | None:
 
 # ---- literal text and paths
 
-_AND_RUN = re.compile(
-    r"(?:\s*,?\s+(?:and\s+then|and|then)\s+(?:run|execute)\s+(?:it|the\s+script|the\s+program)[.]?"
-    r"|\s*[，,]?\s*(?:并且|并|然后|再)(?:运行|执行)(?:它|该脚本|这个脚本|脚本|一下)?[。]?)$",
-    re.IGNORECASE,
+_AND_RUN = _regex(
+    r"(?:(?:\s*,)?\s+(?:and\s+then|and|then)\s+(?:run|execute)\s+(?:it|the\s+script|the\s+program)[.]?"
+    r"|\s*[，,]?\s*(?:并且|并|然后|再)(?:运行|执行)(?:它|该脚本|这个脚本|脚本|一下)?[。]?)$"
 )
 
 # "with a poem about the sea" describes a content, it isn't one

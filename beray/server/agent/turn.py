@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pydantic_ai import Agent, FunctionToolset, UsageLimits
 from pydantic_ai.exceptions import AgentRunError, ContentFilterError, OutputTokenLimitExceeded
@@ -45,7 +45,7 @@ from beray.server.agent.rules_model import RulesFailed
 from beray.server.agent.run import AgentRun
 from beray.server.agent.tools.base import Toolbox
 from beray.server.agent.tools.build import build_tools
-from beray.server.agent.wellformed import wellformed, wellformed_json
+from beray.server.agent.wellformed import wellformed, wellformed_arguments, wellformed_json
 from beray.server.db import agent_runs
 from beray.server.events.log import NewEvent
 from beray.server.messages import text
@@ -186,9 +186,8 @@ class TurnPlayer:
                     await self._put_text(shown, ids[event.index], event.delta.content_delta)
 
     def _new_message_id(self) -> str:
-        run = self._run
-        number = len(self._texts) + len(self.progress.open_messages)
-        return f"msg_{run.run}_{self.progress.turn}_{run.attempt}_{self.progress.used.requests}_{number}"
+        self.progress.message_count += 1
+        return f"msg_{self._run.run}_{self.progress.message_count}"
 
     async def _put_text(self, shown: Coalescer[str], message_id: str, delta: str) -> None:
         self._texts.setdefault(message_id, []).append(delta)
@@ -248,7 +247,7 @@ class TurnPlayer:
             if isinstance(part, TextPart | ThinkingPart):
                 part.content = wellformed(part.content)
             elif isinstance(part, ToolCallPart):
-                part.args = wellformed_json(part.args)
+                part.args = wellformed_arguments(cast(str | dict[str, Any] | None, part.args))
                 part.tool_name = wellformed(part.tool_name)
                 part.tool_call_id = f"call_{self._run.run}_{self.progress.turn}_{len(calls)}"
                 calls.append(part)

@@ -1,6 +1,10 @@
 """Text from a model may hold lone surrogates (half an emoji, escaped in JSON); neither JSON nor files can hold them."""
 
+import json
+import re
 from typing import Any
+
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def wellformed(text: str) -> str:
@@ -23,3 +27,16 @@ def wellformed_json(value: Any) -> Any:
     if isinstance(value, list):
         return [wellformed_json(item) for item in value]
     return value
+
+
+def wellformed_arguments(arguments: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+    """A tool call's arguments, as JSON text or value, with every text in them well-formed."""
+    if not isinstance(arguments, str):
+        return None if arguments is None else dict(wellformed_json(arguments))
+    arguments = wellformed(arguments)
+    if _ESCAPED_SURROGATE.search(arguments) is None:
+        return arguments
+    try:
+        return json.dumps(wellformed_json(json.loads(arguments)))
+    except ValueError:
+        return arguments  # the model will be told what is wrong with it

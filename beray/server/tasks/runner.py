@@ -19,7 +19,7 @@ from beray.protocol.status import Status
 from beray.protocol.types import JsonObject, TaskError
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.run import AgentRun, Outcome, RunLimits
-from beray.server.agent.tools.names import TOOL_NAMES
+from beray.server.agent.tools import TOOL_NAMES
 from beray.server.clock import Clock
 from beray.server.db import tasks as queries
 from beray.server.db.connect import Database

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from beray.protocol.status import ENDED, Status
 from beray.protocol.types import ErrorItem, JsonObject, StopAnswer
 from beray.server.agent.models import ModelChoice
-from beray.server.agent.tools.names import TOOL_NAMES
+from beray.server.agent.tools import TOOL_NAMES
 from beray.server.clock import Clock
 from beray.server.db import tasks as queries
 from beray.server.db.auth import UserRow

@@ -8,6 +8,7 @@ Layout: `root/<task_id>/work` is the work_dir, 0700, the task's own uid's when t
 `root/<task_id>/output` holds whole tool outputs, the server's alone. The folders above let the uid through (0711).
 """
 
+import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -175,13 +176,21 @@ class WorkDirs:
 
     def create(self, task_id: int, *, owner: int | None) -> WorkDir:
         """Make a task's folders; what is there already stays."""
-        folder = self._folder(task_id)
-        self._make(self.root, _THROUGH)
-        self._make(folder, _THROUGH)
-        self._make(folder / "output", 0o700)
-        work = folder / "work"
-        self._make(work, 0o700, owner=owner)
+        work = self._folder(task_id) / "work"
+        if not work.is_dir():
+            self._build(work, owner)
         return self._work_dir(work, owner)
+
+    def _build(self, work: Path, owner: int | None) -> None:
+        """Make the folders. The work_dir gets its name last: one that is there is complete, whenever we were killed."""
+        staged = work.with_name("work.new")
+        self._make(self.root, _THROUGH)
+        self._make(work.parent, _THROUGH)
+        self._make(work.with_name("output"), 0o700)
+        with _locked(work.parent):
+            if not work.is_dir():  # else another call was first
+                self._make(staged, 0o700, owner=owner)
+                staged.rename(work)
 
     def get(self, task_id: int, *, owner: int | None) -> WorkDir:
         """The task's work_dir.
@@ -230,3 +239,14 @@ class WorkDirs:
             os.fchmod(folder, mode)  # mkdir's own mode is subject to the umask
         finally:
             os.close(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Alone among the threads and processes of the server; a task can't open the folder above its work_dir."""
+    descriptor = os.open(folder, OPEN_FOLDER)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

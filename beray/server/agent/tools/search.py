@@ -11,6 +11,7 @@ from beray.server.agent.tools.files import UNLISTED_FOLDERS
 from beray.server.agent.tools.output import HeadAndTail
 from beray.server.messages import text
 from beray.server.sandbox.base import SandboxError, Spec
+from beray.server.work_dirs.paths import parse_path, wire_path
 
 SECONDS: Final = 30
 MATCHES: Final = 200
@@ -32,13 +33,13 @@ def build_search_files(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
         """
         if "\0" in pattern + path + glob:
             raise ToolError("Patterns and paths can't hold NUL characters.")
-        code, output = await _grep(box, pattern, path, glob)
+        code, output = await _grep(box, pattern, wire_path(parse_path(path)), glob)
         lines = output.splitlines()
         if code not in {0, 1} and not lines:
             raise ToolError(f"The search failed (grep exit code {code}). Check the pattern (grep -E) and the path.")
         if code not in {0, 1}:
             raise ToolError("The search failed: " + "\n".join(lines[:5]))
-        shown = [line.removeprefix("./")[:LINE_CHARACTERS] for line in lines[:MATCHES]]
+        shown = [line.removeprefix("././").removeprefix("./")[:LINE_CHARACTERS] for line in lines[:MATCHES]]
         if len(lines) > MATCHES:
             shown.append(f"[only the first {MATCHES} of {len(lines)} matches or more; narrow the pattern]")
         return Answer(
@@ -52,9 +53,8 @@ async def _grep(box: Toolbox, pattern: str, path: str, glob: str) -> tuple[int, 
     """Exit code and output of grep; the output is not shown to people, for it is not a command they would expect."""
     run = box.run
     excluded = [f"--exclude-dir={name}" for name in sorted(UNLISTED_FOLDERS)]
-    target = "./" + path.removeprefix("./") if not path.startswith("/") else path
     spec = Spec(
-        argv=["grep", "-rnIE", f"--include={glob}", *excluded, "-m", str(MATCHES), "-e", pattern, "--", target],
+        argv=["grep", "-rnIE", f"--include={glob}", *excluded, "-m", str(MATCHES), "-e", pattern, "--", f"./{path}"],
         work_dir=run.work_dir.path,
         uid=run.uid,
         limits=replace(run.sandbox_limits, wall_seconds=SECONDS),
