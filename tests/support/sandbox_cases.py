@@ -333,6 +333,18 @@ async def a_task_that_spoils_its_tmp_can_still_run_commands(box: Box) -> None:
 
 
 @case
+async def a_tmp_that_the_task_has_named_is_not_made_for_it(box: Box) -> None:
+    """The variable is the task's, carried from command to command; making it happens before confinement."""
+    outside = box.data_dir / "tasks" / f"planted-{new_marker()}"
+    if box.uid is not None:
+        outside = Path("/tmp") / outside.name
+
+    await box.run("true", env={"TMPDIR": str(outside)})
+
+    assert not outside.exists()
+
+
+@case
 async def a_program_that_is_not_there_is_refused(box: Box) -> None:
     for argv in (["no-such-program"], ["./missing"], ["/etc"], ["a\0b"], [], [""], ["echo", "a\0b"]):
         assert await box.refusal(*argv)

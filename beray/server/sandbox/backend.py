@@ -1,5 +1,6 @@
 """What all backends share: they check a spec, make it a job for the fork server, and differ only in the confinement."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -81,10 +82,9 @@ class Launcher:
 
     async def close(self) -> None:
         """Kill what still runs, then end the fork server."""
-        for process in list(self._running):
-            if not process.has_ended:
-                with contextlib.suppress(SandboxError):
-                    await process.kill()
+        running = list(self._running)
+        await asyncio.gather(*(process.kill() for process in running), return_exceptions=True)
+        for process in running:
             process.abandon()
         await self._fork_server.close()
 

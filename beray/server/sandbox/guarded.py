@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import itertools
 
 from beray.server.sandbox.backend import Confine, Launcher
 from beray.server.sandbox.base import Capabilities, Process, SandboxError, SandboxUnavailable, Spec
@@ -78,10 +77,7 @@ class GuardedSandbox:
         """The first interpreter that runs inside; it becomes `python` and `python3` for all commands."""
         reasons: list[str] = []
         tried = candidates(self._launcher.layout, self._python)
-        for _ in itertools.count():
-            candidate = await asyncio.to_thread(next, tried, None)
-            if candidate is None:
-                break
+        while (candidate := await asyncio.to_thread(next, tried, None)) is not None:
             reason = await self._try_python(candidate)
             if reason is None:
                 return await self._adopt(candidate)

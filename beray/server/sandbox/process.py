@@ -59,17 +59,12 @@ class GuardedProcess:
         if report is not None:
             self._loop.add_reader(report, self._on_report)
 
-    @property
-    def has_ended(self) -> bool:
-        """No process of the command is left."""
-        return self._exit.done()
-
     async def started(self, *, within_seconds: float, wall_seconds: float) -> None:
         """Wait until the command has been executed.
 
         Raises:
             SandboxError: It could not be.
-            ConnectionResetError: The fork server was gone before it began.
+            ConnectionResetError: Nobody has taken the job, so that it may be given again.
         """
         self._too_late = self._loop.call_later(wall_seconds + LATE_SECONDS, self._lose)
         try:
@@ -152,8 +147,9 @@ class GuardedProcess:
             self._lose()
             return
         message = Message.decode(raw)
-        if message.kind == "started":
+        if message.kind == "accepted":
             self._supervisor = message.code
+        elif message.kind == "started":
             if not self._started.done():
                 self._started.set_result(None)
         elif message.kind == "refused":
@@ -189,7 +185,10 @@ class GuardedProcess:
         return bytes(self._report)
 
     def _lose(self) -> None:
-        self._end(Exit(-signal.SIGKILL, "lost", bytes(self._report)), ConnectionResetError("the supervisor is gone"))
+        start_error: Exception = ConnectionResetError("the fork server is gone")
+        if self._supervisor is not None:
+            start_error = SandboxError("The command's supervisor was killed while it started.")
+        self._end(Exit(-signal.SIGKILL, "lost", bytes(self._report)), start_error)
 
     def _end(self, how: Exit, start_error: Exception | None) -> None:
         if self._exit.done():

@@ -32,6 +32,7 @@ def supervise(files: JobFiles, life_line: int) -> None:
         life_line: Its end of file means that the fork server is gone.
     """
     control = socket.socket(fileno=os.dup(files.control))
+    _send(control, Message("accepted", code=os.getpid()))
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     os.setsid()
     job = _read_job(files.job)
@@ -138,7 +139,7 @@ class _Supervisor:
                 poll.unregister(setup)
                 self._refusal = os.read(setup, MESSAGE_BYTES // 8)
                 if not self._refusal:
-                    _send(self._control, Message("started", code=os.getpid()))
+                    _send(self._control, Message("started"))
             if self._control.fileno() in ready:
                 return "stopped"
             if self._life_line in ready:
@@ -159,7 +160,7 @@ class _Supervisor:
             return
         self._refusal = os.read(setup, MESSAGE_BYTES // 8)
         if not self._refusal:
-            _send(self._control, Message("started", code=os.getpid()))
+            _send(self._control, Message("started"))
 
     def _reap(self) -> bool:
         """Collect every child that has ended; False when there is none left, ended or not."""

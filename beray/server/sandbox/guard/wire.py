@@ -14,8 +14,9 @@ RUN = b"run"
 STOP = b"stop"
 MESSAGE_BYTES = 4096
 
-MessageKind = Literal["started", "refused", "exit", "timeout", "stopped", "lost"]
-"""`started` or `refused` (the command could not be executed) comes first, one of the rest last."""
+MessageKind = Literal["accepted", "started", "refused", "exit", "timeout", "stopped", "lost"]
+"""In this order: `accepted`, when a supervisor has the job; `started` or `refused` (the command could not be executed);
+one of the rest."""
 
 REPORT_FD = 3
 """Where a command finds its report pipe, if it has one."""
@@ -136,7 +137,7 @@ class Message:
 
     Attributes:
         kind: What happened.
-        code: When it ended: the exit code, or minus the signal. When it started: the supervisor's process number.
+        code: When it ended: the exit code, or minus the signal. When it was accepted: the supervisor's process number.
         reason: Why a start was refused.
     """
 
