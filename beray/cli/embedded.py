@@ -9,6 +9,7 @@ settings: `run` then replaces a server that has nothing to do, and says so where
 is replaced, which `server.start.json` tells: the pid, and a digest of the environment it got.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import hmac
@@ -99,6 +100,16 @@ class EmbeddedServer:
                 running = self._retire(running, note)
             return self._start(note) if running is None else self._await_ready(running.pid)
 
+    def make_way(self, *, note: Callable[[str], None]) -> None:
+        """End the background server, if it is ours and has nothing to do, so that another can have the data folder."""
+        if not self._was_started_by_us(self.find()):
+            return  # above all no lock: a background server comes by here too, while its starter holds it
+        with self._lock():
+            running = self.find()
+            if running is not None and self._was_started_by_us(running) and not _has_unfinished_tasks(running):
+                note(say("embedded.makes_way", pid=running.pid))
+                self._end_running(running)
+
     def _read_server_file(self) -> ServerFile | None:
         content = _read_json(self.data_dir / "server.json")
         try:
@@ -131,10 +142,10 @@ class EmbeddedServer:
             raise self._not_writable(error) from error
         try:
             deadline = time.monotonic() + LOCK_SECONDS
+            self._wait(lambda: say("embedded.waiting"))
             while not _try_lock(descriptor):
                 if time.monotonic() > deadline:
                     raise CliError(say("embedded.locked"), say("embedded.see_log", path=self.log_path), Exit.NETWORK)
-                self._wait(lambda: say("embedded.waiting"))
                 time.sleep(POLL_SECONDS)
             yield
         finally:
@@ -155,8 +166,14 @@ class EmbeddedServer:
 
     def _is_outdated(self, running: ServerFile) -> bool:
         """Whether we started it, and with other settings than those of now."""
-        start = _read_json(self.data_dir / "server.start.json")
-        return start.get("pid") == running.pid and start.get("settings") != self._digest(running.token)
+        is_ours = self._was_started_by_us(running)
+        return is_ours and self._start_file().get("settings") != self._digest(running.token)
+
+    def _was_started_by_us(self, running: ServerFile | None) -> bool:
+        return running is not None and self._start_file().get("pid") == running.pid
+
+    def _start_file(self) -> dict[str, Any]:
+        return _read_json(self.data_dir / "server.start.json")
 
     def _retire(self, running: ServerFile, note: Callable[[str], None]) -> ServerFile | None:
         """End the server so that one with the new settings can start; give it back if it is at work."""
@@ -164,14 +181,18 @@ class EmbeddedServer:
             note(say("embedded.keeps_settings", pid=running.pid))
             return running
         note(say("embedded.new_settings"))
-        os.kill(running.pid, signal.SIGTERM)
+        self._end_running(running)
+        return None
+
+    def _end_running(self, running: ServerFile) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(running.pid, signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
         while _is_process(running.pid):
             if time.monotonic() > deadline:
                 remedy = say("embedded.see_log", path=self.log_path)
                 raise CliError(say("embedded.does_not_end", pid=running.pid), remedy, Exit.NETWORK)
             time.sleep(POLL_SECONDS)
-        return None
 
     # start
 
@@ -182,6 +203,7 @@ class EmbeddedServer:
         except CliError:
             _end(process)
             raise
+        process.returncode = 0  # it lives on without us, which Popen would warn of at our end
         self._write_start_file(file)
         note(say("embedded.started", path=self.data_dir, minutes=round(self._idle_seconds() / 60)))
         return file
@@ -222,20 +244,29 @@ class EmbeddedServer:
     def _await_ready(self, pid: int, process: "subprocess.Popen[bytes] | None" = None) -> ServerFile:
         """Wait until the server with that pid can work; `process` is it where we started it."""
         began = time.monotonic()
-        while time.monotonic() < began + READY_SECONDS:
-            file = self._read_server_file()
-            state = _ready_state(file) if file is not None and file.pid == pid else None
-            if file is not None and state is not None and state.is_ready:
-                return file
-            if state is not None and state.hints:
-                raise self._did_not_start(say("embedded.unavailable"), hints=state.hints)
-            if process is not None and process.poll() is not None:
-                raise self._did_not_start(say("embedded.ended", code=process.returncode))
-            if process is None and not _is_process(pid):
-                raise self._did_not_start(say("embedded.gone"))
-            self._wait(lambda: say("embedded.starting", seconds=int(time.monotonic() - began)))
-            time.sleep(POLL_SECONDS)
-        raise self._did_not_start(say("embedded.late", seconds=int(READY_SECONDS)))
+        try:
+            while (file := self._ready_file(pid, process)) is None:
+                self._wait(lambda: say("embedded.starting", seconds=int(time.monotonic() - began)))
+                if time.monotonic() > began + READY_SECONDS:
+                    raise self._did_not_start(say("embedded.late", seconds=int(READY_SECONDS)))
+                time.sleep(POLL_SECONDS)
+        finally:
+            self._wait(None)
+        return file
+
+    def _ready_file(self, pid: int, process: "subprocess.Popen[bytes] | None") -> ServerFile | None:
+        """The server's file once it is ready; None while it may still become so."""
+        file = self._read_server_file()
+        state = _ready_state(file) if file is not None and file.pid == pid else None
+        if state is not None and state.is_ready:
+            return file
+        if state is not None and state.hints:
+            raise self._did_not_start(say("embedded.unavailable"), hints=state.hints)
+        if process is not None and process.poll() is not None:
+            raise self._did_not_start(say("embedded.ended", code=process.returncode))
+        if process is None and not _is_process(pid):
+            raise self._did_not_start(say("embedded.gone"))
+        return None
 
     def _did_not_start(self, what: str, *, hints: tuple[str, ...] = ()) -> CliError:
         details = hints or self._log_end()

@@ -184,8 +184,8 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "note.text_reset": ("↻ 模型的回答中断了，重新开始", "↻ the model's answer was cut and begins anew"),
     "note.question": ("? {question}", "? {question}"),
     "note.model_retry": (
-        "↻ 模型没有应答（{code}），{seconds} 秒后重试",
-        "↻ the model did not answer ({code}); trying again in {seconds} s",
+        "↻ 模型没有应答（{code}），{duration} 后重试",
+        "↻ the model did not answer ({code}); trying again in {duration}",
     ),
     "note.compacted": ("上下文已压缩", "the context was compacted"),
     "end.completed": ("完成", "completed"),
@@ -322,6 +322,10 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "embedded.new_settings": (
         "设置已改变，重新启动内嵌服务",
         "the settings have changed: restarting the embedded server",
+    ),
+    "embedded.makes_way": (
+        "空闲的内嵌服务（进程 {pid}）已结束，为这个服务器让路",
+        "the idle embedded server (process {pid}) has been ended to make way for this one",
     ),
     "embedded.keeps_settings": (
         "内嵌服务（进程 {pid}）有任务在运行，仍使用启动时的设置；新设置在任务结束后生效",

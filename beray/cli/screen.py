@@ -287,7 +287,9 @@ class Screen:
         self._terminal.status(None)
 
     def _model_retry(self, event: JsonObject) -> None:
-        self._note(say("note.model_retry", code=_text_of(event, "code"), seconds=_text_of(event, "wait_s")), "warn")
+        wait = event.get("wait_s")
+        duration = formats.seconds(wait) if isinstance(wait, int | float) else "?"
+        self._note(say("note.model_retry", code=_text_of(event, "code"), duration=duration), "warn")
 
     def _context_compacted(self, event: JsonObject) -> None:
         self._note(say("note.compacted"))

@@ -7,7 +7,8 @@ from pathlib import Path
 import rich_click as click
 
 from beray.cli.connection import App
-from beray.cli.exits import CliError, Exit
+from beray.cli.embedded import EmbeddedServer
+from beray.cli.exits import CliError, Exit, Terminated
 from beray.cli.language import say
 from beray.cli.loopback import LOOPBACK_HOSTS
 from beray.cli.options import common, pass_app
@@ -36,9 +37,12 @@ def serve(app: App, *, host: str | None, port: int | None, data_dir: Path | None
             host=host,
             port=port,
             data_dir=None if data_dir is None else data_dir.expanduser().absolute(),
-            local_user=_local_user(app.environ, host),
+            local_user=local_user(app.environ, host),
         )
+        EmbeddedServer(settings.data_dir, app.environ, app.terminal.status).make_way(note=app.note)
         run(settings, announce=_announce)
+    except (KeyboardInterrupt, Terminated):  # a signal before the server had taken them over: nothing had begun
+        return Exit.OK
     except SettingError as error:
         raise CliError(str(error), say("serve.setting.remedy"), Exit.USAGE) from error
     except StartError as error:
@@ -47,7 +51,7 @@ def serve(app: App, *, host: str | None, port: int | None, data_dir: Path | None
     return Exit.OK
 
 
-def _local_user(environ: Mapping[str, str], host: str | None) -> bool | None:
+def local_user(environ: Mapping[str, str], host: str | None) -> bool | None:
     """Make a local user on a loopback address, so that `beray run` finds and uses this server; None: as it is set.
 
     Its token lies in the data folder, readable for its owner only, who could read the whole database anyway.

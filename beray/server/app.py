@@ -99,7 +99,7 @@ class App:
         self.accounts = open_accounts(settings, self.database, clock=clock, announce=announce)
         self.capabilities: Capabilities | None = None
         self._sandbox: Sandbox | None = None
-        self._task_uid = TaskUids(settings.sandbox_uid_base)
+        self._task_uids = TaskUids(settings.sandbox_uid_base)
         self._background: set[asyncio.Task[None]] = set()
 
         control = RunControl()
@@ -111,7 +111,7 @@ class App:
             control=control,
             clock=clock,
             model=model,
-            task_uid=self._task_uid,
+            task_uid=self._task_uids,
         )
         self.runner = Runner(
             database=self.database,
@@ -200,7 +200,7 @@ class App:
                 tokens=settings.max_tokens,
                 wall_seconds=settings.max_run_seconds,
             ),
-            task_uid=self._task_uid,
+            task_uid=self._task_uids,
         )
 
     def _spawn(self, work: Any) -> None:

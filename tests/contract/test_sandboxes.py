@@ -1,4 +1,5 @@
-"""Every sandbox keeps the same promises: the cases of `tests/support/sandbox_cases.py`, for each backend, for each user.
+"""Every sandbox keeps the same promises: the cases of `tests/support/sandbox_cases.py`, for each backend, for each
+user.
 
 Run by root they run twice: as root, where commands get a uid of their own, and once more by an ordinary user.
 """
@@ -83,3 +84,38 @@ def test_landlock_of_an_ordinary_user_keeps_its_promises_in_a_container(service_
     failures = run_cases_apart(CaseRun("landlock", uid=ORDINARY_UID, in_container=True), service_dir)
 
     assert failures == dict.fromkeys(cases_of("landlock"))
+
+
+OLD_KERNEL_CASES = (
+    "exit_statuses_are_told",
+    "kill_ends_150_processes_that_ignore_sigterm",
+    "what_a_command_leaves_behind_is_gone_when_it_ends",
+    "a_killed_supervisor_is_told_and_its_command_ended",
+    "a_killed_fork_server_is_replaced_and_its_commands_ended",
+    "files_of_others_are_out_of_reach",
+    "no_process_can_be_looked_into",
+    "no_process_outside_can_be_signalled",
+    "the_supervisor_can_not_be_signalled",
+    "no_socket_of_this_machine_can_be_reached",
+    "dangerous_system_calls_are_refused",
+    "usual_tools_work",
+)
+
+
+@pytest.mark.needs("landlock", "root")
+@pytest.mark.parametrize("abi", range(1, 6))
+async def test_landlock_of_an_old_kernel_confines_a_uid_of_its_own(abi: int, service_dir: Path) -> None:
+    """As root, what Landlock itself can't close there is closed by the task's uid and the filter."""
+    async with open_box(f"landlock:{abi}", service_dir / f"old-{abi}") as box:
+        for name in OLD_KERNEL_CASES:
+            box.new_task()
+            async with asyncio.timeout(CASE_SECONDS):
+                await CASES[name](box)
+
+
+@pytest.mark.needs("landlock", "root", "python_for_all")
+@pytest.mark.parametrize("abi", [1, 5])
+def test_landlock_of_an_old_kernel_is_refused_to_an_ordinary_user(abi: int, service_dir: Path) -> None:
+    """There a command could signal the server, whose uid it has."""
+    with pytest.raises(AssertionError, match="signals: a command can"):
+        run_cases_apart(CaseRun(f"landlock:{abi}", uid=ORDINARY_UID), service_dir)

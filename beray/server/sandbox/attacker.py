@@ -142,7 +142,8 @@ def leave_orphan() -> None:
         while True:
             signal.pause()
     os.close(tell)
-    os.read(ready, 1)
+    if not os.read(ready, 1):
+        raise SystemExit("no process could be left behind")
 
 
 if __name__ == "__main__":

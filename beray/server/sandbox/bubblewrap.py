@@ -3,8 +3,8 @@
 Rules that experience taught (each was an attack that worked):
 
 - `bwrap` is started with an empty environment and its options come by a descriptor: inside, /proc/1 shows both.
-- No mount point below a folder a command can write: `bwrap` would follow its links out of the new root while it makes the
-  mount point (CVE-2026-87766). The work_dir and the home are mounted themselves, and nothing under them.
+- No mount point below a folder a command can write: `bwrap` would follow its links out of the new root while it makes
+  the mount point (CVE-2026-87766). The work_dir and the home are mounted themselves, and nothing under them.
 - Writable tmpfs have a size, everything else is read-only, /dev included.
 - The limit on processes is set inside, where it counts the sandbox's processes only.
 """
@@ -15,15 +15,15 @@ from pathlib import Path
 
 from beray.server.sandbox.backend import Place
 from beray.server.sandbox.base import Limits, SandboxError
-from beray.server.sandbox.environment import ETC_FILES, SYSTEM_FOLDERS, USER
-from beray.server.sandbox.guard.wire import GROUP_FD, PASSWD_FD, SECCOMP_FD, BubblewrapJob
+from beray.server.sandbox.environment import ETC_FOLDERS, ETC_SMALL_FILES, SYSTEM_FOLDERS, USER
+from beray.server.sandbox.guard.wire import BubblewrapJob
 
 TMP_BYTES = 64 << 20  # /tmp and /dev/shm each, in memory; bigger files belong to TMPDIR, which is on disk
 
 _PRLIMIT = "/usr/bin/prlimit"
-_MADE_UP_ETC = {"/etc/passwd", "/etc/group"}
+_ROOT_ACCOUNT = "root:x:0:0:root:/nonexistent:/usr/sbin/nologin"
 _NAMESPACES = ("user", "pid", "net", "ipc", "uts")
-_MOUNTING = {"--bind": 2, "--ro-bind": 2, "--ro-bind-try": 2, "--ro-bind-data": 2, "--symlink": 2, "--dir": 1}
+_MOUNTING = {"--bind": 2, "--ro-bind": 2, "--ro-bind-try": 2, "--symlink": 2, "--dir": 1}
 _MOUNTING |= {"--proc": 1, "--dev": 1, "--tmpfs": 1}
 
 
@@ -40,9 +40,11 @@ class BubblewrapConfine:
         check_targets(options, writable=(place.work_dir, place.home))
         ids = f"{place.uid}:{place.uid}"
         wrapper = (_PRLIMIT, f"--nproc={limits.processes}", "--") if has_prlimit() else ()
-        passwd = f"root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n{USER}:x:{ids}:{USER}:{place.home}:/bin/sh\n"
-        group = f"root:x:0:\n{USER}:x:{place.uid}:\n"
-        return BubblewrapJob(self.program, options, wrapper, passwd, group)
+        accounts = {
+            "/etc/passwd": f"{_ROOT_ACCOUNT}\n{USER}:x:{ids}:{USER}:{place.home}:/bin/sh\n",
+            "/etc/group": f"root:x:0:\n{USER}:x:{place.uid}:\n",
+        }
+        return BubblewrapJob(self.program, options, ETC_SMALL_FILES, accounts, ("--remount-ro", "/"), wrapper)
 
 
 def has_prlimit() -> bool:
@@ -58,7 +60,6 @@ def _namespace_options() -> list[str]:
         *("--hostname", USER),
         "--die-with-parent",
         *("--cap-drop", "ALL"),
-        *("--seccomp", str(SECCOMP_FD)),
     ]
 
 
@@ -66,16 +67,13 @@ def _mount_options(place: Place) -> list[str]:
     options: list[str] = []
     for folder in SYSTEM_FOLDERS:
         options += _system_folder(folder)
-    for path in ETC_FILES:
-        if path not in _MADE_UP_ETC:
-            options += ["--ro-bind-try", path, path]
-    options += ["--ro-bind-data", str(PASSWD_FD), "/etc/passwd", "--ro-bind-data", str(GROUP_FD), "/etc/group"]
+    for path in ETC_FOLDERS:
+        options += ["--ro-bind-try", path, path]
     options += ["--proc", "/proc", "--dev", "/dev", *_sized_tmpfs("/dev/shm"), "--remount-ro", "/dev"]  # noqa: S108
     options += [*_sized_tmpfs("/tmp"), "--dir", "/run", "--dir", "/var", "--symlink", "../tmp", "/var/tmp"]  # noqa: S108
     for path in place.layout.read_only:
         options += ["--ro-bind", path, path]
-    options += ["--bind", place.home, place.home, "--bind", place.work_dir, place.work_dir]
-    return [*options, "--remount-ro", "/"]
+    return [*options, "--bind", place.home, place.home, "--bind", place.work_dir, place.work_dir]
 
 
 def _system_folder(folder: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Choose the sandbox at start: the strongest backend whose probe passes, or the one the operator asked for.
 
-Never silently weaker: what was chosen is returned with what it confines; nothing usable is an error that says why for each
-backend, and what to do.
+Never silently weaker: what was chosen is returned with what it confines; nothing usable is an error that says why for
+each backend, and what to do.
 """
 
 import ipaddress
@@ -28,12 +28,12 @@ logger = logging.getLogger(__name__)
 STRONGEST_FIRST = ("bubblewrap", "landlock")
 
 REMEDY = (
-    "Do one of these: install bubblewrap (Debian, Ubuntu: apt install bubblewrap; Fedora: dnf install bubblewrap), and on"
-    " Ubuntu 23.10 or newer allow it user namespaces by its AppArmor profile (apt install apparmor-profiles, then load"
-    " bwrap-userns-restrict); use a kernel of 5.13 or newer with Landlock enabled (`landlock` in the boot option lsm=; for a"
-    " server that is not root 6.12 or newer); in a container, run as root with the capabilities CHOWN, DAC_OVERRIDE, KILL,"
-    " SETGID and SETUID, which lets Landlock work on kernels from 5.13; or, on your own machine and for goals you trust"
-    " only, set BERAY_SANDBOX=none, which confines nothing."
+    "Do one of these: install bubblewrap (Debian, Ubuntu: apt install bubblewrap; Fedora: dnf install bubblewrap), and"
+    " on Ubuntu 23.10 or newer allow it user namespaces by its AppArmor profile (apt install apparmor-profiles, then"
+    " load bwrap-userns-restrict); use a kernel of 5.13 or newer with Landlock enabled (`landlock` in the boot option"
+    " lsm=; for a server that is not root: 6.12 or newer); in a container, run as root with the capabilities CHOWN,"
+    " DAC_OVERRIDE, KILL, SETGID and SETUID, which lets Landlock work on kernels from 5.13; or, on your own machine and"
+    " for goals you trust only, set BERAY_SANDBOX=none, which confines nothing."
 )
 
 
@@ -110,7 +110,7 @@ def _landlock() -> tuple[Confine, tuple[str, ...]]:
         raise SandboxUnavailable(f"the kernel ({os.uname().release}) has no Landlock, or it is not enabled")
     _check_machine()
     how = "at once by the kernel" if abi >= kernel.ABI_SCOPE else "one by one"
-    return LandlockConfine(), (f"Landlock ABI {abi}", f"processes are ended {how}")
+    return LandlockConfine(abi), (f"Landlock ABI {abi}", f"processes are ended {how}")
 
 
 def _check_machine() -> None:
@@ -159,7 +159,7 @@ def _check_parents(root: Path) -> None:
     for parent in reversed(root.parents):
         if not parent.stat().st_mode & 0o001:
             raise SandboxUnavailable(
-                f"The server is root, and tasks run under uids of their own, which can't pass {parent} to reach the data"
-                f" folder {root.parent}. Put the data folder elsewhere (BERAY_DATA_DIR=/var/lib/beray), or let them"
-                f" through: chmod o+x {parent}"
+                f"The server is root, and tasks run under uids of their own, which can't pass {parent} to reach the"
+                f" data folder {root.parent}. Put the data folder elsewhere (BERAY_DATA_DIR=/var/lib/beray), or let"
+                f" them through: chmod o+x {parent}"
             )

@@ -9,50 +9,52 @@ USER = "beray"
 
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 
-# Tried with shells, compilers, git, pip, perl, node and python. A file that can be seen but not opened kills programs
-# (EACCES is not ENOENT), so what tools open by habit is granted; files that may hold secrets are not, and the variables
-# below keep tools from them.
-ETC_FILES = tuple(
+ETC_FOLDERS = ("/etc/alternatives", "/etc/fonts", "/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/ssl/certs")
+ETC_SMALL_FILES = tuple(
     f"/etc/{name}"
     for name in (
-        "alternatives",
-        "bash.bashrc",
-        "ca-certificates",
         "debian_version",
-        "fonts",
-        "group",
         "host.conf",
         "hosts",
-        "inputrc",
         "ld.so.cache",
-        "ld.so.conf",
-        "ld.so.conf.d",
-        "locale.alias",
         "localtime",
-        "lsb-release",
-        "magic",
         "mime.types",
         "nsswitch.conf",
         "os-release",
+        "protocols",
+        "redhat-release",
+        "resolv.conf",
+        "services",
+        "ssl/openssl.cnf",
+        "timezone",
+    )
+)
+
+# For Landlock, where a file that is not granted is still seen. That kills programs (EACCES is not ENOENT), so all that
+# tools open by habit is granted; files that may hold secrets are not, and the variables below keep tools from them.
+# Tried with shells, compilers, git, perl, node and python.
+ETC_SEEN = tuple(
+    f"/etc/{name}"
+    for name in (
+        "bash.bashrc",
+        "ca-certificates",
+        "group",
+        "inputrc",
+        "ld.so.conf",
+        "ld.so.conf.d",
+        "locale.alias",
+        "lsb-release",
+        "magic",
         "passwd",
         "perl",
-        "pki/ca-trust",
-        "pki/tls/certs",
         "profile",
         "profile.d",
-        "protocols",
         "python3",
         "python3.11",
         "python3.12",
         "python3.13",
         "python3.14",
-        "redhat-release",
-        "resolv.conf",
-        "services",
-        "ssl/certs",
-        "ssl/openssl.cnf",
         "terminfo",
-        "timezone",
     )
 )
 
@@ -100,7 +102,7 @@ def command_environment(layout: Layout, home: str) -> dict[str, str]:
     return {
         "PATH": f"{layout.bin}:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
         "HOME": home,
-        "TMPDIR": f"{home}/tmp",
+        "TMPDIR": f"{home}/tmp",  # noqa: S108 - below the home, not /tmp
         "USER": USER,
         "LOGNAME": USER,
         "SHELL": "/bin/sh",

@@ -1,7 +1,8 @@
 """Find a python that commands can execute. Each candidate is judged by running it in the sandbox, as the task's uid.
 
-Never the server's own environment: its packages are not the task's, and its folder may hold what a task must not read. As
-root, an interpreter below /root (0700) can't be executed by a dropped uid, however well it is granted; hence the copy.
+Never the server's own environment: its packages are not the task's, and its folder may hold what a task must not
+read. As root, an interpreter below /root (0700) can't be executed by a dropped uid, however well it is granted; hence
+the copy.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Run a harmless attacker in a sandbox and report what it could do: what was seen, not what should be.
 
-The attacker (`attacker.py`) gets a stage built for it: another task's folder, a decoy process of the server's user with a
-canary in its environment, listeners of every kind on this machine. What counts is what happened to them.
+The attacker (`attacker.py`) gets a stage built for it: another task's folder, a decoy process of the server's user
+with a canary in its environment, listeners of every kind on this machine. What counts is what happened to them.
 """
 
 import asyncio

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from beray.server.sandbox.base import SandboxUnavailable
 
-# (first, how many). From 1,879,048,192 on systemd's UIDS-GIDS has no use. A container that maps fewer (65,536 is usual) gets
-# the second range: above people's, below systemd's dynamic ones.
+# (first, how many). From 1,879,048,192 on systemd's UIDS-GIDS has no use. A container that maps fewer (65,536 is
+# usual) gets the second range: above people's, below systemd's dynamic ones.
 _RANGES = ((1_900_000_000, 1_000_000), (30_000, 30_000))
 _LEAST = 17  # a smaller range would give running tasks the same uid
 NEEDED_CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7}
@@ -30,16 +30,17 @@ class TaskUids:
             SandboxUnavailable: The server is root, but may not change uids, or has none to give.
         """
         uids = self._uids
-        return None if uids is None else uids[task_id % (len(uids) - 1)]
+        return None if uids is None else uids[task_id % (len(uids) - _reserved(uids))]
 
     @property
     def of_probe(self) -> int | None:
-        """A uid no task has; None when the server is not root.
+        """A uid no task has, nor another server's probe at the same time; None when the server is not root.
 
         Raises:
             SandboxUnavailable: As for a task.
         """
-        return None if self._uids is None else self._uids[-1]
+        uids = self._uids
+        return None if uids is None else uids[-1 - os.getpid() % _reserved(uids)]
 
     @functools.cached_property
     def _uids(self) -> range | None:
@@ -53,6 +54,11 @@ class TaskUids:
                 f" give it {', '.join(NEEDED_CAPABILITIES)}."
             )
         return choose_uids(common_ranges(_mapped("/proc/self/uid_map"), _mapped("/proc/self/gid_map")), self._first)
+
+
+def _reserved(uids: range) -> int:
+    """How many of the uids, the last ones, are for probes."""
+    return max(1, len(uids) // 10)
 
 
 def missing_capabilities(status: str) -> list[str]:

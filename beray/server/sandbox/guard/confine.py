@@ -1,7 +1,7 @@
 """The last steps of a command's own process before it becomes the command: limits, uid, confinement, execve.
 
-The order matters. Paths are opened as the server's user, before the uid is dropped; a parent-death signal is cleared by the
-uid change, so it is set after; the filter comes last, since it would refuse what the steps before it need.
+The order matters. Paths are opened as the server's user, before the uid is dropped; a parent-death signal is cleared
+by the uid change, so it is set after; the filter comes last, since it would refuse what the steps before it need.
 """
 
 import errno
@@ -11,12 +11,25 @@ import signal
 from typing import NoReturn
 
 from . import landlock
-from .libc import PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, drop_bounding_set, drop_capabilities, install_seccomp, prctl
+from .libc import PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, drop_capabilities, install_seccomp, prctl
 from .seccomp import FilterRules, build_filter
-from .wire import ARGS_FD, GROUP_FD, PASSWD_FD, SECCOMP_FD, Job, JobFiles
+from .wire import BubblewrapJob, Job, JobFiles, LandlockJob
 
 _OOM_SCORE = "900"  # out of memory, the kernel takes a command before the server
 _CPU_GRACE_SECONDS = 5  # from SIGXCPU, which can be handled, to SIGKILL
+
+
+IGNORED_SIGNALS = (
+    # A terminal or service manager that sends these means the server, whose end we see by our sockets.
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    # Python ignores these by itself: a write that fails tells the same.
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+)
+"""What fork server and supervisors don't end by; a command gets the default back."""
 
 
 class CannotRun(Exception):
@@ -35,7 +48,6 @@ def become_command(job: Job, files: JobFiles) -> NoReturn:
         os.umask(0o022)
         rules = _landlock_rules(job)
         _limit_resources(job)
-        drop_bounding_set()
         _drop_user(job.uid)
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         drop_capabilities()
@@ -49,7 +61,7 @@ def become_command(job: Job, files: JobFiles) -> NoReturn:
         if rules is not None:
             rules.restrict_self()
         if job.landlock is not None:
-            install_seccomp(_landlock_filter(sees_others=job.landlock.sees_others))
+            install_seccomp(_landlock_filter(job.landlock))
         _exec(program, job.argv, job.env)
     except OSError as error:
         place = f": {error.filename}" if error.filename else ""
@@ -58,16 +70,14 @@ def become_command(job: Job, files: JobFiles) -> NoReturn:
 
 def _reset_signals() -> None:
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        if signal.getsignal(number) not in (signal.SIG_DFL, None):  # Python itself ignores PIPE and XFSZ
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in (signal.SIGCHLD, *IGNORED_SIGNALS):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _landlock_rules(job: Job) -> "landlock.Ruleset | None":
     if job.landlock is None:
         return None
-    abi = landlock.abi()
+    abi = job.landlock.abi
     rules = landlock.Ruleset(
         files=landlock.all_file_rights(abi),
         network=landlock.NET_TCP if abi >= landlock.ABI_NETWORK else 0,
@@ -79,9 +89,9 @@ def _landlock_rules(job: Job) -> "landlock.Ruleset | None":
     return rules
 
 
-def _landlock_filter(*, sees_others: bool) -> bytes:
-    denies_truncate = not landlock.all_file_rights(landlock.abi()) & landlock.TRUNCATE
-    rules = FilterRules(has_sockets=False, sees_others=sees_others, denies_truncate=denies_truncate)
+def _landlock_filter(job: LandlockJob) -> bytes:
+    denies_truncate = not landlock.all_file_rights(job.abi) & landlock.TRUNCATE
+    rules = FilterRules(has_sockets=False, sees_others=job.sees_others, denies_truncate=denies_truncate)
     return build_filter(os.uname().machine, rules)
 
 
@@ -126,7 +136,7 @@ def _drop_user(uid: int | None) -> None:
 
 
 def _enter_folder(job: Job) -> str:
-    """Go to the folder the command starts in: `cwd` if it is inside the work_dir and can be entered, else the work_dir."""
+    """Go where the command starts: to `cwd` if it is inside the work_dir and can be entered, else the work_dir."""
     os.chdir(job.work_dir)
     if "\0" in job.cwd:
         return job.work_dir
@@ -146,10 +156,7 @@ def find_program(name: str, path: str) -> str:
     Raises:
         CannotRun: There is none.
     """
-    if "/" in name:
-        candidates = [name]
-    else:
-        candidates = [f"{folder}/{name}" for folder in path.split(":") if folder]
+    candidates = [name] if "/" in name else [f"{folder}/{name}" for folder in path.split(":") if folder]
     for candidate in candidates:
         if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
             return candidate
@@ -185,23 +192,37 @@ def _exec_bubblewrap(job: Job, folder: str, program: str) -> NoReturn:
     """Become bubblewrap: an empty environment (its own is readable inside), and its options not on its command line."""
     bubblewrap = job.bubblewrap
     assert bubblewrap is not None
-    options = [*bubblewrap.options, "--chdir", folder]
+    options = [*bubblewrap.options, *_file_options(bubblewrap), *bubblewrap.last_options, "--chdir", folder]
     for name, value in job.env.items():
         options += ["--setenv", name, value]
     rules = FilterRules(has_sockets=True, sees_others=False)
-    _hand_over(ARGS_FD, b"".join(os.fsencode(option) + b"\0" for option in options))
-    _hand_over(SECCOMP_FD, build_filter(os.uname().machine, rules))
-    _hand_over(PASSWD_FD, bubblewrap.passwd.encode())
-    _hand_over(GROUP_FD, bubblewrap.group.encode())
-    argv = [bubblewrap.program, "--args", str(ARGS_FD), "--", *bubblewrap.wrapper, program, *job.argv[1:]]
+    options += ["--seccomp", str(_hand_over(build_filter(os.uname().machine, rules)))]
+    told = _hand_over(b"".join(os.fsencode(option) + b"\0" for option in options))
+    argv = [bubblewrap.program, "--args", str(told), "--", *bubblewrap.wrapper, program, *job.argv[1:]]
     os.execve(bubblewrap.program, argv, {})
 
 
-def _hand_over(number: int, content: bytes) -> None:
-    fd = os.memfd_create("beray")
+def _file_options(bubblewrap: BubblewrapJob) -> list[str]:
+    """Options that make files: copied into the sandbox's own memory, which costs much less than a mount for each."""
+    options: list[str] = []
+    for path in bubblewrap.copied_files:
+        try:
+            fd = os.open(path, os.O_RDONLY)
+        except OSError:
+            continue
+        os.set_inheritable(fd, True)
+        options += ["--perms", "0644", "--file", str(fd), path]
+    for path, content in bubblewrap.made_files.items():
+        options += ["--perms", "0644", "--file", str(_hand_over(content.encode())), path]
+    return options
+
+
+def _hand_over(content: bytes) -> int:
+    """A descriptor for bubblewrap to read; it closes it before the command runs."""
+    fd = os.memfd_create("beray", 0)
     os.write(fd, content)
     os.lseek(fd, 0, os.SEEK_SET)
-    os.dup2(fd, number)  # inheritable
+    return fd
 
 
 def _exec(program: str, argv: tuple[str, ...], env: dict[str, str]) -> NoReturn:

@@ -8,8 +8,10 @@ import signal
 import socket
 import time
 
-from .libc import PR_SET_CHILD_SUBREAPER, prctl
+from .confine import IGNORED_SIGNALS
+from .libc import PR_SET_CHILD_SUBREAPER, drop_bounding_set, prctl
 from .processes import children_by_parent, kill_descendants
+from .seccomp import build_all_filters
 from .supervisor import supervise
 from .wire import RESERVED_FDS, RUN, JobFiles, Message
 
@@ -21,13 +23,17 @@ _CLEAN_UP_PAUSE_SECONDS = 0.02
 def main(jobs_fd: int) -> None:
     """Serve until the server closes its end of the socket."""
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)  # a terminal or service manager means the server, whose end we see
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:  # whatever the server has inherited
+        signal.signal(number, signal.SIG_DFL)
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     os.chdir("/")
     jobs = socket.socket(fileno=fcntl.fcntl(jobs_fd, fcntl.F_DUPFD_CLOEXEC, RESERVED_FDS))
     os.close(jobs_fd)
     _reserve_descriptors()
+    drop_bounding_set()
+    build_all_filters(os.uname().machine)
     gc.freeze()  # a forked child's collection would otherwise copy every page
     _ForkServer(jobs).run()
 

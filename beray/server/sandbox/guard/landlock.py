@@ -1,7 +1,7 @@
 """Landlock by system call: the kernel's rules about files, TCP ports and signals that a process puts on itself.
 
-What a kernel can do is told by its ABI number (1 in Linux 5.13, 7 in 6.15). A ruleset names the rights it handles: those
-are denied but where a rule grants them; what it doesn't name stays as it was. Source: the kernel's landlock(7).
+What a kernel can do is told by its ABI number (1 in Linux 5.13, 7 in 6.15). A ruleset names the rights it handles:
+those are denied but where a rule grants them; what it doesn't name stays as it was. Source: the kernel's landlock(7).
 """
 
 import ctypes
@@ -53,7 +53,7 @@ class Ruleset:
 
     def __init__(self, *, files: int, network: int = 0, scope: int = 0) -> None:
         attributes = (ctypes.c_uint64 * 3)(files, network, scope)
-        # The size tells the kernel which fields we know of; one that knows fewer refuses a longer structure unless zero.
+        # A kernel that knows fewer fields takes the longer structure as long as the rest is zero.
         self._fd = syscall(_CREATE_RULESET, attributes, ctypes.sizeof(attributes), 0)
         self._handled = files
 

@@ -1,13 +1,15 @@
 """The system-call filter of every confined command, written as BPF by hand, for x86_64 and aarch64.
 
-It is a deny list: what could reach outside the confinement or widen the kernel's attack surface gets EPERM, the rest of
-Linux stays usable for compilers, interpreters and shells. Foreign architectures (i386 and ARM by compatibility mode) are
-killed, x32 gets ENOSYS. `clone3` gets ENOSYS, since its flags lie in memory where a filter can't see them: libraries then
-fall back to `clone`, whose flags we check. Only the lower half of an argument is compared where the kernel itself takes an
-`int`.
+It is a deny list: what could reach outside the confinement or widen the kernel's attack surface gets EPERM, the rest
+of Linux stays usable for compilers, interpreters and shells. Foreign architectures (i386 and ARM by compatibility
+mode) are killed, x32 gets ENOSYS. `clone3` gets ENOSYS, since its flags lie in memory where a filter can't see them:
+libraries then fall back to `clone`, whose flags we check. Only the lower half of an argument is compared where the
+kernel itself takes an `int`.
 """
 
 import errno
+import functools
+import itertools
 import struct
 from dataclasses import dataclass
 from typing import Final
@@ -131,7 +133,7 @@ class FilterRules:
     """What differs between backends.
 
     Attributes:
-        has_sockets: The command has a network namespace of its own, so local sockets are harmless; else none can be made.
+        has_sockets: The command has a network namespace of its own, so sockets are harmless; else none can be made.
         sees_others: Processes that are not the command's have the same uid and number space: calls that change another
             process by number are refused.
         denies_truncate: Landlock can't guard truncation by path here (ABI below 3).
@@ -142,6 +144,7 @@ class FilterRules:
     denies_truncate: bool = False
 
 
+@functools.cache
 def build_filter(machine: str, rules: FilterRules) -> bytes:
     """The BPF program for `machine` (as `uname -m`): 8 bytes an instruction.
 
@@ -162,6 +165,14 @@ def build_filter(machine: str, rules: FilterRules) -> bytes:
     _add_argument_checks(code, {name: value for name, value in number.items() if value is not None}, rules)
     code.answer(_ALLOW)
     return code.assemble()
+
+
+def build_all_filters(machine: str) -> None:
+    """Build what a command may need before it is forked, so that none has to build it again."""
+    if machine not in _AUDIT_ARCHITECTURE:  # only the backend `none` works there
+        return
+    for choice in itertools.product((False, True), repeat=3):
+        build_filter(machine, FilterRules(*choice))
 
 
 def _add_argument_checks(code: "_Program", number: dict[str, int], rules: FilterRules) -> None:

@@ -1,9 +1,10 @@
 """One command's supervisor: starts it, waits, and leaves no process behind.
 
-How everything is killed without a PID namespace: a process in a Landlock domain with signal scope may call
-kill(-1, SIGKILL), and the kernel delivers it inside the domain only, in one pass that no fork can outrun. The payload sits in
-a nested domain, so it can't signal us. The scope is proven before (our parent must be out of reach), never assumed. Where it
-can't be had, descendants are looked up in /proc until none is left; being the subreaper, we get every orphan.
+How everything is killed without a PID namespace: a process in a Landlock domain with signal scope may call kill(-1,
+SIGKILL), and the kernel delivers it inside the domain only, in one pass that no fork can outrun. The payload sits in
+a nested domain, so it can't signal us. The scope is proven before (our parent must be out of reach), never assumed.
+Where it can't be had, descendants are looked up in /proc until none is left; being the subreaper, we get every
+orphan.
 """
 
 import os
@@ -40,7 +41,7 @@ def supervise(files: JobFiles, life_line: int) -> None:
         _send(control, Message("refused", reason=f"{error.strerror}: {error.filename}"))
         return
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-    kill_all = _kill_domain if job.landlock is not None and _enter_signal_scope() else kill_descendants
+    kill_all = _kill_domain if _enter_signal_scope(job) else kill_descendants
     _Supervisor(job, control, life_line, kill_all).run(files)
 
 
@@ -59,9 +60,9 @@ def _make_home(job: Job) -> None:
         os.chown(job.home, job.uid, job.uid, follow_symlinks=False)
 
 
-def _enter_signal_scope() -> bool:
+def _enter_signal_scope(job: Job) -> bool:
     """Shut this process into a domain out of which no signal goes; True if that is proven."""
-    if landlock.abi() < landlock.ABI_SCOPE:
+    if job.landlock is None or job.landlock.abi < landlock.ABI_SCOPE:
         return False
     try:
         # A layer denies REFER (rename across folders) to all below it unless it handles and grants it.

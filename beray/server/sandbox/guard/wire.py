@@ -1,8 +1,8 @@
 """What the server, the fork server and a supervisor tell one another.
 
-A `Job` travels as JSON in a memory file, since a datagram could not hold a long command line. With it come, always in this
-order, the descriptors of `JobFiles`. The control socket carries the supervisor's `Message`s; the server only ever sends
-`STOP` over it, and its end of file means that the server is gone.
+A `Job` travels as JSON in a memory file, since a datagram could not hold a long command line. With it come, always in
+this order, the descriptors of `JobFiles`. The control socket carries the supervisor's `Message`s; the server only
+ever sends `STOP` over it, and its end of file means that the server is gone.
 """
 
 import json
@@ -20,10 +20,7 @@ MessageKind = Literal["started", "refused", "exit", "timeout", "stopped", "lost"
 REPORT_FD = 3
 """Where a command finds its report pipe, if it has one."""
 
-# Where bubblewrap finds what it is given; it closes them before the command runs.
-ARGS_FD, SECCOMP_FD, PASSWD_FD, GROUP_FD = 10, 11, 12, 13
-
-RESERVED_FDS = 14
+RESERVED_FDS = 4
 """Descriptors below this number have a meaning of their own in a command's process; nothing else is ever put there."""
 
 
@@ -43,8 +40,14 @@ class JobLimits:
 
 @dataclass(frozen=True)
 class LandlockJob:
-    """Folders and files a command may use under Landlock; everything else is denied."""
+    """Folders and files a command may use under Landlock; everything else is denied.
 
+    Attributes:
+        abi: The Landlock ABI whose rights are used, at most the kernel's.
+        sees_others: The command's uid is the server's too, so that the filter has to shield other processes.
+    """
+
+    abi: int
     read_only: tuple[str, ...]
     read_write: tuple[str, ...]
     devices: tuple[str, ...]
@@ -53,14 +56,23 @@ class LandlockJob:
 
 @dataclass(frozen=True)
 class BubblewrapJob:
-    """How bubblewrap is called: its program, its options, and the files it makes up."""
+    """How bubblewrap is called.
+
+    Attributes:
+        program: The `bwrap` to execute.
+        options: Its options up to the mounts.
+        copied_files: Files of this machine that are copied to the same place inside; one that isn't there is left out.
+        made_files: Further files inside, by path.
+        last_options: Its options after all mounts and files.
+        wrapper: Program and options that run the command inside, for limits that only count there.
+    """
 
     program: str
     options: tuple[str, ...]
+    copied_files: tuple[str, ...]
+    made_files: dict[str, str]
+    last_options: tuple[str, ...]
     wrapper: tuple[str, ...]
-    """Program and options that run the command inside, for limits that only count there."""
-    passwd: str
-    group: str
 
 
 @dataclass(frozen=True)
