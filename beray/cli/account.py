@@ -67,7 +67,7 @@ def login(app: App, *, email: str | None, password_stdin: bool, with_token: bool
 @common
 @pass_app
 def logout(app: App) -> None:
-    from beray.exceptions import AuthenticationError
+    from beray.exceptions import AuthenticationError, NetworkError
 
     credentials = read_credentials(app.credentials_path)
     name = app.named_server() or credentials.server
@@ -80,6 +80,8 @@ def logout(app: App) -> None:
             client.logout()
     except AuthenticationError:
         pass  # the token was dead already, which is what was wanted
+    except NetworkError:
+        app.terminal.progress(app.terminal.style("warn", say("account.not_revoked", server=_shown(server))))
     write_credentials(app.credentials_path, credentials.removed(name))
     app.terminal.progress(f"{app.terminal.style('good', '✓')} {say('account.logged_out', server=_shown(server))}")
 
@@ -116,8 +118,13 @@ def _say_where_the_code_is(app: App, server: Server) -> None:
 
 
 def _prompt(label: str, *, is_secret: bool = False) -> str:
-    value: str = click.prompt(label, hide_input=is_secret, err=True)
-    return value.strip() if not is_secret else value
+    try:
+        value: str = click.prompt(label, hide_input=is_secret, err=True)
+    except click.Abort as abort:
+        if isinstance(abort.__context__, EOFError):  # not Ctrl-C: there was nobody to answer
+            raise click.UsageError(say("usage.no_answer", label=label)) from None
+        raise
+    return value if is_secret else value.strip()
 
 
 def _new_password(app: App) -> str:

@@ -6,7 +6,7 @@ one file lock, so that two `beray run` at once make one server.
 
 A background server keeps the settings it was started with. Whoever sets a model's key and runs again wants the new
 settings: `run` then replaces a server that has nothing to do, and says so where it can't. Only a server that we started
-is replaced, which `server.start.json` tells: the pid, and a digest of the environment it got.
+is replaced, which `server.start.json` tells: its pid, and a digest of the environment it got.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -154,20 +155,20 @@ class EmbeddedServer:
 
     # settings
 
-    def _digest(self, token: str | None) -> str:
-        """Of the environment that matters to a server; keyed, so that the file gives no secret away."""
+    def _digest(self, salt: str) -> str:
+        """Of the environment that matters to a server; salted, so that a guessed key can't be looked up in a table."""
         relevant = {
             name: value
             for name, value in self._environ.items()
             if (name.startswith("BERAY_") or name.endswith(MODEL_VARIABLE_ENDS)) and name not in OWN_VARIABLES
         }
         content = json.dumps([__version__, sorted(relevant.items())]).encode("utf-8", "surrogatepass")
-        return hmac.new((token or "").encode(), content, hashlib.sha256).hexdigest()
+        return hmac.new(salt.encode(), content, hashlib.sha256).hexdigest()
 
     def _is_outdated(self, running: ServerFile) -> bool:
         """Whether we started it, and with other settings than those of now."""
-        is_ours = self._was_started_by_us(running)
-        return is_ours and self._start_file().get("settings") != self._digest(running.token)
+        start = self._start_file()
+        return start.get("pid") == running.pid and start.get("settings") != self._digest(str(start.get("salt")))
 
     def _was_started_by_us(self, running: ServerFile | None) -> bool:
         return running is not None and self._start_file().get("pid") == running.pid
@@ -198,13 +199,13 @@ class EmbeddedServer:
 
     def _start(self, note: Callable[[str], None]) -> ServerFile:
         process = self._spawn()
+        self._write_start_file(process.pid)
         try:
             file = self._await_ready(process.pid, process)
         except CliError:
             _end(process)
             raise
         process.returncode = 0  # it lives on without us, which Popen would warn of at our end
-        self._write_start_file(file)
         note(say("embedded.started", path=self.data_dir, minutes=round(self._idle_seconds() / 60)))
         return file
 
@@ -279,9 +280,10 @@ class EmbeddedServer:
             return ()
         return tuple(line for line in plain(content).splitlines() if line.strip())[-LOG_LINES:]
 
-    def _write_start_file(self, file: ServerFile) -> None:
+    def _write_start_file(self, pid: int) -> None:
         path = self.data_dir / "server.start.json"
-        content = json.dumps({"pid": file.pid, "settings": self._digest(file.token)})
+        salt = secrets.token_hex(16)
+        content = json.dumps({"pid": pid, "salt": salt, "settings": self._digest(salt)})
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as start:
             start.write(content)
 

@@ -1,10 +1,11 @@
 """`files ls|get|put|zip|cat`: the work_dir of a task."""
 
+import codecs
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
@@ -13,6 +14,9 @@ from beray.cli.connection import App
 from beray.cli.language import say
 from beray.cli.options import common, pass_app
 from beray.cli.terminal import one_line, plain
+
+if TYPE_CHECKING:
+    from beray.client import BeRayClient
 
 STDOUT = "-"
 
@@ -54,14 +58,10 @@ def ls(app: App, *, task_id: int, path: str, is_json: bool) -> None:
 @common
 @pass_app
 def get(app: App, *, task_id: int, paths: tuple[str, ...], output: str | None, force: bool) -> None:
-    from beray.cli.transfer import copy
-
     with app.connect() as client:
         if output == STDOUT:
             for path in paths:
-                with closing(client.get_file_content(task_id, path, stream=True)) as response:
-                    copy(app.terminal, response, sys.stdout.buffer, label=path)
-            sys.stdout.buffer.flush()
+                _print_file(app, client, task_id, path)
             return
         for path in paths:
             _get(app, client, task_id, path.rstrip("/"), output, is_only=len(paths) == 1, can_overwrite=force)
@@ -121,48 +121,50 @@ def zip_(app: App, *, task_id: int, paths: tuple[str, ...], output: str | None, 
 @common
 @pass_app
 def cat(app: App, *, task_id: int, path: str) -> None:
-    from beray.cli.transfer import copy
+    with app.connect() as client:
+        _print_file(app, client, task_id, path)
 
-    with app.connect() as client, closing(client.get_file_content(task_id, path, stream=True)) as response:
-        if sys.stdout.isatty():  # what an agent wrote must not steer the terminal
-            app.terminal.result(plain(response.content.decode("utf-8", "replace")))
+
+def _print_file(app: App, client: "BeRayClient", task_id: int, path: str) -> None:
+    """The file's bytes; on a terminal its text, since what an agent wrote must not steer the terminal."""
+    from beray.cli.transfer import CHUNK_BYTES, copy
+
+    with closing(client.get_file_content(task_id, path, stream=True)) as response:
+        if sys.stdout.isatty():
+            decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+            for chunk in response.iter_content(CHUNK_BYTES):
+                app.terminal.stream(plain(decode(chunk)))
+            app.terminal.end_stream()
         else:
             copy(app.terminal, response, sys.stdout.buffer, label=path)
             sys.stdout.buffer.flush()
 
 
 def _get(
-    app: App, client: Any, task_id: int, path: str, output: str | None, *, is_only: bool, can_overwrite: bool
+    app: App, client: "BeRayClient", task_id: int, path: str, output: str | None, *, is_only: bool, can_overwrite: bool
 ) -> None:
     """Download one file or folder. `output` names the file itself only where it is the only one and no folder."""
-    from beray.cli.transfer import Target, download_file, download_tree
-
-    folder = Path(output) if output is not None else Path()
-    tree = _folder_of(client, task_id, path)
-    if tree is not None:
-        count = download_tree(app.terminal, client, task_id, tree, Target(folder, can_overwrite))
-        if count == 0:
-            app.terminal.progress(say("files.none"))
-        return
-    names_file = output is not None and is_only and not output.endswith("/") and not folder.is_dir()
-    if names_file:
-        place = Target(folder.parent, can_overwrite).checked(folder)
-    else:
-        place = Target(folder, can_overwrite).place(path.rsplit("/", 1)[-1])
-    download_file(app.terminal, client, task_id, path, place)
-
-
-def _folder_of(client: Any, task_id: int, path: str) -> Sequence[Node] | None:
-    """What is in the folder `path`; None if it is a file."""
+    from beray.cli.transfer import Target, download_tree, save, say_downloaded
     from beray.exceptions import APIError
 
+    folder = Path(output) if output is not None else Path()
     try:
-        tree: Sequence[Node] = client.list_files_tree(task_id, path or ".")
+        response = client.get_file_content(task_id, path or ".", stream=True)
     except APIError as error:
-        if error.code == "not_a_directory":
-            return None
-        raise
-    return tree
+        if error.code != "not_a_file":
+            raise
+        tree = client.list_files_tree(task_id, path or ".")
+        if download_tree(app.terminal, client, task_id, tree, Target(folder, can_overwrite)) == 0:
+            app.terminal.progress(say("files.none"))
+        return
+    with closing(response):
+        names_file = output is not None and is_only and not output.endswith("/") and not folder.is_dir()
+        if names_file:
+            place = Target(folder.parent, can_overwrite).checked(folder)
+        else:
+            place = Target(folder, can_overwrite).place(path.rsplit("/", 1)[-1])
+        save(app.terminal, response, place)
+    say_downloaded(app.terminal, path, place)
 
 
 def _listing(nodes: Sequence[Node]) -> Iterator[str]:

@@ -31,7 +31,9 @@ def main() -> int:
         try:
             return int(_invoke(commands.beray, app))
         except BrokenPipeError:  # the reader of our output has gone: `beray ps | head -1`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in (sys.stdout, sys.stderr):  # what is still buffered would fail once more at the very end
+                os.dup2(nowhere, stream.fileno())
             return 1
 
 

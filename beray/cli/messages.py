@@ -150,6 +150,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "ZIP 不能写到终端；请重定向，或用 -o 指定文件。",
         "A ZIP archive does not go to a terminal; redirect it or name a file with -o.",
     ),
+    "usage.no_answer": ("没有人回答：{label}", "Nobody answered: {label}"),
     "usage.password_needed": (
         "没有终端可供输入密码；请用 --password-stdin。",
         "There is no terminal to ask for the password; use --password-stdin.",
@@ -277,6 +278,10 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "{email} is logged in to {server} (token kept in {path})",
     ),
     "account.logged_out": ("已从 {server} 登出", "Logged out from {server}"),
+    "account.not_revoked": (
+        "无法连接 {server}：令牌在本机已忘记，但在服务器上到期前仍有效",
+        "{server} could not be reached: the token is forgotten here, but stays good there until it expires",
+    ),
     "account.not_logged_in": ("没有登录。", "Nobody is logged in."),
     "account.stdin_empty": ("标准输入是空的。", "Nothing came from stdin."),
     "account.stdin_empty.remedy": (

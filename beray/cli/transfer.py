@@ -124,15 +124,16 @@ def download_tree(
                 children = client.list_files_tree(task_id, node["path"])
             count += download_tree(terminal, client, task_id, children, target)
         elif node["type"] == "file":
-            download_file(terminal, client, task_id, node["path"], target.place(node["path"]))
+            place = target.place(node["path"])
+            with closing(client.get_file_content(task_id, node["path"], stream=True)) as response:
+                save(terminal, response, place)
+            say_downloaded(terminal, node["path"], place)
             count += 1
     return count
 
 
-def download_file(terminal: Terminal, client: "BeRayClient", task_id: int, path: str, place: Path) -> None:
-    """Download one file to `place`."""
-    with closing(client.get_file_content(task_id, path, stream=True)) as response:
-        save(terminal, response, place)
+def say_downloaded(terminal: Terminal, path: str, place: Path) -> None:
+    """The line that says where a file is now."""
     terminal.progress(f"{terminal.style('good', '✓')} {one_line(path)} → {one_line(str(place))}")
 
 

@@ -134,6 +134,26 @@ def test_token_that_was_dead_already_is_forgotten_all_the_same(
     assert tomllib.loads(credentials(home).read_text()) == {}
 
 
+def test_logging_out_of_a_server_that_is_gone_forgets_the_token_and_says_so(
+    stranger: CommandLine, fake: FakeServer, home: Path
+) -> None:
+    log_in(stranger, fake)
+    fake.is_down.set()
+
+    ended = stranger("logout")
+
+    assert ended.status == 0
+    assert "stays good there until it expires" in ended.err
+    assert tomllib.loads(credentials(home).read_text()) == {}
+
+
+def test_question_that_nobody_answers_is_wrong_use(stranger: CommandLine, fake: FakeServer) -> None:
+    ended = stranger("login", "--server", fake.base_url)
+
+    assert ended.status == 2
+    assert "Nobody answered: E-mail" in ended.err
+
+
 def test_named_server_without_a_login_says_how_to_log_in(stranger: CommandLine, fake: FakeServer) -> None:
     ended = stranger("ps", "--server", fake.base_url)
 

@@ -1,11 +1,13 @@
 """`ps`, `watch`, `show`, `stop`, `rm`."""
 
 import json
+import os
+import subprocess
 from collections.abc import Callable
 
 import pytest
 
-from tests.support.command_line import CommandLine, OnTerminal
+from tests.support.command_line import COMMAND, CommandLine, OnTerminal
 from tests.support.fake_server import FakeServer, Gate
 from tests.support.scripts import BEGINNING, HELLO_WORLD, finished
 
@@ -51,6 +53,19 @@ def test_reader_that_goes_away_ends_the_list_quietly(beray: CommandLine, three_t
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(timeout=30) == 1
+
+
+def test_reader_of_the_whole_screen_that_goes_away_ends_it_quietly(beray: CommandLine, fake: FakeServer) -> None:
+    fake.add(HELLO_WORLD)
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    done = subprocess.run(
+        [*COMMAND, "watch", "42"], env=beray.environment(), stdout=writing, stderr=writing, timeout=60, check=False
+    )
+    os.close(writing)
+
+    assert done.returncode == 1
 
 
 def test_watching_without_an_id_replays_the_latest_task(beray: CommandLine, fake: FakeServer) -> None:

@@ -287,8 +287,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(list(_nodes(task.files, below)))
 
     def _content(self, task: FakeTask) -> None:
-        content = task.files.get(self.query["path"])
-        if content is None:
+        path = self.query["path"]
+        content = task.files.get(path)
+        if path == "." or any(name.startswith(f"{path}/") for name in task.files):
+            self._refuse(422, "not_a_file", f"{path} is no file.")
+        elif content is None:
             self._refuse(404, "file_not_found", f"There is no {self.query['path']}.")
         else:
             self._bytes(content, "application/octet-stream")

@@ -15,6 +15,7 @@ from tests.server.files.files_server import OWNER, STRANGER, FilesServer, TaskFi
 from tests.support.waiting import wait_until
 
 BIG = 24 << 20  # more than the buffers of server, kernel and client together hold
+ENDLESS = 1 << 40  # a file of nothing that would take minutes to read
 
 
 def test_file_is_served_whole_with_its_validators(task: TaskFiles) -> None:
@@ -281,8 +282,10 @@ def read_to_the_end(client: socket.socket) -> tuple[bytes, bytes]:
     return head, body
 
 
-def test_file_that_shrinks_while_it_is_served_cuts_the_connection(files_server: FilesServer, task: TaskFiles) -> None:
-    """The client must see that it has not got what Content-Length promised."""
+def test_file_that_shrinks_while_it_is_served_cuts_the_connection(
+    files_server: FilesServer, task: TaskFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client must see that it has not got what Content-Length promised; the operator reads why."""
     (task.folder / "big").write_bytes(b"x" * BIG)
     with begin_download(files_server, f"/api/v1/tasks/{task.id}/files/content?path=big") as client:
         client.recv(1000, socket.MSG_PEEK)
@@ -292,6 +295,7 @@ def test_file_that_shrinks_while_it_is_served_cuts_the_connection(files_server: 
     assert f"content-length: {BIG}".encode() in head
     assert 0 < len(body) <= BIG // 2 + (4 << 20)
     assert set(body) == {ord("x")}
+    assert "download cut" in caplog.text
     wait_until(lambda: not files_server.open_descriptors(), what="closed files")
 
 
@@ -313,7 +317,8 @@ def test_file_that_grows_or_is_replaced_is_served_as_it_was(files_server: FilesS
 
 @pytest.mark.parametrize("path", ["content?path=big", "download?path=big"])
 def test_client_that_leaves_closes_the_file(files_server: FilesServer, task: TaskFiles, path: str) -> None:
-    (task.folder / "big").write_bytes(os.urandom(BIG))
+    (task.folder / "big").touch()
+    os.truncate(task.folder / "big", ENDLESS)
     client = begin_download(files_server, f"/api/v1/tasks/{task.id}/files/{path}")
     client.recv(1000)
     assert any(target.endswith("/big") for target in files_server.open_descriptors())

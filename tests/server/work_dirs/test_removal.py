@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from beray.server.work_dirs.removal import open_own_folder
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 
 DEEP = 1100  # its path is longer than the kernel takes, and deeper than descriptors or recursion go
@@ -86,6 +87,20 @@ while True:
     except OSError:
         pass
 """
+
+
+@pytest.mark.needs("root")
+def test_folder_to_be_emptied_is_taken_from_its_owner(work_dir: WorkDir) -> None:
+    """So that a command of the task that still runs can't add to it."""
+    (work_dir.path / "folder").mkdir()
+    os.chown(work_dir.path / "folder", UID, UID)
+
+    parent = os.open(work_dir.path, os.O_RDONLY)
+    os.close(open_own_folder(b"folder", parent))
+    os.close(parent)
+
+    status = (work_dir.path / "folder").stat()
+    assert (status.st_uid, status.st_mode & 0o777) == (0, 0o700)
 
 
 @pytest.mark.needs("root")

@@ -1,3 +1,4 @@
+import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -256,24 +257,36 @@ def test_condition_is_asked_with_the_etag_that_is_there(work_dir: WorkDir) -> No
     assert work_dir.read_bytes("x") == b"old"
 
 
-def test_of_many_writers_with_one_expectation_one_wins(work_dir: WorkDir) -> None:
+def test_two_writers_with_one_expectation_do_not_both_win(work_dir: WorkDir) -> None:
+    """While one commit has checked and not yet renamed, another may not check."""
     start = work_dir.write_bytes("x", b"0").etag
-    won: list[int] = []
+    other_asked = threading.Event()
+    seen: list[str | None] = []
 
-    def write(number: int) -> None:
+    def other_condition(etag: str | None) -> bool:
+        seen.append(etag)
+        other_asked.set()
+        return etag == start
+
+    def other_commit() -> None:
         with suppress(Refused), work_dir.begin_write("x", limit_bytes=9) as upload:
-            upload.write(b"%d" % number)
-            upload.commit(lambda etag: etag == start)
-            won.append(number)
+            upload.write(b"other")
+            upload.commit(other_condition)
 
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    other = threading.Thread(target=other_commit)
 
-    assert len(won) == 1
-    assert work_dir.read_bytes("x") == b"%d" % won[0]
+    def first_condition(etag: str | None) -> bool:
+        other.start()
+        assert not other_asked.wait(0.5)
+        return etag == start
+
+    with work_dir.begin_write("x", limit_bytes=9) as upload:
+        upload.write(b"first")
+        first = upload.commit(first_condition)
+    other.join(30)
+
+    assert seen == [first.etag]
+    assert work_dir.read_bytes("x") == b"first"
 
 
 def _fill_a_little_disk(path: Path, outcome: "multiprocessing.Queue[str]") -> None:
@@ -349,6 +362,28 @@ def test_work_dir_made_by_several_at_once_is_made_once(work_dirs: WorkDirs) -> N
 
     assert errors == []
     assert sorted(work_dirs.get(3, owner=None).snapshot()) == [f"f{number}" for number in range(8)]
+
+
+def test_work_dir_is_not_made_while_another_process_makes_it(work_dirs: WorkDirs) -> None:
+    """A folder renamed over one that is in use would lose what has just been written there."""
+    folder = work_dirs.create(3, owner=None).path.parent
+    (folder / "work").rmdir()
+    made = threading.Event()
+
+    def make() -> None:
+        work_dirs.create(3, owner=None)
+        made.set()
+
+    thread = threading.Thread(target=make)
+    other = os.open(folder, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    thread.start()
+    assert not made.wait(0.5)
+    (folder / "work").mkdir()
+    os.close(other)
+    thread.join(30)
+
+    assert sorted(os.listdir(folder)) == ["output", "work"]
 
 
 def test_work_dir_deleted_meanwhile_is_refused(work_dirs: WorkDirs) -> None:
