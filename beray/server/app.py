@@ -36,15 +36,15 @@ from beray.server.messages import Language, current_language
 from beray.server.readiness import Readiness
 from beray.server.sandbox.base import Capabilities, Limits, Sandbox
 from beray.server.sandbox.choose import open_sandbox
-from beray.server.sandbox.uids import task_uid
+from beray.server.sandbox.uids import TaskUids
 from beray.server.service_routes import build_routers as build_service_routers
 from beray.server.settings import Settings
 from beray.server.tasks import routes as task_routes
 from beray.server.tasks.control import RunControl
-from beray.server.tasks.runner import Runner, Workshop
+from beray.server.tasks.runner import RunAgent, Runner, Workshop
 from beray.server.tasks.service import Tasks
 from beray.server.tasks.stream import Streams
-from beray.server.validation import validation_refusal
+from beray.server.validation import malformed_body, validation_refusal
 from beray.server.work_dirs.work_dir import WorkDirs
 
 API: Final = "/api/v1"
@@ -73,6 +73,8 @@ def create_app(
 
     Raises:
         RuntimeError: There is an application in this process already.
+        SandboxUnavailable: The server is root, but can't give commands another uid.
+        SettingError: A setting of its parts can't be used.
     """
     global _has_app  # the engine library is a singleton; a second app would share its runs silently
     if _has_app:
@@ -94,13 +96,14 @@ class App:
         self.wakeups = LocalWakeups()
         self.events = EventLog(self.database, self.wakeups, clock)
         self.streams = Streams(settings.max_streams_per_user)
-        self.accounts = open_accounts(settings, self.database, clock, announce)
+        self.accounts = open_accounts(settings, self.database, clock=clock, announce=announce)
         self.capabilities: Capabilities | None = None
         self._sandbox: Sandbox | None = None
+        self._task_uids = TaskUids(settings.sandbox_uid_base)
         self._background: set[asyncio.Task[None]] = set()
 
         control = RunControl()
-        work_dirs = WorkDirs(settings.data_dir / "tasks")
+        work_dirs = WorkDirs(settings.data_dir / "tasks", allows_hard_links=settings.sandbox != "none")
         self.tasks = Tasks(
             database=self.database,
             events=self.events,
@@ -108,7 +111,7 @@ class App:
             control=control,
             clock=clock,
             model=model,
-            task_uid=task_uid,
+            task_uid=self._task_uids,
         )
         self.runner = Runner(
             database=self.database,
@@ -143,9 +146,7 @@ class App:
         web.include_router(task_routes.build_router(self.tasks, self.accounts, self.events, self.streams), prefix=API)
         files = Files(self.tasks.open_work_dir, max_upload_bytes=self.settings.max_upload_bytes)
         web.include_router(file_routes.build_router(files, self.accounts), prefix=API)
-        web.add_exception_handler(Refused, _answer_refused)
-        web.add_exception_handler(HTTPException, _answer_http_exception)
-        web.add_exception_handler(RequestValidationError, _answer_invalid)
+        install_error_handlers(web)
         return web
 
     @asynccontextmanager
@@ -197,7 +198,7 @@ class App:
                 tokens=settings.max_tokens,
                 wall_seconds=settings.max_run_seconds,
             ),
-            task_uid=task_uid,
+            task_uid=self._task_uids,
         )
 
     def _spawn(self, work: Any) -> None:
@@ -279,7 +280,7 @@ async def _run_agent(run: AgentRun) -> Outcome:
     return await loop(run)
 
 
-def _import_loop() -> Callable[[AgentRun], Any]:
+def _import_loop() -> RunAgent:
     from beray.server.agent.loop import run_agent
 
     return run_agent
@@ -296,6 +297,14 @@ def _sandbox_info(capabilities: Capabilities | None) -> dict[str, Any] | None:
         "python": capabilities.python,
         "notes": list(capabilities.notes),
     }
+
+
+def install_error_handlers(web: FastAPI) -> None:
+    """Answer every error in the one shape."""
+    web.add_exception_handler(Refused, _answer_refused)
+    web.add_exception_handler(HTTPException, _answer_http_exception)
+    web.add_exception_handler(RequestValidationError, _answer_invalid)
+    web.add_exception_handler(Exception, _answer_crash)
 
 
 def _respond(request: Request, refused: Refused) -> Response:
@@ -316,6 +325,11 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
     return _respond(request, validation_refusal(error, current_language.get()))
 
 
+async def _answer_crash(request: Request, error: Exception) -> Response:
+    """A fault of ours; the framework raises it again, and `Edge` logs it with the request's id."""
+    return _respond(request, Refused("internal_error", request_id=request.scope["beray.request_id"]))
+
+
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     """What the framework refuses by itself, in our shape."""
     assert isinstance(error, HTTPException)
@@ -329,4 +343,6 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
         response = _respond(request, Refused("method_not_allowed", path=path, method=request.method, allowed=allowed))
         response.headers["allow"] = allowed
         return response
+    if error.status_code == 400:  # the body could not be parsed at all (nested too deep, not UTF-8)
+        return _respond(request, malformed_body(current_language.get()))
     return _respond(request, Refused("bad_request", reason=str(error.detail)))

@@ -1,6 +1,6 @@
 """Errors of the domain, their HTTP status, and the one JSON error shape (WIRE.md, "Common").
 
-Services raise `Refused("code", ...)`; the sentences stand in `messages.py`. Only this file knows HTTP status codes.
+Services raise `Refused` with a code; the sentences stand in `messages.py`. Only this file knows HTTP status codes.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,6 @@ class Refused(Exception):
 STATUS_OF: Final[dict[str, int]] = {
     # requests
     "bad_request": 400,
-    "malformed_json": 400,
     "validation_error": 422,
     "not_found": 404,
     "method_not_allowed": 405,
@@ -57,9 +56,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "rate_limited": 429,
     "internal_error": 500,
     "starting": 503,
-    "shutting_down": 503,
     "idempotency_mismatch": 409,
-    "idempotency_in_progress": 409,
     # accounts
     "not_authenticated": 401,
     "invalid_credentials": 401,
@@ -85,6 +82,9 @@ STATUS_OF: Final[dict[str, int]] = {
     "not_a_file": 422,
     "not_a_directory": 422,
     "path_is_directory": 409,
+    "file_not_permitted": 409,
+    "file_busy": 409,
+    "too_many_files": 422,
     "upload_too_large": 413,
     "upload_cut": 400,
     "precondition_failed": 412,

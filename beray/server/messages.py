@@ -5,6 +5,7 @@ What it says: what happened, to what, and what to do next.
 """
 
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Final, Literal
 
 Language = Literal["zh", "en"]
@@ -13,11 +14,19 @@ current_language: ContextVar[Language] = ContextVar("current_language", default=
 """Language of the request being answered; set at the edge from Accept-Language."""
 
 
+@dataclass(frozen=True)
+class Phrase:
+    """A field of a sentence that is itself in the catalogue, put in when the language is known."""
+
+    key: str
+
+
 def text(key: str, language: Language | None = None, /, **params: object) -> str:
     """The sentence `key` in `language` (default: the request's), with its fields filled in."""
     chinese, english = MESSAGES[key]
     chosen = current_language.get() if language is None else language
-    return (chinese if chosen == "zh" else english).format(**params)
+    filled = {name: text(value.key, chosen) if isinstance(value, Phrase) else value for name, value in params.items()}
+    return (chinese if chosen == "zh" else english).format(**filled)
 
 
 def language_of(goal: str) -> Language:
@@ -28,7 +37,6 @@ def language_of(goal: str) -> Language:
 MESSAGES: Final[dict[str, tuple[str, str]]] = {
     # requests
     "bad_request": ("请求无法处理：{reason}", "The request cannot be handled: {reason}"),
-    "malformed_json": ("请求体不是有效的 JSON。", "The request body is not valid JSON."),
     "validation_error": ("请求无效：{reason}", "The request is not valid: {reason}"),
     "not_found": ("没有这个地址：{path}", "There is nothing at {path}."),
     "method_not_allowed": (
@@ -42,18 +50,14 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "Internal server error. Tell the operator the request id {request_id}.",
     ),
     "starting": ("服务正在启动，请稍后重试。", "The service is starting; try again shortly."),
-    "shutting_down": ("服务正在关闭，请稍后重试。", "The service is shutting down; try again shortly."),
     "idempotency_mismatch": (
         "这个 Idempotency-Key 已用于另一个请求。请换一个新的键。",
         "This Idempotency-Key was used for another request. Use a new key.",
     ),
-    "idempotency_in_progress": (
-        "带有这个 Idempotency-Key 的请求仍在处理中，请稍后重试。",
-        "The request with this Idempotency-Key is still being handled; try again shortly.",
-    ),
     # fields of a request; the key is `invalid.` and the validator's type
     "invalid.missing": ("缺少此字段。", "This field is required."),
     "invalid.json_invalid": ("不是有效的 JSON。", "This is not valid JSON."),
+    "invalid.nul": ("不能含有 NUL 字符。", "This must not hold a NUL character."),
     "invalid.model_attributes_type": ("须为 JSON 对象。", "This must be a JSON object."),
     "invalid.string_type": ("须为字符串。", "This must be a string."),
     "invalid.string_unicode": ("须为有效的 Unicode 文本。", "This must be valid Unicode text."),
@@ -159,11 +163,214 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "您已有 {most} 个打开的事件流。请先关闭一些。",
         "You already hold {most} open event streams. Close some first.",
     ),
+    # agent: which model works
+    "model_rules": (
+        (
+            "规则模式（beray:rules）：不是 AI 模型，只按固定规则执行指令。要使用真实模型，请设置 OPENAI_API_KEY=…"
+            "（或 BERAY_MODEL=ollama:<模型名>）后重新启动。"
+        ),
+        (
+            "Rules mode (beray:rules): not an AI model, it follows fixed rules only. To use a real model, set "
+            "OPENAI_API_KEY=... (or BERAY_MODEL=ollama:<name>) and restart."
+        ),
+    ),
+    "model_rules_chosen": (
+        (
+            "规则模式（beray:rules，由 BERAY_MODEL 指定）：不是 AI 模型，只按固定规则执行指令。"
+            "要使用真实模型，请改为 BERAY_MODEL=openai:<模型名> 等后重新启动。"
+        ),
+        (
+            "Rules mode (beray:rules, chosen by BERAY_MODEL): not an AI model, it follows fixed rules only. "
+            "To use a real model, set BERAY_MODEL=openai:<name> or another and restart."
+        ),
+    ),
+    "model_chosen": (
+        "模型 {model}（由 BERAY_MODEL 指定），位于 {url}。",
+        "Model {model} (chosen by BERAY_MODEL) at {url}.",
+    ),
+    "model_from_key": (
+        (
+            "模型 {model}，因为环境中有 {key}；使用它会产生费用。"
+            "用 BERAY_MODEL=<提供商>:<模型名> 换一个，用 BERAY_MODEL=rules 则不用模型。"
+        ),
+        (
+            "Model {model}, because {key} is set; using it costs money. "
+            "BERAY_MODEL=<provider>:<name> chooses another, BERAY_MODEL=rules none."
+        ),
+    ),
+    "model_other_keys": (
+        "环境中还有 {keys}；多个密钥时按固定顺序选用：{order}。",
+        "{keys} found too; of several keys the first in this order is used: {order}.",
+    ),
+    "model_found_local": (
+        "模型 {model}，由 {url} 上的本地服务提供。用 BERAY_MODEL 可换一个，BERAY_MODEL_PROBE=0 则不再查找。",
+        "Model {model}, found at {url}. BERAY_MODEL chooses another, BERAY_MODEL_PROBE=0 ends the search.",
+    ),
+    "model_several": (
+        "{url} 上的模型服务提供多个模型：{models}。请选定一个，例如 BERAY_MODEL={first}，然后重新启动。",
+        "The server at {url} offers several models: {models}. Choose one, such as BERAY_MODEL={first}, and restart.",
+    ),
+    "model_server_silent": (
+        "环境中指定的模型服务 {url} 没有应答，或没有模型。",
+        "The model server {url} named by the environment does not answer, or has no models.",
+    ),
+    "model_anthropic_ignored": (
+        "环境中有 ANTHROPIC_API_KEY，但此安装不支持 Anthropic 协议，未使用。",
+        "ANTHROPIC_API_KEY is set but not used: Anthropic's protocol is not in this installation.",
+    ),
+    # agent: rules mode
+    "rules_unsupported": (
+        (
+            "未配置语言模型，BeRay 处于规则模式，未能理解（或未能完全理解）这个目标中的指令。"
+            "规则模式可以：编写并运行打印一段文字的 Python 或 bash 脚本；创建、追加、读取、列出、删除文件；"
+            "运行反引号中的命令、以“$ ”开头的命令，以及 bash、sh、python 代码块。"
+        ),
+        (
+            "No language model is configured, so BeRay is in rules mode and understood no instruction in this goal, "
+            "or not all of it. Rules mode can: write and run a Python or bash script that prints a text; create, "
+            "append to, read, list and delete files; run commands in backticks or after `$ `, and fenced bash, sh and "
+            "python blocks."
+        ),
+    ),
+    "rules_hint": (
+        "要使用真实模型：设置 OPENAI_API_KEY=…（或 BERAY_MODEL=ollama:<模型名>），然后重新启动服务。",
+        "To use a real model: set OPENAI_API_KEY=... (or BERAY_MODEL=ollama:<name>) and restart the server.",
+    ),
+    "rules_tools_missing": (
+        "规则模式执行这个目标需要的工具未开放给此任务：{tools}。",
+        "Rules mode needs tools for this goal that the task does not have: {tools}.",
+    ),
+    "rules_step_failed": (
+        "第 {number} 步（共 {total} 步，{tool}）失败：{reason}。后面的步骤没有执行。",
+        "Step {number} of {total} ({tool}) failed: {reason}. The steps after it were not run.",
+    ),
+    "rules_step_hint": (
+        "请查看该步骤的输出，修改目标后重新提交。规则模式不会自行修正错误。",
+        "Look at the step's output, correct the goal and submit it again. Rules mode does not mend errors by itself.",
+    ),
+    "rules_done": (
+        "由固定规则完成，并非 AI 模型。已完成 {count} 条指令。",
+        "Done by fixed rules, not by an AI model. Instructions carried out: {count}.",
+    ),
+    "rules_script": (
+        "脚本 {name} 逐字打印目标中给出的文字，输出如下：",
+        "The script {name} prints the text of the goal literally. Its output:",
+    ),
+    # agent: faults of the model
+    "model_auth": ("模型 {model} 的服务拒绝了密钥：{reason}", "The server of model {model} refused the key: {reason}"),
+    "model_auth_hint": (
+        "请检查提供商的密钥或 BERAY_MODEL_API_KEY，然后重新启动服务。",
+        "Check the provider's key or BERAY_MODEL_API_KEY, then restart the server.",
+    ),
+    "model_quota": ("模型 {model} 的额度已用完：{reason}", "The quota of model {model} is used up: {reason}"),
+    "model_quota_hint": (
+        "请为该提供商充值，或用 BERAY_MODEL 换一个模型。",
+        "Top up the account with the provider, or choose another model with BERAY_MODEL.",
+    ),
+    "model_not_found": ("{url} 上没有模型 {model}：{reason}", "There is no model {model} at {url}: {reason}"),
+    "model_not_found_hint": (
+        "请检查 BERAY_MODEL 和 BERAY_MODEL_BASE_URL 的拼写。",
+        "Check the spelling of BERAY_MODEL and BERAY_MODEL_BASE_URL.",
+    ),
+    "context_exceeded": (
+        "对话超出了模型 {model} 的上下文长度：{reason}",
+        "The conversation is longer than the context of model {model}: {reason}",
+    ),
+    "context_exceeded_hint": (
+        "请把任务拆小，或使用上下文更长的模型。",
+        "Split the task, or use a model with a longer context.",
+    ),
+    "model_rate_limited": (
+        "模型 {model} 的服务一直限流：{reason}",
+        "The server of model {model} kept limiting the rate: {reason}",
+    ),
+    "model_rate_limited_hint": ("请稍后重新提交。", "Submit the task again later."),
+    "model_unavailable": (
+        "模型 {model} 的服务暂时不可用：{reason}",
+        "The server of model {model} is not available: {reason}",
+    ),
+    "model_unavailable_hint": (
+        "请稍后重新提交，或用 BERAY_MODEL 换一个模型。",
+        "Submit the task again later, or choose another model with BERAY_MODEL.",
+    ),
+    "model_unreachable": (
+        "无法与 {url} 上的模型 {model} 通信：{reason}",
+        "Model {model} at {url} could not be reached, or its answer was cut: {reason}",
+    ),
+    "model_unreachable_hint": (
+        "请检查该地址能否访问、模型服务是否在运行，然后重新提交。",
+        "Check that the address can be reached and the model server runs, then submit the task again.",
+    ),
+    "model_refused": (
+        "模型 {model} 的提供商拦截了回答：{reason}",
+        "The provider of {model} withheld the answer: {reason}",
+    ),
+    "model_refused_hint": ("请修改目标的措辞。", "Put the goal in other words."),
+    "model_output_cut": (
+        "模型 {model} 的回答达到长度上限而被截断：{reason}",
+        "The answer of model {model} was cut at its length limit: {reason}",
+    ),
+    "model_output_cut_hint": ("请把任务拆小，或换一个模型。", "Split the task, or choose another model."),
+    "model_empty": ("模型 {model} 连续返回空的回答。", "Model {model} kept giving empty answers."),
+    "model_empty_hint": (
+        "请换一个支持工具调用的模型。",
+        "Choose another model that can call tools.",
+    ),
+    "model_error": ("模型 {model} 出错：{reason}", "Model {model} failed: {reason}"),
+    "model_error_hint": (
+        "请查看服务器日志；可用 BERAY_MODEL 换一个模型。",
+        "Look at the server's log; BERAY_MODEL chooses another model.",
+    ),
+    # agent: limits of a run
+    "budget_exceeded": (
+        "任务用完了它的{name}（{limit}）：已用 {used}，上限 {most}。文件已保留。",
+        "The task used up its {name} ({limit}): {used} used, {most} allowed. Its files are kept.",
+    ),
+    "budget_exceeded_hint": (
+        "可以缩小任务，或用 {setting} 提高上限。",
+        "Make the task smaller, or raise the limit with {setting}.",
+    ),
+    "limit_requests": ("模型请求次数", "model requests"),
+    "limit_tool_calls": ("工具调用次数", "tool calls"),
+    "limit_tokens": ("词元额度", "tokens"),
+    "limit_wall_seconds": ("运行时间（秒）", "running time in seconds"),
+    # agent: how a tool call ended, in one line
+    "agent_command_exit": ("退出码 {code}", "exit code {code}"),
+    "agent_command_timeout": ("超过 {seconds} 秒，已终止", "killed after {seconds} s"),
+    "agent_command_signal": ("被信号 {signal} 终止", "ended by signal {signal}"),
+    "agent_command_lost": ("沙箱意外消失，结果未知", "the sandbox vanished; the outcome is unknown"),
+    "agent_lines_read": ("读取了 {count} 行", "{count} lines read"),
+    "agent_bytes_written": ("写入了 {count} 字节", "{count} bytes written"),
+    "agent_edited": ("已修改", "edited"),
+    "agent_files_found": ("{count} 个文件", "{count} files"),
+    "agent_matches_found": ("{count} 处匹配", "{count} matches"),
+    "agent_plan": ("计划已完成 {done}/{count}", "plan: {done} of {count} done"),
+    "agent_finished": ("任务结束", "the task has ended"),
+    "agent_call_refused": ("调用有误，未执行；已告知模型", "not run: the call was wrong; the model was told"),
+    "agent_call_interrupted": (
+        "服务中断时正在执行，结果未知；不会自动重做",
+        "interrupted when the server stopped; the outcome is unknown, and it is not repeated",
+    ),
+    "agent_call_ended": ("任务达到上限，已终止", "ended: the task reached a limit"),
     # files
     "file_not_found": ("工作目录中没有 {path}。", "There is no {path} in the work_dir."),
     "invalid_path": (
         "路径 {path} 无效：须为工作目录内的相对路径（{reason}）。",
         "The path {path} is not valid: it must be relative and inside the work_dir ({reason}).",
+    ),
+    "path_empty": ("路径为空", "it is empty"),
+    "path_not_utf8": ("不是 UTF-8 文本", "it is not UTF-8 text"),
+    "path_nul": ("含有 NUL 字符", "it has a NUL character"),
+    "path_absolute": ("是绝对路径", "it is absolute"),
+    "path_dots": ("含有 ..", "it has a .. in it"),
+    "path_too_long": ("路径或文件名过长", "it, or a name in it, is too long"),
+    "path_too_deep": ("层级过深", "it is too deep"),
+    "path_leaves": ("经过的链接指向工作目录之外", "it goes through a link that leaves the work_dir"),
+    "path_hard_link": ("是与别处共享的硬链接", "it is a hard link to a file kept elsewhere"),
+    "path_names_no_file": ("没有指明文件名", "it names no file"),
+    "path_not_portable": (
+        "含有反斜杠、控制字符或编码的 ..",
+        "it has a backslash, a control character or an encoded .. in it",
     ),
     "not_a_file": ("{path} 不是普通文件。", "{path} is not a regular file."),
     "not_a_directory": ("{path} 不是文件夹。", "{path} is not a directory."),
@@ -171,6 +378,15 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "{path} 是文件夹，不能作为文件写入。",
         "{path} is a directory and cannot be written as a file.",
     ),
+    "file_not_permitted": (
+        "{path} 的权限不允许此操作。请先用命令更改其权限（chmod）。",
+        "The permissions of {path} do not allow this. Change them with a command first (chmod).",
+    ),
+    "file_busy": (
+        "{path} 正被一个命令占用，请稍后重试。",
+        "{path} is held by a running command; try again shortly.",
+    ),
+    "too_many_files": ("文件超过 {most} 个的上限。", "There are more than {most} files."),
     "upload_too_large": ("文件超过 {limit} 字节的上限。", "The file is over the limit of {limit} bytes."),
     "upload_cut": (
         "上传在完成前中断，旧内容保持不变。",

@@ -11,13 +11,14 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Final
 
 import uvicorn
 
 from beray import __version__
-from beray.server.agent.models import choose_model
+from beray.server.agent.models import choose_model, probe_models
 from beray.server.app import App, create_app
 from beray.server.db.migrate import NewerSchemaError
 from beray.server.sandbox.base import SandboxUnavailable
@@ -50,8 +51,12 @@ def run(settings: Settings, *, announce: Callable[[str], None]) -> None:
     _prepare_data_dir(settings.data_dir)
     with _owned(settings.data_dir), _listening(settings) as listener:
         base_url = _base_url(settings, listener)
-        model = choose_model(settings, os.environ, own_port=listener.getsockname()[1])  # noqa: TID251  # keys of providers
-        app = create_app(settings, model, announce=announce)
+        own = replace(settings, port=listener.getsockname()[1])  # the search for local models skips our own port
+        model = choose_model(own, os.environ, probe=probe_models)  # noqa: TID251  # providers' keys are no settings
+        try:
+            app = create_app(settings, model, announce=announce)
+        except SandboxUnavailable as error:
+            raise StartError(str(error)) from error
         _Service(app, settings, base_url=base_url, announce=announce).run(listener)
 
 
@@ -166,6 +171,7 @@ def banner(app: App, base_url: str) -> list[str]:
 def _prepare_data_dir(data_dir: Path) -> None:
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
+        _make_private(data_dir / "beray.db")  # SQLite gives its -wal and -shm files the mode of the database
         probe = data_dir / ".writable"
         probe.write_bytes(b"")
         probe.unlink()
@@ -224,6 +230,11 @@ def _base_url(settings: Settings, listener: socket.socket) -> str:
         if ipaddress.ip_address(host).is_unspecified:
             host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _make_private(path: Path) -> None:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.chmod(0o600)
 
 
 def _write_private(path: Path, content: str) -> None:

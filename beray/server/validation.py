@@ -20,6 +20,13 @@ def validation_refusal(error: RequestValidationError, language: Language) -> Ref
     return Refused("validation_error", reason=f"{place}: {first['msg']}", errors=items)
 
 
+def malformed_body(language: Language) -> Refused:
+    """A 422 for a body that is no JSON or form at all."""
+    message = text("invalid.json_invalid", language)
+    item: ErrorItem = {"loc": ["body"], "msg": message, "type": "json_invalid"}
+    return Refused("validation_error", reason=message, errors=[item])
+
+
 def _item(entry: Mapping[str, Any], language: Language) -> ErrorItem:
     kind = str(entry["type"])
     return {"loc": cast(list[str | int], list(entry["loc"])), "msg": _message(entry, kind, language), "type": kind}

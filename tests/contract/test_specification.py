@@ -1,9 +1,9 @@
 """The SDK's specification, executed: each snippet runs unchanged, in a process of its own, against a fresh server.
 
 The document is a copy whose hash proves that its text is unchanged. A snippet's server holds exactly the state the
-snippet presupposes, and its process the names it takes for granted. The snippets say `http://localhost:8000`; so that they
-run beside anything else, their process reaches the server through the environment's proxy setting, which only a client
-that honours it unchanged can do.
+snippet presupposes, and its process the names it takes for granted. The snippets say `http://localhost:8000`; so that
+they run beside anything else, their process reaches the server through the environment's proxy setting, which only a
+client that honours it unchanged can do.
 """
 
 import hashlib

@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 
+from tests.support.ordinary_user import python_for_all
+
 LANDLOCK_CREATE_RULESET = 444
 LANDLOCK_VERSION_FLAG = 1
 
@@ -45,6 +47,12 @@ def _lacks_bubblewrap() -> str | None:
     return None if probe.returncode == 0 else f"bubblewrap does not work here: {probe.stderr.strip()[:200]}"
 
 
+def _lacks_openssl() -> str | None:
+    return (
+        None if shutil.which("openssl") else "openssl is not installed: no certificate for a test's server can be made"
+    )
+
+
 def _lacks_root() -> str | None:
     return None if os.geteuid() == 0 else "needs root"
 
@@ -53,11 +61,21 @@ def _lacks_user() -> str | None:
     return None if os.geteuid() != 0 else "needs an ordinary user"
 
 
+@functools.cache
+def _lacks_python_for_all() -> str | None:
+    if os.geteuid() != 0:
+        return "needs root, to become another user"
+    found = python_for_all()
+    return None if found is not None else "no python >= 3.11 can be executed by every user"
+
+
 CHECKS = {
     "landlock": _lacks_landlock,
     "bubblewrap": _lacks_bubblewrap,
+    "openssl": _lacks_openssl,
     "root": _lacks_root,
     "user": _lacks_user,
+    "python_for_all": _lacks_python_for_all,
 }
 
 

@@ -48,6 +48,7 @@ class ServerProcess:
             "BERAY_MODEL": "rules",
             "BERAY_MODEL_PROBE": "0",
             "BERAY_RATE_LIMITS": "0",
+            "BERAY_LOCAL_USER": "0",
             "PYTHONUNBUFFERED": "1",
             **self.settings,
         }

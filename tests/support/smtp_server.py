@@ -21,11 +21,13 @@ class SmtpTestServer:
 
     Attributes:
         tls: Offers STARTTLS when given.
+        is_tls_at_once: Speaks TLS from the first byte instead (smtps).
         refuse_recipients: Answers every RCPT with 550.
         is_silent: Accepts connections and never says a word.
     """
 
     tls: ssl.SSLContext | None = None
+    is_tls_at_once: bool = False
     refuse_recipients: bool = False
     is_silent: bool = False
     mails: list[Received] = field(default_factory=list)
@@ -35,7 +37,8 @@ class SmtpTestServer:
 
     async def __aenter__(self) -> Self:
         self._connections: set[asyncio.Task[None]] = set()
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        at_once = self.tls if self.is_tls_at_once else None
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=at_once)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -64,7 +67,7 @@ class SmtpTestServer:
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 test ESMTP\r\n")
         recipients: list[str] = []
-        is_encrypted = False
+        is_encrypted = self.is_tls_at_once
         while line := (await reader.readline()).decode("utf-8").strip():
             self.commands.append(line)
             verb = line.split(maxsplit=1)[0].upper()

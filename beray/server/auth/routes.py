@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from beray.protocol.types import Message, Session, User
 from beray.server.auth.service import Accounts, NewSession
+from beray.server.bodies import Text
 from beray.server.clock import iso
 from beray.server.db.auth import UserRow
 from beray.server.errors import Refused
@@ -14,18 +15,18 @@ from beray.server.messages import text
 
 
 class CodeRequest(BaseModel):
-    email: str
+    email: Text
 
 
 class Registration(BaseModel):
-    email: str
-    verification_code: str
-    password: str
+    email: Text
+    verification_code: Text
+    password: Text
 
 
 class Login(BaseModel):
-    email: str
-    password: str
+    email: Text
+    password: Text
 
 
 class UserBody(BaseModel):
@@ -66,9 +67,9 @@ def build_router(accounts: Accounts) -> APIRouter:
     @router.post("/auth/token", response_model=SessionBody)
     async def login_with_form(
         request: Request,
-        username: Annotated[str, Form()],
-        password: Annotated[str, Form()],
-        grant_type: Annotated[str, Form()] = "password",
+        username: Annotated[Text, Form()],
+        password: Annotated[Text, Form()],
+        grant_type: Annotated[Text, Form()] = "password",
     ) -> Session:
         """OAuth2 password grant (RFC 6749, 4.3)."""
         if grant_type != "password":

@@ -169,7 +169,11 @@ class Accounts:
             raise _rate_limited(seconds)
         found = await self._database.read(lambda connection: queries.find_user(connection, email))
         user, known_hash = found or (None, None)
-        verdict = await self._passwords.verify(password, known_hash)
+        try:
+            verdict = await self._passwords.verify(password, known_hash)
+        except Refused:  # turned away unread: not a wrong password
+            await self._database.write(lambda connection: self._rates.give_back(connection, hit))
+            raise
         if user is None or not verdict.is_right:
             raise Refused("invalid_credentials")
 

@@ -6,16 +6,16 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from beray.protocol.status import Status
-from beray.protocol.types import Message, StopAnswer, Task
+from beray.protocol.types import Message, StopAnswer
 from beray.server.auth.service import Accounts
 from beray.server.db.tasks import TaskFilter
 from beray.server.errors import Refused
 from beray.server.events.log import EventLog
 from beray.server.messages import text
-from beray.server.tasks.service import ID_MOST, NewTask, Tasks
+from beray.server.tasks.bodies import CreateTask, MessageBody, StopBody, TaskBody, TaskWithEventsBody
+from beray.server.tasks.service import ID_MOST, Tasks
 from beray.server.tasks.stream import Streams, TaskStream
 from beray.server.tasks.view import task_body, task_body_with_events
 
@@ -25,42 +25,11 @@ TAIL = re.compile(r"tail:([0-9]{1,9})")
 EVENT_ID = re.compile(r"[0-9]{1,18}")
 
 
-class AskedLimits(BaseModel):
-    """Limits a client sets for its task; each counts only below the operator's."""
-
-    model_config = ConfigDict(strict=True)
-
-    requests: int | None = Field(None, ge=1)
-    tool_calls: int | None = Field(None, ge=1)
-    tokens: int | None = Field(None, ge=1)
-    wall_seconds: int | None = Field(None, ge=1)
-
-
-class CreateTask(BaseModel):
-    """The body of POST /tasks/."""
-
-    goal: str
-    tools: list[str] | None = None
-    model: str | None = None
-    limits: AskedLimits | None = None
-    hold: bool = False
-
-    def new_task(self) -> NewTask:
-        """What it asks for."""
-        return NewTask(
-            goal=self.goal,
-            tools=None if self.tools is None else tuple(self.tools),
-            model=self.model,
-            limits=None if self.limits is None else self.limits.model_dump(exclude_none=True),
-            is_held=self.hold,
-        )
-
-
 def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: Streams) -> APIRouter:
     """The routes of tasks."""
     router = APIRouter(tags=["tasks"])
 
-    @router.post("/tasks", status_code=201, response_model=Task)
+    @router.post("/tasks", status_code=201, response_model=TaskBody)
     async def create_task(
         request: Request, body: CreateTask, idempotency_key: Annotated[str | None, Header(max_length=255)] = None
     ) -> Response:
@@ -69,13 +38,13 @@ def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: St
         answer = await tasks.create(user, body.new_task(), key=idempotency_key or None)
         return Response(answer, status_code=201, media_type=JSON)
 
-    @router.post("/tasks/{task_id}/start", response_model=Task)
+    @router.post("/tasks/{task_id}/start", response_model=TaskBody)
     async def start_task(request: Request, task_id: int) -> Response:
         """Start a task that was created with `hold`."""
         user = await accounts.authenticate(request)
         return Response(task_body(await tasks.start(user, task_id)), media_type=JSON)
 
-    @router.get("/tasks", response_model=list[Task])
+    @router.get("/tasks", response_model=list[TaskBody])
     async def list_tasks(
         request: Request,
         limit: Annotated[int | None, Query(ge=1, le=LIST_MOST)] = None,
@@ -98,7 +67,7 @@ def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: St
         headers = {"link": _next_link(request, shown[-1].id)} if has_more else {}
         return _with_etag(request, body, headers)
 
-    @router.get("/tasks/{task_id}", response_model=Task)
+    @router.get("/tasks/{task_id}", response_model=TaskWithEventsBody)
     async def get_task(request: Request, task_id: int, events: str = "all") -> Response:
         """A task with its events: `all`, `none`, or the last N by `tail:N`."""
         user = await accounts.authenticate(request)
@@ -117,13 +86,13 @@ def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: St
         start = _stream_start(request, after)
         return _AsgiAnswer(TaskStream(events, streams, user_id=user.id, task_id=task_id, after=start))
 
-    @router.post("/tasks/{task_id}/stop", response_model=StopAnswer)
+    @router.post("/tasks/{task_id}/stop", response_model=StopBody)
     async def stop_task(request: Request, task_id: int) -> StopAnswer:
         """Stop a queued, running or waiting task."""
         user = await accounts.authenticate(request)
         return await tasks.stop(user, task_id)
 
-    @router.delete("/tasks/{task_id}", response_model=Message)
+    @router.delete("/tasks/{task_id}", response_model=MessageBody)
     async def delete_task(request: Request, task_id: int) -> Message:
         """Delete a task with its events and work_dir; a running one is stopped first."""
         user = await accounts.authenticate(request)

@@ -11,12 +11,12 @@ import orjson
 from sqlalchemy import Connection
 
 from beray.protocol.status import ENDED, Status
-from beray.protocol.types import JsonObject, StopAnswer
+from beray.protocol.types import ErrorItem, JsonObject, StopAnswer
 from beray.server.agent.models import ModelChoice
-from beray.server.agent.tools.names import TOOL_NAMES
-from beray.server.auth.service import UserRow
+from beray.server.agent.tools import TOOL_NAMES
 from beray.server.clock import Clock
 from beray.server.db import tasks as queries
+from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
 from beray.server.db.tasks import TaskFilter, TaskRecord
 from beray.server.engine.base import Engine
@@ -147,21 +147,14 @@ class Tasks:
 
     def _check(self, new: NewTask) -> None:
         if not new.goal.strip():
-            raise Refused("goal_empty", errors=_field_error("goal", "goal_empty"))
+            raise _wrong_field("goal", "goal_empty")
         if len(new.goal) > GOAL_MOST:
-            raise Refused(
-                "goal_too_long",
-                length=len(new.goal),
-                most=GOAL_MOST,
-                errors=_field_error("goal", "goal_too_long", length=len(new.goal), most=GOAL_MOST),
-            )
+            raise _wrong_field("goal", "goal_too_long", length=len(new.goal), most=GOAL_MOST)
         unknown = [name for name in new.tools or () if name not in TOOL_NAMES]
         if unknown:
-            named = {"unknown": ", ".join(unknown), "known": ", ".join(TOOL_NAMES)}
-            raise Refused("unknown_tools", errors=_field_error("tools", "unknown_tools", **named), **named)
+            raise _wrong_field("tools", "unknown_tools", unknown=", ".join(unknown), known=", ".join(TOOL_NAMES))
         if new.model is not None and new.model != self._model.name:
-            named = {"model": new.model, "known": self._model.name}
-            raise Refused("unknown_model", errors=_field_error("model", "unknown_model", **named), **named)
+            raise _wrong_field("model", "unknown_model", model=new.model, known=self._model.name)
 
     async def start(self, user: UserRow, task_id: int) -> TaskRecord:
         """Queue a task that was made with `hold`.
@@ -214,7 +207,13 @@ class Tasks:
             Refused: task_not_found.
         """
         await self.get(user, task_id)
-        return await asyncio.to_thread(self._work_dirs.create, task_id, owner=self._task_uid(task_id))
+        work_dir = await asyncio.to_thread(self._work_dirs.create, task_id, owner=self._task_uid(task_id))
+        try:
+            await self.get(user, task_id)
+        except Refused:  # deleted meanwhile: what was just made again must not stay
+            await asyncio.to_thread(self._work_dirs.delete, task_id)
+            raise
+        return work_dir
 
     async def stop(self, user: UserRow, task_id: int) -> StopAnswer:
         """Stop a task; answers within 2 s with its status as it then is.
@@ -338,5 +337,6 @@ class Tasks:
         return self.engine
 
 
-def _field_error(field: str, code: str, **params: object) -> list[Any]:
-    return [{"loc": ["body", field], "msg": text(code, **params), "type": code}]
+def _wrong_field(field: str, code: str, **params: Any) -> Refused:
+    item: ErrorItem = {"loc": ["body", field], "msg": text(code, **params), "type": code}
+    return Refused(code, errors=[item], **params)

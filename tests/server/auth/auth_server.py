@@ -1,7 +1,6 @@
-"""A real server that has nothing but accounts: uvicorn on a free loopback port, SQLite, and a clock of the test's own."""
+"""A real server that has nothing but accounts: uvicorn on a free loopback port, SQLite, and a clock of its own."""
 
 import re
-import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import requests
-import uvicorn
 from argon2 import PasswordHasher
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
+from sqlalchemy import text
 
+from beray.server.app import install_error_handlers
 from beray.server.auth.client_address import ClientAddresses
 from beray.server.auth.codes import Codes
 from beray.server.auth.mailer import Mailer, make_mailer
@@ -26,9 +24,9 @@ from beray.server.auth.routes import build_router
 from beray.server.auth.service import Accounts
 from beray.server.db.connect import Database, sqlite_engine
 from beray.server.db.tables import metadata
-from beray.server.errors import Refused, problem
-from beray.server.messages import current_language
+from beray.server.edge import Edge
 from beray.server.settings import Settings
+from tests.support.asgi import served
 
 KEY = b"k" * 32
 PASSWORD = "a_very_secure_password"
@@ -50,8 +48,8 @@ class FakeClock:
 class CountingHasher(PasswordHasher):
     """Cheap hashes, each counted: the work of a login is what it hashes."""
 
-    def __init__(self, *, time_cost: int = 1) -> None:
-        super().__init__(time_cost=time_cost, memory_cost=8, parallelism=1)
+    def __init__(self) -> None:
+        super().__init__(time_cost=1, memory_cost=8, parallelism=1)
         self.work: list[str] = []
 
     def hash(self, password: str | bytes, *, salt: bytes | None = None) -> str:
@@ -63,6 +61,22 @@ class CountingHasher(PasswordHasher):
         return super().verify(hash, password)
 
 
+class StuckHasher(CountingHasher):
+    """Hashes once it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def hash(self, password: str | bytes, *, salt: bytes | None = None) -> str:
+        assert self.go.wait(30)
+        return super().hash(password, salt=salt)
+
+    def verify(self, hash: str | bytes, password: str | bytes) -> bool:
+        assert self.go.wait(30)
+        return super().verify(hash, password)
+
+
 @dataclass
 class AuthServer:
     """What a test sees of the server."""
@@ -71,7 +85,6 @@ class AuthServer:
     folder: Path
     clock: FakeClock
     hasher: CountingHasher
-    database: Database
     announced: list[str] = field(default_factory=list)
 
     def post(self, path: str, body: Any = None, **kwargs: Any) -> requests.Response:
@@ -93,7 +106,7 @@ class AuthServer:
         """The texts of the mails to this address, oldest first."""
         paths = sorted((self.folder / "outbox").glob("*.eml"))
         mails = [message_from_bytes(path.read_bytes(), policy=policy.SMTPUTF8) for path in paths]
-        return [mail.get_content() for mail in mails if mail["To"] == email]
+        return [mail.get_content().replace("\r\n", "\n") for mail in mails if mail["To"] == email]
 
     def register(self, email: str, password: str = PASSWORD) -> str:
         """Register with a fresh code; the token."""
@@ -108,8 +121,38 @@ class AuthServer:
     def me(self, token: str) -> requests.Response:
         return requests.get(f"{self.url}/users/me", headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
+    def execute(self, sql: str, **params: Any) -> Any:
+        """Run one statement on the database, behind the server's back; the first column of its first row."""
+        engine = sqlite_engine(self.folder / "beray.db")
+        with engine.begin() as connection:
+            result = connection.execute(text(sql), params)
+            value = result.scalar() if result.returns_rows else None
+        engine.dispose()
+        return value
+
     def logout(self, token: str) -> requests.Response:
         return self.post("/auth/logout", headers={"Authorization": f"Bearer {token}"})
+
+
+def make_accounts(
+    settings: Settings,
+    database: Database,
+    *,
+    clock: FakeClock,
+    passwords: Passwords,
+    mailer: Mailer,
+) -> Accounts:
+    """Accounts as `open_accounts` makes them, but for the given parts."""
+    return Accounts(
+        database,
+        clock,
+        codes=Codes(KEY, minutes=settings.code_minutes, clock=clock),
+        passwords=passwords,
+        rates=Rates(clock, is_on=settings.rate_limits),
+        mailer=mailer,
+        clients=ClientAddresses(settings.trusted_proxies),
+        token_days=settings.token_days,
+    )
 
 
 def make_database(folder: Path) -> Database:
@@ -126,35 +169,16 @@ def run_auth_server(folder: Path, *, mailer: Mailer | None = None, **settings: A
     """Run the server until the block ends."""
     clock, hasher = FakeClock(), CountingHasher()
     chosen = Settings(data_dir=folder, **settings)
-    server = AuthServer("", folder, clock, hasher, make_database(folder))
-    accounts = Accounts(
-        server.database,
-        clock,
-        codes=Codes(KEY, minutes=chosen.code_minutes, clock=clock),
-        passwords=Passwords(hasher),
-        rates=Rates(clock, is_on=chosen.rate_limits),
-        mailer=mailer or make_mailer(chosen, clock, server.announced.append),
-        clients=ClientAddresses(chosen.trusted_proxies),
-        token_days=chosen.token_days,
-    )
-    app = _app(accounts, server.database)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(128)  # a client that comes before uvicorn is ready waits here
-        server.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        config = uvicorn.Config(app, log_config=None, ws="none", proxy_headers=False)
-        runner = uvicorn.Server(config)
-        thread = threading.Thread(target=runner.run, args=([listener],))
-        thread.start()
-        try:
-            yield server
-        finally:
-            runner.should_exit = True
-            thread.join(timeout=30)
-            assert not thread.is_alive()
+    server = AuthServer("", folder, clock, hasher)
+    database = make_database(folder)
+    mailer = mailer or make_mailer(chosen, clock, server.announced.append)
+    accounts = make_accounts(chosen, database, clock=clock, passwords=Passwords(hasher), mailer=mailer)
+    app = _app(accounts, database)
+    with served(app) as server.url:
+        yield server
 
 
-def _app(accounts: Accounts, database: Database) -> FastAPI:
+def _app(accounts: Accounts, database: Database) -> Edge:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database.open()
@@ -165,19 +189,5 @@ def _app(accounts: Accounts, database: Database) -> FastAPI:
     app = FastAPI(lifespan=lifespan)
     app.include_router(build_router(accounts))
 
-    @app.middleware("http")
-    async def choose_language(request: Request, call_next: Any) -> Any:
-        current_language.set("en" if request.headers.get("accept-language") == "en" else "zh")
-        return await call_next(request)
-
-    @app.exception_handler(Refused)
-    async def refuse(request: Request, refused: Refused) -> JSONResponse:
-        retry = {} if refused.retry_after_seconds is None else {"Retry-After": str(refused.retry_after_seconds)}
-        body = problem(refused, current_language.get(), "test")
-        return JSONResponse(body, status_code=refused.status_code, headers=retry)
-
-    @app.exception_handler(RequestValidationError)
-    async def refuse_shape(request: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"errors": [item["loc"] for item in error.errors()]}, status_code=422)
-
-    return app
+    install_error_handlers(app)
+    return Edge(app, default_language="zh", max_body_bytes=2 << 20)

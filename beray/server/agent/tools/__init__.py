@@ -1,0 +1,16 @@
+"""The tools a model can call. Importing this package costs nothing; `build.py` makes the tools."""
+
+from typing import Final
+
+TOOL_NAMES: Final = (
+    "shell",
+    "python",
+    "read_file",
+    "write_file",
+    "edit_file",
+    "list_files",
+    "search_files",
+    "update_plan",
+    "finish",
+)
+"""Every tool, in the order shown; a task's `tools` selects among them, null means all."""

@@ -1,0 +1,180 @@
+"""`files ls|get|put|zip|cat`: the work_dir of a task."""
+
+import codecs
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from beray.cli import formats
+from beray.cli.connection import App
+from beray.cli.language import say
+from beray.cli.options import common, pass_app
+from beray.cli.terminal import one_line, plain
+
+if TYPE_CHECKING:
+    from beray.client import BeRayClient
+
+STDOUT = "-"
+
+Node = Mapping[str, Any]
+
+task_argument = click.argument("task_id", metavar="ID", type=int)
+force_option = click.option("-f", "--force", is_flag=True, help=say("help.files.force"))
+
+
+@click.group(help=say("help.files"))
+def files() -> None:
+    pass
+
+
+@files.command(help=say("help.files.ls"))
+@task_argument
+@click.argument("path", default=".")
+@click.option("--json", "is_json", is_flag=True, help=say("help.json"))
+@common
+@pass_app
+def ls(app: App, *, task_id: int, path: str, is_json: bool) -> None:
+    with app.connect() as client:
+        tree = client.list_files_tree(task_id, path)
+    if is_json:
+        app.terminal.result(formats.json_page(tree))
+        return
+    lines = list(_listing(tree))
+    if lines:
+        app.terminal.result("\n".join(lines))
+    else:
+        app.terminal.progress(say("files.none"))
+
+
+@files.command(help=say("help.files.get"))
+@task_argument
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option("-o", "--output", metavar="DEST", help=say("help.files.output"))
+@force_option
+@common
+@pass_app
+def get(app: App, *, task_id: int, paths: tuple[str, ...], output: str | None, force: bool) -> None:
+    with app.connect() as client:
+        if output == STDOUT:
+            for path in paths:
+                _print_file(app, client, task_id, path)
+            return
+        for path in paths:
+            _get(app, client, task_id, path.rstrip("/"), output, is_only=len(paths) == 1, can_overwrite=force)
+
+
+@files.command(help=say("help.files.put"))
+@task_argument
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.argument("path", required=False)
+@common
+@pass_app
+def put(app: App, *, task_id: int, source: Path, path: str | None) -> None:
+    from beray.cli.transfer import LocalFile, attached_files, upload
+
+    found = attached_files([source])
+    if path is not None:
+        base = found[0].path.split("/")[0] if found else ""
+        target = f"{path}{source.resolve().name}" if path.endswith("/") else path
+        found = [LocalFile(file.source, target + file.path.removeprefix(base)) for file in found]
+    with app.connect() as client:
+        for file in found:
+            upload(app.terminal, client, task_id, file)
+            app.terminal.progress(
+                f"{app.terminal.style('good', '✓')} {one_line(str(file.source))} → {one_line(file.path)}"
+            )
+
+
+@files.command(name="zip", help=say("help.files.zip"))
+@task_argument
+@click.argument("paths", metavar="[PATH]...", nargs=-1)
+@click.option("-o", "--output", metavar="FILE", help=say("help.files.zip.output"))
+@force_option
+@common
+@pass_app
+def zip_(app: App, *, task_id: int, paths: tuple[str, ...], output: str | None, force: bool) -> None:
+    from beray.cli.transfer import Target, copy, save
+
+    is_stdout = output == STDOUT
+    if is_stdout and sys.stdout.isatty():
+        raise click.UsageError(say("usage.zip_to_terminal"))
+    place = Path(output or f"task-{task_id}.zip")
+    if not is_stdout:
+        Target(place.parent, can_overwrite=force).checked(place)
+    with app.connect() as client, closing(client.download_files_as_zip(task_id, paths, stream=True)) as response:
+        if is_stdout:
+            copy(app.terminal, response, sys.stdout.buffer, label=place.name)
+            sys.stdout.buffer.flush()
+        else:
+            save(app.terminal, response, place)
+            size = formats.size(place.stat().st_size)
+            app.terminal.progress(f"{app.terminal.style('good', '✓')} {one_line(str(place))}  {size}")
+
+
+@files.command(help=say("help.files.cat"))
+@task_argument
+@click.argument("path")
+@common
+@pass_app
+def cat(app: App, *, task_id: int, path: str) -> None:
+    with app.connect() as client:
+        _print_file(app, client, task_id, path)
+
+
+def _print_file(app: App, client: "BeRayClient", task_id: int, path: str) -> None:
+    """The file's bytes; on a terminal its text, since what an agent wrote must not steer the terminal."""
+    from beray.cli.transfer import CHUNK_BYTES, copy
+
+    with closing(client.get_file_content(task_id, path, stream=True)) as response:
+        if sys.stdout.isatty():
+            decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+            for chunk in response.iter_content(CHUNK_BYTES):
+                app.terminal.stream(plain(decode(chunk)))
+            app.terminal.end_stream()
+        else:
+            copy(app.terminal, response, sys.stdout.buffer, label=path)
+            sys.stdout.buffer.flush()
+
+
+def _get(
+    app: App, client: "BeRayClient", task_id: int, path: str, output: str | None, *, is_only: bool, can_overwrite: bool
+) -> None:
+    """Download one file or folder. `output` names the file itself only where it is the only one and no folder."""
+    from beray.cli.transfer import Target, download_tree, save, say_downloaded
+    from beray.exceptions import APIError
+
+    folder = Path(output) if output is not None else Path()
+    try:
+        response = client.get_file_content(task_id, path or ".", stream=True)
+    except APIError as error:
+        if error.code != "not_a_file":
+            raise
+        tree = client.list_files_tree(task_id, path or ".")
+        if download_tree(app.terminal, client, task_id, tree, Target(folder, can_overwrite)) == 0:
+            app.terminal.progress(say("files.none"))
+        return
+    with closing(response):
+        names_file = output is not None and is_only and not output.endswith("/") and not folder.is_dir()
+        if names_file:
+            place = Target(folder.parent, can_overwrite).checked(folder)
+        else:
+            place = Target(folder, can_overwrite).place(path.rsplit("/", 1)[-1])
+        save(app.terminal, response, place)
+    say_downloaded(app.terminal, path, place)
+
+
+def _listing(nodes: Sequence[Node]) -> Iterator[str]:
+    for node in nodes:
+        name = one_line(node["path"])
+        if node["type"] == "directory":
+            yield f"{'-':>10}  {name}/"
+            yield from _listing(node.get("children") or [])
+            if node.get("truncated"):
+                yield f"{'…':>10}  {say('files.truncated', path=name)}"
+        else:
+            suffix = "@" if node["type"] == "symlink" else ""
+            yield f"{formats.size(int(node['size'])):>10}  {name}{suffix}"

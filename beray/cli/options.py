@@ -1,0 +1,55 @@
+"""Parameter types and the options that all commands share."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import rich_click as click
+
+from beray.cli import formats
+from beray.cli.connection import App
+from beray.cli.language import say
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+pass_app = click.make_pass_decorator(App)
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, written `30`, `30s`, `5m` or `1h`."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds in `value`."""
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            return formats.parse_seconds(value)
+        except ValueError:
+            self.fail(say("usage.bad_duration", value=value), param, ctx)
+
+
+def common(function: Function) -> Function:
+    """Add `--server` and `--debug`; they are kept in the `App`, so that they may stand before the command too."""
+    for option in (
+        click.option(
+            "--server",
+            metavar="URL",
+            expose_value=False,
+            callback=_remember_server,
+            help=say("help.server"),
+        ),
+        click.option("--debug", is_flag=True, expose_value=False, callback=_remember_debug, help=say("help.debug")),
+    ):
+        function = option(function)
+    return function
+
+
+def _remember_server(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.find_object(App).server_option = value  # type: ignore[union-attr]  # main() always gives one
+
+
+def _remember_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.find_object(App).is_debug = True  # type: ignore[union-attr]  # main() always gives one

@@ -1,0 +1,95 @@
+"""What can go wrong with a model: which faults are worth another try, and what people are told about the others."""
+
+import random
+import re
+from typing import Final
+
+from pydantic_ai import exceptions
+
+from beray.protocol.types import TaskError
+from beray.server.agent.models import ModelChoice
+from beray.server.messages import Language, text
+
+MOST_TRIES: Final = 5
+MOST_WAIT_SECONDS: Final = 60.0
+FIRST_WAIT_SECONDS: Final = 0.5
+
+_TRANSIENT: Final = (
+    exceptions.ModelRateLimitError,
+    exceptions.ModelUnavailableError,
+    exceptions.ModelServerError,
+    exceptions.ModelConnectionError,
+    exceptions.ModelRequestTimeout,
+)
+_CODES: Final[tuple[tuple[type[Exception], str, str], ...]] = (  # the first that fits: code, and the hint's key
+    (exceptions.ModelAuthenticationError, "model_auth", "model_auth_hint"),
+    (exceptions.ModelQuotaExceededError, "model_quota", "model_quota_hint"),
+    (exceptions.ModelNotFoundError, "model_not_found", "model_not_found_hint"),
+    (exceptions.ModelContextWindowExceededError, "context_exceeded", "context_exceeded_hint"),
+    (exceptions.ModelRateLimitError, "model_rate_limited", "model_rate_limited_hint"),
+    (exceptions.ModelServerError, "model_unavailable", "model_unavailable_hint"),
+    (exceptions.ModelUnavailableError, "model_unavailable", "model_unavailable_hint"),
+    (exceptions.ModelConnectionError, "model_unreachable", "model_unreachable_hint"),
+    (exceptions.ModelRequestTimeout, "model_unreachable", "model_unreachable_hint"),
+    (exceptions.ContentFilterError, "model_refused", "model_refused_hint"),
+    (exceptions.OutputTokenLimitExceeded, "model_output_cut", "model_output_cut_hint"),
+    (Exception, "model_error", "model_error_hint"),
+)
+MOST_REASON_CHARACTERS: Final = 500
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same request may succeed in a moment."""
+    return isinstance(error, _TRANSIENT)
+
+
+def wait_seconds(error: Exception, tries: int) -> float:
+    """How long to wait after try number `tries`: what the server asked for, else exponential with jitter."""
+    asked = getattr(error, "retry_after", None)
+    if isinstance(asked, int | float) and asked >= 0:
+        return min(float(asked), MOST_WAIT_SECONDS)
+    backoff: float = min(FIRST_WAIT_SECONDS * 2 ** (tries - 1), MOST_WAIT_SECONDS)
+    return backoff * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+
+
+def code_of(error: Exception) -> str:
+    """The error code people and programs see."""
+    return _keys(error)[0]
+
+
+def _keys(error: Exception) -> tuple[str, str]:
+    return next((code, hint) for kind, code, hint in _CODES if isinstance(error, kind))
+
+
+def describe(error: Exception, model: ModelChoice, language: Language) -> TaskError:
+    """What the task's `error` says about a fault of its model."""
+    code, hint = _keys(error)
+    reason = redact(_reason(error), model.api_key)
+    return {
+        "code": code,
+        "message": text(code, language, model=model.name, url=model.base_url or "", reason=reason),
+        "hint": text(hint, language),
+        "retryable": is_transient(error),
+    }
+
+
+def _reason(error: Exception) -> str:
+    body = getattr(error, "body", None)
+    if isinstance(body, dict):
+        inner = body.get("error", body)
+        message = inner.get("message") if isinstance(inner, dict) else inner
+        if isinstance(message, str):
+            return message[:MOST_REASON_CHARACTERS]
+    return str(error)[:MOST_REASON_CHARACTERS]
+
+
+_SECRET = re.compile(r"\b(?:sk|pk|rk|gsk|xai|br|key)[-_][A-Za-z0-9*._-]{6,}|\bBearer\s+\S+|[\w-]*\*{3,}[\w-]*")
+
+
+def redact(reason: str, api_key: str | None) -> str:
+    """`reason` without the key or what looks like a part of one; providers like to echo them."""
+    if api_key:
+        reason = reason.replace(api_key, "***")
+        if len(api_key) >= 12:
+            reason = reason.replace(api_key[:8], "***").replace(api_key[-6:], "***")
+    return _SECRET.sub("***", reason)

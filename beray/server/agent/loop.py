@@ -1,0 +1,88 @@
+"""One run of a task, turn by turn. Cheap to import: the model library is loaded when the first turn is played.
+
+A turn is one engine step: ask the model, then run the tools it asked for. What a turn does is remembered by the
+checkpoint (`progress.py`) and by the record of tool calls (`recording.py`), both written in the transaction of the
+event that shows it. So a turn broken off by a crash continues where it was, with the model's answer if that had come,
+and a turn played again after its end does nothing.
+"""
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from beray.server.agent.progress import Progress
+from beray.server.agent.run import AgentRun, Outcome
+from beray.server.db import agent_runs
+
+if TYPE_CHECKING:
+    from beray.server.agent.turn import TurnPlayer
+
+
+async def run_agent(run: AgentRun) -> Outcome:
+    """Play turns until the run has ended by itself, and say how.
+
+    To stop it, cancel the task that awaits this; its commands are killed on the way out.
+
+    Raises:
+        Fenced: Another attempt has taken the run over.
+    """
+    session = _Session(run)
+    number = 1
+    try:
+        while not (await run.step(f"turn-{number}", partial(session.play, number)))["is_last"]:
+            number += 1
+        return await session.outcome()
+    finally:
+        await session.close()
+
+
+class _Session:
+    """This process' part in a run."""
+
+    def __init__(self, run: AgentRun) -> None:
+        self._run = run
+        self._progress: Progress | None = None
+        self._player: TurnPlayer | None = None
+
+    async def play(self, number: int) -> dict[str, Any]:
+        """Play turn `number`, unless that has been done."""
+        progress = self._progress or await self._load()
+        self._progress = None  # if this fails on the way, what is stored decides, not what is in memory
+        if progress.outcome is None and progress.turn <= number:
+            await (await self._open_player(progress)).play()
+        self._progress = progress
+        return {"is_last": progress.outcome is not None and progress.turn <= number}
+
+    async def outcome(self) -> Outcome:
+        """How the run ended."""
+        progress = self._progress or await self._load()
+        assert progress.outcome is not None, "the last turn has been played"
+        error = progress.outcome["error"]
+        return Outcome(
+            is_completed=error is None,
+            result=progress.outcome["result"],
+            error=error,
+            usage=progress.used.shown(self._run.model.kind),
+        )
+
+    async def close(self) -> None:
+        """Close the model's connections."""
+        if self._player is not None:
+            await self._player.close()
+
+    async def _load(self) -> Progress:
+        run = self._run
+        row = await run.database.read(lambda connection: agent_runs.load_checkpoint(connection, run.task_id, run.run))
+        return Progress() if row is None else Progress.from_row(row)
+
+    async def _open_player(self, progress: Progress) -> "TurnPlayer":
+        if self._player is None or self._player.progress is not progress:
+            await self.close()
+            self._player = await asyncio.to_thread(_make_player, self._run, progress)
+        return self._player
+
+
+def _make_player(run: AgentRun, progress: Progress) -> "TurnPlayer":
+    from beray.server.agent.turn import TurnPlayer  # a second or two the first time, hence in a thread
+
+    return TurnPlayer(run, progress)

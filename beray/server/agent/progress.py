@@ -1,0 +1,88 @@
+"""What a run remembers from turn to turn, and over a crash: where it is, what it used, what its tools left behind."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from beray.protocol.types import ModelKind, TaskError, Usage
+from beray.server.db.agent_runs import CheckpointRow
+
+Phase = Literal["request", "tools"]
+"""What comes next: ask the model, or run the tools it asked for."""
+
+
+@dataclass
+class Used:
+    """What a run has used so far; never reset, by a crash neither.
+
+    Attributes:
+        is_measured: Every answer told its tokens.
+        is_priced: Every answer's cost is known.
+    """
+
+    requests: int = 0
+    tool_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    is_measured: bool = True
+    is_priced: bool = True
+
+    def shown(self, kind: ModelKind) -> Usage:
+        """As the wire shows it: null where it is not known."""
+        is_known = kind == "model" and self.is_measured
+        return {
+            "requests": self.requests,
+            "tool_calls": self.tool_calls,
+            "input_tokens": self.input_tokens if is_known else None,
+            "output_tokens": self.output_tokens if is_known else None,
+            "cost_usd": round(self.cost_usd, 6) if is_known and self.is_priced and self.requests else None,
+        }
+
+
+@dataclass
+class Progress:
+    """One run's memory.
+
+    Attributes:
+        turn: The turn `messages` lead into.
+        messages: The conversation, as the model library's JSON.
+        phase: What comes next in this turn.
+        cwd: The shell's folder, relative to the work_dir.
+        env: Variables the shell's commands have exported.
+        plan: Items of `update_plan`.
+        elapsed_ms: Time spent in finished parts of turns; the time between two attempts doesn't count.
+        message_count: Messages begun; numbers them.
+        open_messages: Ids of messages whose text was shown before the model's answer was whole.
+        empty_answers: Answers in a row that held nothing.
+        final_text: What `finish` was given.
+        outcome: How the run ended, once it has.
+    """
+
+    turn: int = 1
+    messages: bytes = b"[]"
+    used: Used = field(default_factory=Used)
+    phase: Phase = "request"
+    cwd: str = "."
+    env: dict[str, str] = field(default_factory=dict)
+    plan: list[dict[str, str]] = field(default_factory=list)
+    elapsed_ms: int = 0
+    message_count: int = 0
+    open_messages: list[str] = field(default_factory=list)
+    empty_answers: int = 0
+    final_text: str | None = None
+    outcome: dict[str, Any] | None = None
+
+    @classmethod
+    def from_row(cls, row: CheckpointRow) -> "Progress":
+        """What `row` remembers."""
+        return cls(turn=row.turn, messages=row.messages, used=Used(**json.loads(row.usage)), **json.loads(row.state))
+
+    def to_row(self) -> CheckpointRow:
+        """As it is stored."""
+        state = {name: value for name, value in asdict(self).items() if name not in {"turn", "messages", "used"}}
+        return CheckpointRow(self.turn, self.messages, json.dumps(asdict(self.used)), json.dumps(state))
+
+    def end(self, *, result: str | None = None, error: TaskError | None = None) -> None:
+        """Remember how the run ended."""
+        self.outcome = {"result": result, "error": error}

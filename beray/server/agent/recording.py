@@ -1,0 +1,212 @@
+"""Records every tool call by itself, so that none runs twice.
+
+`tool.started` and the call's row commit together before its body runs; `tool.finished`, the result and what the tool
+left in the run's memory commit together after it. Whoever takes the run over finds a finished call's result here, tells
+the model of a started one that it was interrupted, and runs neither again.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic_ai import RunContext
+from pydantic_ai.messages import ToolReturn, ToolReturnPart
+from pydantic_ai.toolsets import AbstractToolset, WrapperToolset
+from pydantic_ai.toolsets.abstract import ToolsetTool
+from pydantic_core import to_jsonable_python
+from sqlalchemy import Connection
+
+from beray.server.agent.budget import BudgetExceeded
+from beray.server.agent.tools.base import Answer, Toolbox, ToolError, title_of
+from beray.server.agent.tools.build import WATCHED
+from beray.server.agent.wellformed import wellformed
+from beray.server.db import agent_runs
+from beray.server.db.agent_runs import ToolCallRow
+from beray.server.errors import Refused
+from beray.server.events.log import Fenced, NewEvent
+from beray.server.messages import text
+from beray.server.work_dirs.listing import FileChange, Snapshot, compare
+
+log = logging.getLogger(__name__)
+
+MOST_CHANGES = 200  # file.changed events of one call; unpacking an archive makes thousands
+MOST_ARG_CHARACTERS = 4000  # of one argument in an event; a file's whole content is in the file
+
+Save = Callable[[Connection], None]
+
+
+@dataclass
+class Recorder:
+    """The calls of one run.
+
+    Attributes:
+        save: Writes the run's memory, for use in the transaction of an event.
+        open_calls: Calls whose body runs: id and time of start.
+    """
+
+    box: Toolbox
+    save: Save
+    open_calls: dict[str, int] = field(default_factory=dict)
+    _settled: set[str] = field(default_factory=set)
+
+    async def call(self, name: str, args: dict[str, Any], call_id: str, body: Callable[[], Awaitable[Answer]]) -> Any:
+        """The call's result: from the record, or by running `body`."""
+        row = await self._find(call_id)
+        self._settled.add(call_id)
+        if row is None:
+            await self._start(name, args, call_id)
+            answer = await self._run(name, call_id, body)
+            return self._returned(answer.text, ok=answer.ok, exit_code=answer.exit_code)
+        if row.result is None:
+            answer = self._interrupted()
+            await self._finish(call_id, answer, started_at=row.started_at)
+            return self._returned(answer.text, ok=False, exit_code=None)
+        recorded = json.loads(row.result)
+        return self._returned(recorded["text"], ok=recorded["ok"], exit_code=recorded["exit_code"])
+
+    async def note_refused(self, part: ToolReturnPart) -> None:
+        """A requested call came to its end; if its body never ran (unknown tool, wrong arguments), say so once."""
+        call_id = part.tool_call_id
+        if call_id in self._settled or await self._find(call_id) is not None:
+            return
+        self._settled.add(call_id)
+        self.box.has_failure = True
+        now = self.box.run.clock()
+        answer = Answer(part.model_response_str(), text("agent_call_refused", self.box.run.language), ok=False)
+        row = ToolCallRow(call_id, wellformed(part.tool_name)[:64], now, None, None)
+        await self._finish(call_id, answer, started_at=now, new_row=row)
+
+    async def close_open(self, reason: str) -> None:
+        """Say of the calls that still run that they have been ended."""
+        for call_id, started_at in list(self.open_calls.items()):
+            answer = Answer("Ended before it was done.", text(reason, self.box.run.language), ok=False)
+            await self._finish(call_id, answer, started_at=started_at)
+
+    async def _find(self, call_id: str) -> ToolCallRow | None:
+        run = self.box.run
+        return await run.database.read(
+            lambda connection: agent_runs.find_tool_call(connection, run.task_id, run.run, call_id)
+        )
+
+    async def _start(self, name: str, args: dict[str, Any], call_id: str) -> None:
+        run, used = self.box.run, self.box.progress.used
+        if used.tool_calls >= run.limits.tool_calls:
+            raise BudgetExceeded("tool_calls", used.tool_calls, run.limits.tool_calls)
+        used.tool_calls += 1
+        self.box.call_id = call_id
+        self.open_calls[call_id] = started_at = run.clock()
+        row = ToolCallRow(call_id, name, started_at, None, None)
+
+        def also(connection: Connection) -> None:
+            agent_runs.start_tool_call(connection, run.task_id, run.run, row)
+            self.save(connection)
+
+        await run.emit(NewEvent("tool.started", request_fields(call_id, name, args)), also=also)
+
+    async def _run(self, name: str, call_id: str, body: Callable[[], Awaitable[Answer]]) -> Answer:
+        before = await self._snapshot(name)
+        answer = await self._answer(name, body)
+        changes = [*answer.changes, *compare(before, await self._snapshot(name))][:MOST_CHANGES]
+        answer = replace(answer, events=[*map(_changed, changes), *answer.events])
+        await self._finish(call_id, answer, started_at=self.open_calls[call_id])
+        return answer
+
+    async def _answer(self, name: str, body: Callable[[], Awaitable[Answer]]) -> Answer:
+        try:
+            return await body()
+        except Fenced:
+            raise
+        except ToolError as error:
+            return self._failed(str(error))
+        except Refused as refused:
+            return self._failed(str(refused))
+        except Exception:  # a tool's own fault must not end the task: the model can go another way
+            log.exception("tool failed", extra={"task_id": self.box.run.task_id, "tool": name})
+            return self._failed("The tool failed inside the server. Try another way.")
+
+    def _failed(self, reason: str) -> Answer:
+        return Answer(f"Error: {reason}", reason.partition("\n")[0][:300], ok=False)
+
+    def _interrupted(self) -> Answer:
+        return Answer(
+            "Interrupted: the server stopped while this call ran, and its outcome is unknown. It was not run again. "
+            "Inspect what it left behind before you decide to repeat it.",
+            text("agent_call_interrupted", self.box.run.language),
+            ok=False,
+        )
+
+    def _returned(self, content: str, *, ok: bool, exit_code: int | None) -> ToolReturn[str]:
+        self.box.has_failure = self.box.has_failure or not ok
+        return ToolReturn(return_value=content, metadata={"ok": ok, "exit_code": exit_code})
+
+    async def _finish(
+        self, call_id: str, answer: Answer, *, started_at: int, new_row: ToolCallRow | None = None
+    ) -> None:
+        run = self.box.run
+        now = run.clock()
+        finished = NewEvent(
+            "tool.finished",
+            {
+                "call_id": call_id,
+                "ok": answer.ok,
+                "summary": wellformed(answer.summary),
+                "exit_code": answer.exit_code,
+                "duration_ms": now - started_at,
+                "truncated": answer.truncated,
+            },
+        )
+        result = json.dumps({"text": answer.text, "ok": answer.ok, "exit_code": answer.exit_code})
+
+        def also(connection: Connection) -> None:
+            if new_row is not None:
+                agent_runs.start_tool_call(connection, run.task_id, run.run, new_row)
+            agent_runs.finish_tool_call(connection, run.task_id, run.run, call_id, finished_at=now, result=result)
+            self.save(connection)
+
+        await run.emit(finished, *answer.events, also=also)
+        self.open_calls.pop(call_id, None)
+
+    async def _snapshot(self, name: str) -> Snapshot:
+        return await asyncio.to_thread(self.box.run.work_dir.snapshot) if name in WATCHED else Snapshot()
+
+
+def _changed(change: FileChange) -> NewEvent:
+    return NewEvent("file.changed", {"path": change.path, "change": change.change, "size": change.size})
+
+
+def request_fields(call_id: str, name: str, args: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `tool.requested` and `tool.started`; long arguments are cut, for events are kept for ever."""
+    shown = {key: _cut(value) for key, value in args.items()}
+    return {"call_id": call_id, "name": name, "args": shown, "title": title_of(name, shown)}
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > MOST_ARG_CHARACTERS:
+        return f"{value[:MOST_ARG_CHARACTERS]}… [{len(value) - MOST_ARG_CHARACTERS} more characters]"
+    return value
+
+
+@dataclass
+class RecordedToolset(WrapperToolset[None]):
+    """Tools whose every call goes through the recorder."""
+
+    recorder: Recorder
+
+    def __init__(self, wrapped: AbstractToolset[None], recorder: Recorder) -> None:
+        super().__init__(wrapped)
+        self.recorder = recorder
+
+    async def call_tool(
+        self, name: str, tool_args: dict[str, Any], ctx: RunContext[None], tool: ToolsetTool[None]
+    ) -> Any:
+        """The call's result, by the record or by running it."""
+        assert ctx.tool_call_id is not None, "a call from a model has an id"
+
+        async def body() -> Answer:
+            answer: Answer = await self.wrapped.call_tool(name, tool_args, ctx, tool)
+            return answer
+
+        return await self.recorder.call(name, to_jsonable_python(tool_args), ctx.tool_call_id, body)

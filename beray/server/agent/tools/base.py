@@ -1,0 +1,79 @@
+"""What every tool is given, and what it gives back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from beray.server.agent.progress import Progress
+from beray.server.agent.run import AgentRun
+from beray.server.events.log import NewEvent
+from beray.server.work_dirs.listing import FileChange
+
+
+class ToolError(Exception):
+    """A call failed; the text tells the model what failed and what to do instead."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a call came to.
+
+    Attributes:
+        text: What the model is told.
+        summary: One line for people, in the task's language.
+        ok: Whether it did what was asked; a command that ran and failed did not.
+        exit_code: Of a command; None for other tools.
+        truncated: People were shown less than the whole output.
+        changes: Files the tool wrote itself.
+        events: Further events that belong to the call's end.
+    """
+
+    text: str
+    summary: str
+    ok: bool = True
+    exit_code: int | None = None
+    truncated: bool = False
+    changes: Sequence[FileChange] = ()
+    events: Sequence[NewEvent] = ()
+
+
+@dataclass
+class Toolbox:
+    """What tools work with; calls run one after the other.
+
+    Attributes:
+        call_id: The call that runs.
+        has_failure: An earlier call of the same answer failed.
+    """
+
+    run: AgentRun
+    progress: Progress
+    call_id: str = ""
+    has_failure: bool = False
+
+
+def title_of(name: str, args: dict[str, Any]) -> str:
+    """One line for people that says what a call does, such as `write_file hello.py`."""
+    detail = _DETAIL.get(name)
+    value = args.get(detail, "") if detail else ""
+    if isinstance(value, list):
+        value = str(len(value))
+    lines = str(value).strip().splitlines()
+    first = lines[0] if lines else ""
+    if len(first) > MOST_TITLE_CHARACTERS or len(lines) > 1:
+        first = first[:MOST_TITLE_CHARACTERS] + " …"
+    return f"{name} {first}".strip()
+
+
+MOST_TITLE_CHARACTERS = 100
+
+_DETAIL = {
+    "shell": "command",
+    "python": "code",
+    "read_file": "path",
+    "write_file": "path",
+    "edit_file": "path",
+    "list_files": "path",
+    "search_files": "pattern",
+    "update_plan": "items",
+}

@@ -1,0 +1,31 @@
+"""Makes a run's tools."""
+
+from collections.abc import Awaitable, Callable
+
+from beray.server.agent.tools.base import Answer, Toolbox
+from beray.server.agent.tools.files import build_edit_file, build_list_files, build_read_file, build_write_file
+from beray.server.agent.tools.plan import build_finish, build_update_plan
+from beray.server.agent.tools.python import build_python
+from beray.server.agent.tools.search import build_search_files
+from beray.server.agent.tools.shell import build_shell
+
+_BUILDERS: dict[str, Callable[[Toolbox], Callable[..., Awaitable[Answer]]]] = {
+    "shell": build_shell,
+    "python": build_python,
+    "read_file": build_read_file,
+    "write_file": build_write_file,
+    "edit_file": build_edit_file,
+    "list_files": build_list_files,
+    "search_files": build_search_files,
+    "update_plan": build_update_plan,
+    "finish": build_finish,
+}
+
+WATCHED = frozenset({"shell", "python"})
+"""Tools that may change any file: the work_dir is compared before and after."""
+
+
+def build_tools(box: Toolbox) -> list[Callable[..., Awaitable[Answer]]]:
+    """The tools the run allows and the machine can offer; their names, types and docstrings are what the model sees."""
+    run = box.run
+    return [build(box) for name, build in _BUILDERS.items() if name in run.tools and (name != "python" or run.python)]

@@ -1,0 +1,111 @@
+"""A command's output on its way to three readers: people (live, capped), the model (head and tail), the log (whole)."""
+
+import codecs
+from collections import deque
+from pathlib import Path
+from typing import IO, Final
+
+from beray.server.events.log import NewEvent
+from beray.server.sandbox.base import StreamName
+
+MODEL_BYTES: Final = 16_000
+HEAD_BYTES: Final = MODEL_BYTES // 4  # errors come at the end, hence the larger tail
+SHOWN_BYTES: Final = 1 << 20  # a call's output people are shown live; the rest is in the log
+EVENT_CHARACTERS: Final = 8 * 1024  # one event stays small enough for a proxy's usual buffer
+LOG_BYTES: Final = 16 << 20  # a log is for people, and the disk is everybody's
+
+
+class HeadAndTail:
+    """The beginning and the end of a text of any length, in bounded memory."""
+
+    def __init__(self, *, head_bytes: int = HEAD_BYTES, most_bytes: int = MODEL_BYTES) -> None:
+        self._head_bytes = head_bytes
+        self._tail_bytes = most_bytes - head_bytes
+        self._head = bytearray()
+        self._tail: deque[bytes] = deque()
+        self._tail_size = 0
+        self.size = 0
+
+    def add(self, piece: bytes) -> None:
+        """Append `piece`."""
+        self.size += len(piece)
+        room = self._head_bytes - len(self._head)
+        if room > 0:
+            self._head += piece[:room]
+            piece = piece[room:]
+        if piece:
+            self._tail.append(piece)
+            self._tail_size += len(piece)
+        while self._tail and self._tail_size - len(self._tail[0]) >= self._tail_bytes:
+            self._tail_size -= len(self._tail.popleft())
+
+    def text(self) -> str:
+        """Head and tail, with a marker between them if something is missing."""
+        tail = b"".join(self._tail)[-self._tail_bytes :] if self._tail else b""
+        omitted = self.size - len(self._head) - len(tail)
+        if omitted == 0:
+            return (bytes(self._head) + tail).decode("utf-8", "replace")
+        head_text, tail_text = self._head.decode("utf-8", "ignore"), tail.decode("utf-8", "ignore")
+        return f"{head_text}\n[… {omitted} bytes left out here; use head, tail or grep to see them …]\n{tail_text}"
+
+
+class LiveOutput:
+    """Turns pieces of one call's output into `tool.output` events, up to the cap.
+
+    Bytes are decoded per stream and incrementally, for a chunk may end inside a character; control bytes stay data.
+    """
+
+    def __init__(self, call_id: str) -> None:
+        self._call_id = call_id
+        self._decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
+        self._shown = 0
+        self.truncated = False
+
+    def decode(self, stream: StreamName, piece: bytes, *, is_last: bool = False) -> str:
+        """The text of `piece` that may still be shown."""
+        if self.truncated:
+            return ""
+        room = SHOWN_BYTES - self._shown
+        self._shown += len(piece)
+        self.truncated = len(piece) > room
+        return self._decoders[stream].decode(piece[:room], is_last)
+
+    def events(self, group: list[tuple[StreamName, str]]) -> list[NewEvent]:
+        """The events for pieces of text, none larger than EVENT_CHARACTERS."""
+        return [
+            self._event(stream, text[start : start + EVENT_CHARACTERS])
+            for stream, text in group
+            for start in range(0, len(text), EVENT_CHARACTERS)
+        ]
+
+    def cut_event(self) -> NewEvent:
+        """Says that what follows is not shown."""
+        return self._event("stdout", "", truncated=True)
+
+    def _event(self, stream: StreamName, delta: str, *, truncated: bool = False) -> NewEvent:
+        return NewEvent(
+            "tool.output", {"call_id": self._call_id, "stream": stream, "delta": delta, "truncated": truncated}
+        )
+
+
+class OutputLog:
+    """The whole output of a call as a file, made at the first byte. Blocking."""
+
+    def __init__(self, folder: str, call_id: str) -> None:
+        self._path = Path(folder) / f"{call_id}.log"
+        self._file: IO[bytes] | None = None
+        self._room = LOG_BYTES
+
+    def write(self, pieces: list[bytes]) -> None:
+        """Append, up to LOG_BYTES."""
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("wb")
+        for piece in pieces:
+            self._file.write(piece[: self._room])
+            self._room -= min(len(piece), self._room)
+
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        if self._file is not None:
+            self._file.close()

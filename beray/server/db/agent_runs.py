@@ -1,0 +1,107 @@
+"""SQL of what an agent remembers of a run: its checkpoint and its tool calls.
+
+Every change is made in the transaction of the event that shows it, so that log and memory can't disagree.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+_LOAD = text("SELECT turn, messages, usage, state FROM checkpoint WHERE task_id = :task_id AND run = :run")
+_SAVE = text(
+    "INSERT INTO checkpoint (task_id, run, turn, messages, usage, state)"
+    " VALUES (:task_id, :run, :turn, :messages, :usage, :state)"
+    " ON CONFLICT (task_id, run) DO UPDATE SET turn = excluded.turn, messages = excluded.messages,"
+    " usage = excluded.usage, state = excluded.state"
+)
+_SAVE_STATE = text("UPDATE checkpoint SET usage = :usage, state = :state WHERE task_id = :task_id AND run = :run")
+_CALL = text(
+    "SELECT call_id, name, started_at, finished_at, result FROM tool_call"
+    " WHERE task_id = :task_id AND run = :run AND call_id = :call_id"
+)
+_START_CALL = text(
+    "INSERT INTO tool_call (task_id, run, call_id, name, started_at)"
+    " VALUES (:task_id, :run, :call_id, :name, :started_at)"
+)
+_FINISH_CALL = text(
+    "UPDATE tool_call SET finished_at = :finished_at, result = :result"
+    " WHERE task_id = :task_id AND run = :run AND call_id = :call_id"
+)
+
+
+@dataclass(frozen=True)
+class CheckpointRow:
+    """Where a run continues.
+
+    Attributes:
+        turn: The turn `messages` lead into.
+        messages: The conversation, as the model library's JSON.
+        usage: JSON.
+        state: JSON.
+    """
+
+    turn: int
+    messages: bytes
+    usage: str
+    state: str
+
+
+@dataclass(frozen=True)
+class ToolCallRow:
+    """One tool call; `finished_at` and `result` are None while it runs, or when a crash interrupted it."""
+
+    call_id: str
+    name: str
+    started_at: int
+    finished_at: int | None
+    result: str | None
+
+
+def load_checkpoint(connection: Connection, task_id: int, run: int) -> CheckpointRow | None:
+    """The run's checkpoint, if it has come to one."""
+    row = connection.execute(_LOAD, {"task_id": task_id, "run": run}).one_or_none()
+    return None if row is None else CheckpointRow(row.turn, bytes(row.messages), row.usage, row.state)
+
+
+def save_checkpoint(connection: Connection, task_id: int, run: int, row: CheckpointRow) -> None:
+    """Replace the run's checkpoint."""
+    connection.execute(
+        _SAVE,
+        {
+            "task_id": task_id,
+            "run": run,
+            "turn": row.turn,
+            "messages": row.messages,
+            "usage": row.usage,
+            "state": row.state,
+        },
+    )
+
+
+def save_state(connection: Connection, task_id: int, run: int, *, usage: str, state: str) -> None:
+    """Replace usage and state of the run's checkpoint; its messages stay."""
+    connection.execute(_SAVE_STATE, {"task_id": task_id, "run": run, "usage": usage, "state": state})
+
+
+def find_tool_call(connection: Connection, task_id: int, run: int, call_id: str) -> ToolCallRow | None:
+    """What is recorded of a tool call."""
+    row = connection.execute(_CALL, {"task_id": task_id, "run": run, "call_id": call_id}).one_or_none()
+    return None if row is None else ToolCallRow(row.call_id, row.name, row.started_at, row.finished_at, row.result)
+
+
+def start_tool_call(connection: Connection, task_id: int, run: int, call: ToolCallRow) -> None:
+    """Record that a call's body begins to run."""
+    connection.execute(
+        _START_CALL,
+        {"task_id": task_id, "run": run, "call_id": call.call_id, "name": call.name, "started_at": call.started_at},
+    )
+
+
+def finish_tool_call(
+    connection: Connection, task_id: int, run: int, call_id: str, *, finished_at: int, result: str
+) -> None:
+    """Record how a call ended."""
+    connection.execute(
+        _FINISH_CALL,
+        {"task_id": task_id, "run": run, "call_id": call_id, "finished_at": finished_at, "result": result},
+    )

@@ -1,0 +1,205 @@
+"""HTTP of a task's files: `/tasks/{task_id}/files/*` (WIRE.md, "Files")."""
+
+from collections.abc import AsyncIterator
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
+
+from beray.protocol.types import UploadAnswer
+from beray.server.auth.service import Accounts
+from beray.server.errors import Refused
+from beray.server.files.conditions import Slice, is_unchanged, matches, wanted_slice
+from beray.server.files.headers import content_type, download_headers, http_date
+from beray.server.files.service import Expectation, Files
+from beray.server.files.streaming import FilePieces, PieceResponse
+from beray.server.messages import text
+from beray.server.work_dirs.listing import FOLDER_ENTRIES, TREE_ENTRIES
+from beray.server.work_dirs.open_file import OpenFile
+from beray.server.work_dirs.paths import shown
+
+ZIP_PATHS_MOST: Final = 10_000
+TRUNCATED: Final = "BeRay-Truncated"  # the top folder has no node of its own to carry `truncated`
+
+FilePath = Annotated[str, Query(description="Relative to the work_dir, `/`-separated.")]
+
+
+class FileNodeBody(BaseModel):
+    name: str
+    path: str
+    type: Literal["file", "directory", "symlink"]
+    size: int
+    modified_at: str
+    children: list["FileNodeBody"] | None = None
+    truncated: bool | None = None
+
+
+class UploadBody(BaseModel):
+    message: str
+    path: str
+    size: int
+    sha256: str
+
+
+class RemovalBody(BaseModel):
+    message: str
+
+
+class DownloadRequest(BaseModel):
+    """What to put into the ZIP; nothing named means everything."""
+
+    paths: list[str] | None = None
+
+
+_DOWNLOAD_BODY: Final = {
+    "requestBody": {"content": {"application/json": {"schema": DownloadRequest.model_json_schema()}}}
+}
+_UPLOAD_CONTENT: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+def build_router(files: Files, accounts: Accounts) -> APIRouter:
+    """The routes of files."""
+    router = APIRouter(tags=["files"])
+
+    @router.get("/tasks/{task_id}/files/tree", response_model=list[FileNodeBody])
+    async def list_files(
+        request: Request,
+        task_id: int,
+        path: FilePath = ".",
+        depth: Annotated[int | None, Query(ge=1)] = None,
+        limit: Annotated[int, Query(ge=1, le=FOLDER_ENTRIES)] = TREE_ENTRIES,
+    ) -> Response:
+        """What is in a folder of the work_dir, folders first."""
+        user = await accounts.authenticate(request)
+        body, is_cut = await files.list_tree(user, task_id, path, depth=depth, limit=limit)
+        headers = {TRUNCATED: "true"} if is_cut else None
+        return Response(body, media_type="application/json", headers=headers)
+
+    @router.get("/tasks/{task_id}/files/content", response_class=Response)
+    @router.head("/tasks/{task_id}/files/content", response_class=Response, include_in_schema=False)
+    async def read_file(request: Request, task_id: int, path: FilePath) -> Response:
+        """A file's bytes, or a part of them (Range)."""
+        user = await accounts.authenticate(request)
+        return _serve(request, await files.open_file(user, task_id, path), path)
+
+    @router.put(
+        "/tasks/{task_id}/files/content", response_model=UploadBody, status_code=201, openapi_extra=_UPLOAD_CONTENT
+    )
+    async def write_file(request: Request, response: Response, task_id: int, path: FilePath) -> UploadAnswer:
+        """Write a file from the raw body, whole or not at all: 201 for a new one, 200 for one replaced."""
+        user = await accounts.authenticate(request)
+        written = await files.upload(
+            user,
+            task_id,
+            path,
+            _body(request),
+            announced_bytes=_announced_bytes(request),
+            expectation=Expectation(request.headers.get("if-match"), request.headers.get("if-none-match")),
+        )
+        response.status_code = 201 if written.is_new else 200
+        response.headers["etag"] = written.etag
+        return {
+            "message": text("file_uploaded", path=shown(written.path)),
+            "path": written.path,
+            "size": written.size,
+            "sha256": written.sha256,
+        }
+
+    @router.delete("/tasks/{task_id}/files/content", response_model=RemovalBody)
+    async def remove_file(request: Request, task_id: int, path: FilePath) -> RemovalBody:
+        """Remove a file, a link, or a folder with all that is in it."""
+        user = await accounts.authenticate(request)
+        await files.remove(user, task_id, path)
+        return RemovalBody(message=text("file_deleted", path=shown(path)))
+
+    @router.post("/tasks/{task_id}/files/download", response_class=Response, openapi_extra=_DOWNLOAD_BODY)
+    async def download_files(request: Request, task_id: int) -> Response:
+        """The named files and folders as a ZIP; everything when none is named."""
+        user = await accounts.authenticate(request)
+        paths = _wanted_paths(await request.body())
+        return _serve_zip(await files.open_zip(user, task_id, paths), task_id)
+
+    @router.get("/tasks/{task_id}/files/download", response_class=Response)
+    async def download_files_by_link(
+        request: Request, task_id: int, path: Annotated[list[str] | None, Query(max_length=ZIP_PATHS_MOST)] = None
+    ) -> Response:
+        """The same for browsers: `path` may be repeated."""
+        user = await accounts.authenticate(request)
+        return _serve_zip(await files.open_zip(user, task_id, path or []), task_id)
+
+    return router
+
+
+def _serve(request: Request, file: OpenFile, path: str) -> Response:
+    """The answer for an open file, which it closes."""
+    try:
+        response = _file_response(request, file, path)
+    except BaseException:
+        file.close()
+        raise
+    if not response.has_source:
+        file.close()
+    return response
+
+
+def _file_response(request: Request, file: OpenFile, path: str) -> PieceResponse:
+    asked = request.headers
+    modified_s = file.modified_ns // 1_000_000_000
+    validators = {"etag": file.etag, "last-modified": http_date(modified_s), "accept-ranges": "bytes"}
+    if "if-match" in asked and not matches(asked["if-match"], file.etag, is_weak_fine=False):
+        raise Refused("precondition_failed", path=shown(path))
+    since = asked.get("if-modified-since")
+    if is_unchanged(asked.get("if-none-match"), since, etag=file.etag, modified_s=modified_s):
+        return PieceResponse(None, status_code=304, headers={**validators, "cache-control": "no-store"})
+    is_head = request.method == "HEAD"
+    wanted_range = None if is_head else asked.get("range")
+    part = wanted_slice(wanted_range, asked.get("if-range"), etag=file.etag, size=file.size)
+    headers = validators | download_headers(PurePosixPath(path).name, content_type(path))
+    if part is not None:
+        headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{file.size}"
+    sent = part or Slice(0, file.size)
+    headers["content-length"] = str(sent.stop - sent.start)
+    source = None if is_head else FilePieces(file, sent)
+    return PieceResponse(source, status_code=200 if part is None else 206, headers=headers)
+
+
+def _serve_zip(source: Any, task_id: int) -> Response:
+    return PieceResponse(source, status_code=200, headers=download_headers(f"task_{task_id}.zip", "application/zip"))
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except ClientDisconnect as error:
+        raise Refused("upload_cut") from error
+
+
+def _announced_bytes(request: Request) -> int | None:
+    length = request.headers.get("content-length", "")
+    return int(length[:20]) if length.isascii() and length.isdigit() else None
+
+
+def _wanted_paths(body: bytes) -> list[str]:
+    """The paths of a download request; its Content-Type doesn't matter, and no body means everything."""
+    if not body.strip():
+        return []
+    try:
+        paths = DownloadRequest.model_validate_json(body).paths or []
+    except ValidationError as error:
+        raise RequestValidationError([_in_body(entry) for entry in error.errors(include_url=False)]) from error
+    if len(paths) > ZIP_PATHS_MOST:
+        raise Refused("too_many_files", most=ZIP_PATHS_MOST)
+    return paths
+
+
+def _in_body(entry: Any) -> dict[str, Any]:
+    return {**entry, "loc": ("body", *entry["loc"])}

@@ -1,0 +1,213 @@
+"""One command's supervisor: starts it, waits, and leaves no process behind.
+
+How everything is killed without a PID namespace: a process in a Landlock domain with signal scope may call kill(-1,
+SIGKILL), and the kernel delivers it inside the domain only, in one pass that no fork can outrun. The payload sits in
+a nested domain, so it can't signal us. The scope is proven before (our parent must be out of reach), never assumed.
+Where it can't be had, descendants are looked up in /proc until none is left; being the subreaper, we get every
+orphan.
+"""
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+from . import landlock
+from .confine import CannotRun, become_command
+from .libc import PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, prctl
+from .processes import kill_descendants
+from .wire import MESSAGE_BYTES, Job, JobFiles, Message, MessageKind
+
+_WAIT_ALL = 0x40000000  # __WALL: children of every kind, however they were cloned
+_WALK_PAUSE_SECONDS = 0.02  # between passes over /proc while the killed ones die
+
+
+def supervise(files: JobFiles, life_line: int) -> None:
+    """Run the job to its end and report it over the control socket. Ends with no process left below us.
+
+    Args:
+        files: The job and its descriptors; closed here.
+        life_line: Its end of file means that the fork server is gone.
+    """
+    control = socket.socket(fileno=os.dup(files.control))
+    _send(control, Message("accepted", code=os.getpid()))
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    os.setsid()
+    job = _read_job(files.job)
+    try:
+        _make_home(job)
+    except OSError as error:
+        _send(control, Message("refused", reason=f"{error.strerror}: {error.filename}"))
+        return
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    kill_all = _kill_domain if _enter_signal_scope(job) else kill_descendants
+    _Supervisor(job, control, life_line, kill_all).run(files)
+
+
+def _read_job(fd: int) -> Job:
+    size = os.fstat(fd).st_size
+    return Job.decode(os.pread(fd, size, 0))
+
+
+def _make_home(job: Job) -> None:
+    """Make the task's home beside its work_dir; the parent belongs to the server, so nobody can have planted a link."""
+    try:
+        os.mkdir(job.home, 0o700)
+    except FileExistsError:
+        return
+    if job.uid is not None:
+        os.chown(job.home, job.uid, job.uid, follow_symlinks=False)
+
+
+def _enter_signal_scope(job: Job) -> bool:
+    """Shut this process into a domain out of which no signal goes; True if that is proven."""
+    if not job.scopes_signals:
+        return False
+    # With a further layer below it, a layer denies REFER (rename across folders) unless it handles and grants it. Where
+    # there is none it must handle nothing about files: bubblewrap could not mount.
+    files = 0 if job.landlock is None else landlock.REFER
+    try:
+        rules = landlock.Ruleset(files=files, scope=landlock.SCOPE_SIGNAL)
+        rules.allow(["/"] if files else [], landlock.REFER)
+        rules.restrict_self()
+        os.kill(os.getppid(), 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _kill_domain() -> None:
+    """Kill everything in our domain but us. Only ever called after `_enter_signal_scope` has said True."""
+    try:
+        os.kill(-1, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):  # nothing (more) to kill
+        pass
+
+
+class _Supervisor:
+    """The state of one supervised command."""
+
+    def __init__(self, job: Job, control: socket.socket, life_line: int, kill_all: Callable[[], object]) -> None:
+        self._job = job
+        self._control = control
+        self._life_line = life_line
+        self._kill_all = kill_all
+        self._deadline = time.monotonic() + job.limits.wall_seconds
+        self._main = 0
+        self._status: int | None = None
+        self._refusal = b""
+        self._child_ended, wake_up = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake_up, warn_on_full_buffer=False)
+
+    def run(self, files: JobFiles) -> None:
+        try:
+            setup = self._fork(files)
+        except OSError as error:
+            _send(self._control, Message("refused", reason=f"no process can be made: {error.strerror}"))
+            return
+        kind = self._watch(setup)
+        self._clean_up()
+        if self._refusal:
+            _send(self._control, Message("refused", reason=self._refusal.decode(errors="replace")))
+        else:
+            _send(self._control, Message(kind, code=self._exit_code()))
+
+    def _fork(self, files: JobFiles) -> int:
+        """Start the command; the pipe returned gives why it could not be executed, or its end of file when it was."""
+        setup, tell = os.pipe2(os.O_CLOEXEC)
+        self._main = os.fork()
+        if self._main == 0:
+            _run_child(self._job, files, tell)
+        os.close(tell)
+        files.close()
+        return setup
+
+    def _watch(self, setup: int) -> MessageKind:
+        """Wait for the first thing that ends the command."""
+        poll = select.poll()
+        for fd in (setup, self._child_ended, self._control.fileno(), self._life_line):
+            poll.register(fd, select.POLLIN)
+        while True:
+            left = self._deadline - time.monotonic()
+            ready = {fd for fd, _ in poll.poll(max(0, left) * 1000)}
+            if setup in ready:
+                poll.unregister(setup)
+                self._refusal = os.read(setup, MESSAGE_BYTES // 8)
+                if not self._refusal:
+                    _send(self._control, Message("started"))
+            if self._control.fileno() in ready:
+                return "stopped"
+            if self._life_line in ready:
+                return "lost"
+            if self._child_ended in ready:
+                self._reap()
+                if self._status is not None:
+                    self._read_late(poll, setup)
+                    return "exit"
+            elif not ready and left <= 0:
+                return "timeout"
+
+    def _read_late(self, poll: "select.poll", setup: int) -> None:
+        """The command ended before we have looked at how it started."""
+        try:
+            poll.unregister(setup)
+        except KeyError:
+            return
+        self._refusal = os.read(setup, MESSAGE_BYTES // 8)
+        if not self._refusal:
+            _send(self._control, Message("started"))
+
+    def _reap(self) -> bool:
+        """Collect every child that has ended; False when there is none left, ended or not."""
+        try:
+            os.read(self._child_ended, 4096)
+        except BlockingIOError:
+            pass
+        try:
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG | _WAIT_ALL)
+                if pid == 0:
+                    return True
+                if pid == self._main:
+                    self._status = status
+        except ChildProcessError:
+            return False
+
+    def _clean_up(self) -> None:
+        poll = select.poll()
+        poll.register(self._child_ended, select.POLLIN)
+        while self._reap():
+            self._kill_all()
+            poll.poll(_WALK_PAUSE_SECONDS * 1000)
+
+    def _exit_code(self) -> int:
+        code = os.waitstatus_to_exitcode(self._status) if self._status is not None else -signal.SIGKILL
+        if self._job.bubblewrap is not None and 128 < code <= 128 + signal.NSIG - 1:
+            return 128 - code  # bubblewrap tells a signal as a shell does
+        return code
+
+
+def _run_child(job: Job, files: JobFiles, tell: int) -> None:
+    """In the forked process: become the command, or tell why not and end."""
+    reason = "the command could not be set up"
+    try:
+        become_command(job, files)
+    except CannotRun as error:
+        reason = str(error)
+    except Exception as error:  # whatever it was, this process must not live on as a second supervisor
+        reason = f"{type(error).__name__}: {error}"
+    finally:
+        os.write(tell, reason.encode(errors="replace")[: MESSAGE_BYTES // 8])
+        os._exit(127)
+
+
+def _send(control: socket.socket, message: Message) -> None:
+    try:
+        control.send(message.encode(), socket.MSG_NOSIGNAL)
+    except OSError:  # the server is gone; nobody is left to tell
+        pass

@@ -1,0 +1,155 @@
+"""What the server, the fork server and a supervisor tell one another.
+
+A `Job` travels as JSON in a memory file, since a datagram could not hold a long command line. With it come, always in
+this order, the descriptors of `JobFiles`. The control socket carries the supervisor's `Message`s; the server only
+ever sends `STOP` over it, and its end of file means that the server is gone.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+RUN = b"run"
+STOP = b"stop"
+MESSAGE_BYTES = 4096
+
+MessageKind = Literal["accepted", "started", "refused", "exit", "timeout", "stopped", "lost"]
+"""In this order: `accepted`, when a supervisor has the job; `started` or `refused` (the command could not be executed);
+one of the rest."""
+
+REPORT_FD = 3
+"""Where a command finds its report pipe, if it has one."""
+
+RESERVED_FDS = 4
+"""Descriptors below this number have a meaning of their own in a command's process; nothing else is ever put there."""
+
+
+@dataclass(frozen=True)
+class JobLimits:
+    """What the command may use. `processes` None: not limited from outside (bubblewrap does it inside)."""
+
+    wall_seconds: float
+    memory_bytes: int
+    processes: int | None
+    file_bytes: int
+    cpu_seconds: int
+    open_files: int
+    counts_only_own: bool
+    """The uid is this task's alone, so that RLIMIT_NPROC counts nobody else's processes."""
+
+
+@dataclass(frozen=True)
+class LandlockJob:
+    """Folders and files a command may use under Landlock; everything else is denied.
+
+    Attributes:
+        abi: The Landlock ABI whose rights are used, at most the kernel's.
+        sees_others: The command's uid is the server's too, so that the filter has to shield other processes.
+    """
+
+    abi: int
+    read_only: tuple[str, ...]
+    read_write: tuple[str, ...]
+    devices: tuple[str, ...]
+    sees_others: bool
+
+
+@dataclass(frozen=True)
+class BubblewrapJob:
+    """How bubblewrap is called.
+
+    Attributes:
+        program: The `bwrap` to execute.
+        options: Its options up to the mounts.
+        copied_files: Files of this machine that are copied to the same place inside; one that isn't there is left out.
+        made_files: Further files inside, by path.
+        last_options: Its options after all mounts and files.
+        wrapper: Program and options that run the command inside, for limits that only count there.
+    """
+
+    program: str
+    options: tuple[str, ...]
+    copied_files: tuple[str, ...]
+    made_files: dict[str, str]
+    last_options: tuple[str, ...]
+    wrapper: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command as the supervisor gets it: everything decided, every path absolute."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    work_dir: str
+    home: str
+    cwd: str
+    uid: int | None
+    limits: JobLimits
+    scopes_signals: bool
+    """The kernel has Landlock's signal scope, by which the supervisor ends everything at once."""
+    landlock: LandlockJob | None = None
+    bubblewrap: BubblewrapJob | None = None
+
+    def encode(self) -> bytes:
+        """As JSON; names that are no valid UTF-8 survive as surrogates."""
+        return json.dumps(asdict(self)).encode("ascii")
+
+    @classmethod
+    def decode(cls, raw: bytes) -> "Job":
+        """The reverse of `encode`."""
+        body: dict[str, Any] = json.loads(raw)
+        body["argv"] = tuple(body["argv"])
+        body["limits"] = JobLimits(**body["limits"])
+        if body["landlock"] is not None:
+            body["landlock"] = LandlockJob(**body["landlock"])
+        if body["bubblewrap"] is not None:
+            body["bubblewrap"] = BubblewrapJob(**body["bubblewrap"])
+        return cls(**body)
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """Descriptors that come with a job, in the order they are sent."""
+
+    job: int
+    control: int
+    stdin: int
+    stdout: int
+    stderr: int
+    report: int | None = None
+
+    def as_list(self) -> list[int]:
+        """In the order they are sent."""
+        first = [self.job, self.control, self.stdin, self.stdout, self.stderr]
+        return first if self.report is None else [*first, self.report]
+
+    def close(self) -> None:
+        """Close all of them."""
+        for fd in self.as_list():
+            os.close(fd)
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a supervisor says.
+
+    Attributes:
+        kind: What happened.
+        code: When it ended: the exit code, or minus the signal. When it was accepted: the supervisor's process number.
+        reason: Why a start was refused.
+    """
+
+    kind: MessageKind
+    code: int = 0
+    reason: str = ""
+
+    def encode(self) -> bytes:
+        """As one datagram."""
+        return json.dumps(asdict(self)).encode("ascii")[:MESSAGE_BYTES]
+
+    @classmethod
+    def decode(cls, raw: bytes) -> "Message":
+        """The reverse of `encode`."""
+        return cls(**json.loads(raw))

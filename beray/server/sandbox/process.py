@@ -1,0 +1,209 @@
+"""A running command as the server sees it: two pipes to read, a control socket, and how it ended."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import weakref
+
+from beray.server.sandbox.base import Exit, SandboxError, StreamName
+from beray.server.sandbox.guard.wire import MESSAGE_BYTES, STOP, Message
+
+READ_BYTES = 64 * 1024
+REPORT_BYTES = 64 * 1024
+LATE_SECONDS = 15.0  # after the wall time the supervisor has this long to report, before the command counts as lost
+STUCK_SECONDS = 2.0  # a supervisor that has not ended its command by then is killed itself
+KILL_SECONDS = 10.0  # a process in an uninterruptible system call may outlive SIGKILL; don't wait for ever
+
+
+class _Pipes:
+    """The reading ends, closed at the latest when the process object is dropped."""
+
+    def __init__(self, stdout: int, stderr: int, report: int | None) -> None:
+        self.outputs: dict[StreamName, int] = {"stdout": stdout, "stderr": stderr}
+        self.report = report
+
+    def close_output(self, name: StreamName) -> None:
+        os.close(self.outputs.pop(name))
+
+    def close_report(self) -> None:
+        if self.report is not None:
+            os.close(self.report)
+            self.report = None
+
+    def close(self) -> None:
+        for name in list(self.outputs):
+            self.close_output(name)
+        self.close_report()
+
+
+class GuardedProcess:
+    """A command with a supervisor. See the port `Process`."""
+
+    def __init__(self, control: socket.socket, *, stdout: int, stderr: int, report: int | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._control = control
+        self._pipes = _Pipes(stdout, stderr, report)
+        self._close_pipes = weakref.finalize(self, self._pipes.close)
+        self._report = bytearray()
+        self._started: asyncio.Future[None] = self._loop.create_future()
+        self._exit: asyncio.Future[Exit] = self._loop.create_future()
+        self._too_late: asyncio.TimerHandle | None = None
+        self._supervisor: int | None = None
+        self._turn: StreamName = "stdout"
+        for fd in (stdout, stderr, report, control.fileno()):
+            if fd is not None:
+                os.set_blocking(fd, False)
+        self._loop.add_reader(control, self._on_message)
+        if report is not None:
+            self._loop.add_reader(report, self._on_report)
+
+    async def started(self, *, within_seconds: float, wall_seconds: float) -> None:
+        """Wait until the command has been executed.
+
+        Raises:
+            SandboxError: It could not be.
+            ConnectionResetError: Nobody has taken the job, so that it may be given again.
+        """
+        self._too_late = self._loop.call_later(wall_seconds + LATE_SECONDS, self._lose)
+        try:
+            async with asyncio.timeout(within_seconds):
+                await asyncio.shield(self._started)
+        except BaseException as error:
+            self.abandon()
+            if isinstance(error, TimeoutError):
+                raise SandboxError(f"The command was not started within {within_seconds:g} s.") from error
+            raise
+
+    async def read(self) -> tuple[StreamName, bytes] | None:
+        """See the port."""
+        while self._pipes.outputs:
+            for name in self._order():
+                try:
+                    chunk = os.read(self._pipes.outputs[name], READ_BYTES)
+                except BlockingIOError:
+                    continue
+                if chunk:
+                    self._turn = "stderr" if name == "stdout" else "stdout"
+                    return name, chunk
+                self._pipes.close_output(name)
+            if self._pipes.outputs:
+                await self._readable()
+        return None
+
+    async def wait(self) -> Exit:
+        """See the port."""
+        return await asyncio.shield(self._exit)
+
+    async def kill(self) -> None:
+        """See the port."""
+        if self._exit.done():
+            return
+        with contextlib.suppress(OSError):  # full of stops already, or its supervisor is gone
+            self._control.send(STOP, socket.MSG_NOSIGNAL)
+        stuck = self._loop.call_later(STUCK_SECONDS, self._kill_supervisor)
+        try:
+            async with asyncio.timeout(KILL_SECONDS):
+                await asyncio.shield(self._exit)
+        except TimeoutError:
+            self.abandon()
+            raise SandboxError(f"The command's processes live on {KILL_SECONDS:g} s after SIGKILL.") from None
+        finally:
+            stuck.cancel()
+
+    def _kill_supervisor(self) -> None:
+        """Its number is its own as long as it has not reported; the fork server then does its work."""
+        if self._supervisor is not None and not self._exit.done():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self._supervisor, signal.SIGKILL)
+
+    def abandon(self) -> None:
+        """Give up: the supervisor sees us gone and ends the command; nothing waits for it any more."""
+        self._lose()
+        self._close_pipes()
+
+    def _order(self) -> list[StreamName]:
+        """The open streams, the one whose turn it is first: a loud one can't starve the other."""
+        return sorted(self._pipes.outputs, key=lambda name: name != self._turn)
+
+    async def _readable(self) -> None:
+        ready = asyncio.Event()
+        fds = list(self._pipes.outputs.values())
+        for fd in fds:
+            self._loop.add_reader(fd, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            for fd in fds:
+                self._loop.remove_reader(fd)
+
+    def _on_message(self) -> None:
+        try:
+            raw = self._receive()
+        except BlockingIOError:
+            return
+        if not raw:
+            self._lose()
+            return
+        message = Message.decode(raw)
+        if message.kind == "accepted":
+            self._supervisor = message.code
+        elif message.kind == "started":
+            if not self._started.done():
+                self._started.set_result(None)
+        elif message.kind == "refused":
+            self._end(Exit(message.code, "exit"), SandboxError(message.reason))
+        else:
+            self._end(Exit(message.code, message.kind, self._whole_report()), None)
+
+    def _receive(self) -> bytes:
+        """The next message; empty when there will be none."""
+        try:
+            return self._control.recv(MESSAGE_BYTES)
+        except ConnectionResetError:  # the supervisor ended with a stop of ours unread: told before its last message
+            return self._control.recv(MESSAGE_BYTES)
+
+    def _on_report(self) -> None:
+        """Keep the first part of the report and drop the rest, so that the writer never blocks."""
+        assert self._pipes.report is not None
+        try:
+            chunk = os.read(self._pipes.report, READ_BYTES)
+        except BlockingIOError:
+            return
+        self._report += chunk[: REPORT_BYTES - len(self._report)]
+        if not chunk:
+            self._loop.remove_reader(self._pipes.report)
+            self._pipes.close_report()
+
+    def _whole_report(self) -> bytes:
+        """What is left in the pipe belongs to the report too; its writers are dead."""
+        for _ in range(2 + (1 << 20) // READ_BYTES):  # a pipe holds 1 MiB at most
+            if self._pipes.report is None:
+                break
+            self._on_report()
+        return bytes(self._report)
+
+    def _lose(self) -> None:
+        start_error: Exception = ConnectionResetError("the fork server is gone")
+        if self._supervisor is not None:
+            start_error = SandboxError("The command's supervisor was killed while it started.")
+        self._end(Exit(-signal.SIGKILL, "lost", bytes(self._report)), start_error)
+
+    def _end(self, how: Exit, start_error: Exception | None) -> None:
+        if self._exit.done():
+            return
+        if self._too_late is not None:
+            self._too_late.cancel()
+        self._loop.remove_reader(self._control)
+        self._control.close()
+        if self._pipes.report is not None:
+            self._loop.remove_reader(self._pipes.report)
+            self._pipes.close_report()
+        self._exit.set_result(how)
+        if not self._started.done():
+            if start_error is None:
+                self._started.set_result(None)
+            else:
+                self._started.set_exception(start_error)
+                self._started.exception()  # retrieved: whoever was waiting may have been cancelled

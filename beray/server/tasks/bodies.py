@@ -1,0 +1,103 @@
+"""Bodies of the tasks' routes: what comes in is checked by them, what goes out is described by them in /openapi.json.
+
+Answers are the dicts of `protocol/types.py`; a test holds the two against each other.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from beray.protocol.status import Status
+from beray.protocol.types import ModelKind
+from beray.server.bodies import Text
+from beray.server.tasks.service import NewTask
+
+
+def _without_nul(value: str) -> str:
+    if "\0" in value:  # PostgreSQL's text cannot hold it, nor can a command line
+        raise PydanticCustomError("nul", "This must not hold a NUL character.")
+    return value
+
+
+Plain = Annotated[Text, AfterValidator(_without_nul)]
+
+
+class AskedLimits(BaseModel):
+    """Limits a client sets for its task; each counts only below the operator's."""
+
+    model_config = ConfigDict(strict=True)
+
+    requests: int | None = Field(None, ge=1)
+    tool_calls: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1)
+    wall_seconds: int | None = Field(None, ge=1)
+
+
+class CreateTask(BaseModel):
+    """The body of POST /tasks/."""
+
+    goal: Plain
+    tools: list[Plain] | None = None
+    model: Plain | None = None
+    limits: AskedLimits | None = None
+    hold: bool = False
+
+    def new_task(self) -> NewTask:
+        """What it asks for."""
+        return NewTask(
+            goal=self.goal,
+            tools=None if self.tools is None else tuple(self.tools),
+            model=self.model,
+            limits=None if self.limits is None else self.limits.model_dump(exclude_none=True),
+            is_held=self.hold,
+        )
+
+
+class UsageBody(BaseModel):
+    requests: int
+    tool_calls: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+
+
+class TaskErrorBody(BaseModel):
+    code: str
+    message: str
+    hint: str | None
+    retryable: bool
+
+
+class TaskBody(BaseModel):
+    id: int
+    goal: str
+    status: Status
+    created_at: str
+    updated_at: str
+    started_at: str | None
+    finished_at: str | None
+    result: str | None
+    error: TaskErrorBody | None
+    model: str | None
+    model_kind: ModelKind | None
+    tools: list[str] | None
+    usage: UsageBody
+    last_seq: int
+    run: int
+    attempt: int
+    stop_requested: bool
+    question: dict[str, Any] | None
+
+
+class TaskWithEventsBody(TaskBody):
+    events: list[dict[str, Any]] | None = None
+
+
+class StopBody(BaseModel):
+    message: str
+    status: Status
+
+
+class MessageBody(BaseModel):
+    message: str

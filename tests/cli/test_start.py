@@ -1,0 +1,80 @@
+"""How the program starts: light, with its help, and with a word where packages are missing."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from beray import __version__
+from beray.cli.root import COMMANDS
+from tests.support.command_line import COMMAND, CommandLine
+from tests.support.fake_server import FakeServer
+
+HEAVY = ("requests", "fastapi", "sqlalchemy", "dbos", "uvicorn", "pydantic", "rich.live", "rich.markdown", "asyncio")
+HELP_SECONDS = 0.35  # DESIGN.md, "Speed we hold ourselves to"
+
+
+def test_version(beray: CommandLine) -> None:
+    assert beray("--version").out == f"beray {__version__}\n"
+
+
+def test_help_lists_every_command_and_the_exit_statuses(beray: CommandLine) -> None:
+    shown = beray("--help").out
+
+    assert all(name in shown for name in COMMANDS)
+    assert "124 time-out" in shown
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "files ls", "files get", "files put", "files zip", "files cat"])
+def test_every_command_has_help_in_both_languages(beray: CommandLine, command: str) -> None:
+    english = beray(*command.split(), "--help")
+    chinese = beray(*command.split(), "-h", LANG="zh_CN.UTF-8")
+
+    assert (english.status, chinese.status) == (0, 0)
+    assert english.out != chinese.out
+    assert any("\u4e00" <= character <= "\u9fff" for character in chinese.out)
+
+
+def test_no_command_imports_anything_heavy_before_it_runs() -> None:
+    modules = [f"beray.cli.{module}" for module in sorted({*COMMANDS.values(), "root", "main"})]
+    code = f"import sys\nfor name in {modules!r}: __import__(name)\nprint([m for m in {HEAVY!r} if m in sys.modules])"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+
+    assert done.stdout == "[]\n"
+
+
+def test_help_starts_within_its_budget(beray: CommandLine) -> None:
+    """In processor time, the best of five: other tests share the machine, and slow down what shares a core."""
+    costs = []
+    for _ in range(5):
+        process = subprocess.Popen([*COMMAND, "--help"], env=beray.environment(), stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        costs.append(usage.ru_utime + usage.ru_stime)
+
+    assert min(costs) < HELP_SECONDS * 1.5
+
+
+@pytest.mark.parametrize(("blocked", "command"), [("rich_click", "ps"), ("uvicorn", "serve")])
+def test_missing_extra_says_how_to_install_it(home: object, beray: CommandLine, blocked: str, command: str) -> None:
+    code = (
+        f"import sys; sys.modules[{blocked!r}] = None; sys.argv = ['beray', {command!r}]\n"
+        "from beray.cli.main import main; sys.exit(main())"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=beray.environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 1
+    assert "pip install 'beray[server]'" in done.stderr
+    assert blocked in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_program_is_the_script_of_the_package(beray: CommandLine, fake: FakeServer) -> None:
+    assert COMMAND[-1] == "beray.cli.main"
+    assert beray("whoami").status == 0

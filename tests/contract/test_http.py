@@ -1,0 +1,123 @@
+"""What holds for every route: one error shape, request ids, languages, and an OpenAPI document that names them all."""
+
+import re
+
+import pytest
+import requests
+
+WIRE_ROUTES = {
+    ("post", "/api/v1/auth/request-verification-code"),
+    ("post", "/api/v1/auth/register"),
+    ("post", "/api/v1/auth/login"),
+    ("post", "/api/v1/auth/token"),
+    ("post", "/api/v1/auth/logout"),
+    ("get", "/api/v1/users/me"),
+    ("post", "/api/v1/tasks"),
+    ("get", "/api/v1/tasks"),
+    ("get", "/api/v1/tasks/{task_id}"),
+    ("post", "/api/v1/tasks/{task_id}/start"),
+    ("get", "/api/v1/tasks/{task_id}/stream"),
+    ("post", "/api/v1/tasks/{task_id}/stop"),
+    ("delete", "/api/v1/tasks/{task_id}"),
+    ("get", "/api/v1/tasks/{task_id}/files/tree"),
+    ("get", "/api/v1/tasks/{task_id}/files/content"),
+    ("put", "/api/v1/tasks/{task_id}/files/content"),
+    ("delete", "/api/v1/tasks/{task_id}/files/content"),
+    ("post", "/api/v1/tasks/{task_id}/files/download"),
+    ("get", "/api/v1/tasks/{task_id}/files/download"),
+    ("get", "/api/v1/info"),
+    ("get", "/health"),
+    ("get", "/ready"),
+}
+OPEN = {"/api/v1/info", "/health", "/ready"} | {
+    f"/api/v1/auth/{name}" for name in ("request-verification-code", "register", "login", "token")
+}
+
+
+def openapi_routes(server) -> set[tuple[str, str]]:
+    document = requests.get(f"{server.base_url}/openapi.json", timeout=10).json()
+    return {(method, path) for path, methods in document["paths"].items() for method in methods if method != "head"}
+
+
+def test_openapi_names_the_routes_of_the_contract(server):
+    assert openapi_routes(server) == WIRE_ROUTES
+
+
+def test_every_other_route_needs_a_login(server):
+    for method, path in sorted(WIRE_ROUTES):
+        if path not in OPEN:
+            url = server.base_url + path.replace("{task_id}", "1")
+            answer = requests.request(method, url, params={"path": "x"}, json={"goal": "x"}, timeout=10)
+            assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated"), (method, path)
+            assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("GET", "/api/v1/nowhere/", 404, "not_found"),
+        ("GET", "/api/v2/tasks", 404, "not_found"),
+        ("PATCH", "/api/v1/tasks/1", 405, "method_not_allowed"),
+        ("GET", "/api/v1/auth/login", 405, "method_not_allowed"),
+        ("GET", "/api/v1/tasks/abc", 422, "validation_error"),
+        ("POST", "/api/v1/auth/login", 422, "validation_error"),
+    ],
+)
+def test_errors_have_the_one_shape(server, method, path, status, code):
+    answer = requests.request(method, server.base_url + path, timeout=10, allow_redirects=False)
+
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    problem = answer.json()
+    assert {"detail", "code", "status", "title", "request_id"} <= set(problem)
+    assert (problem["code"], problem["status"]) == (code, status)
+    assert (status == 422) == ("errors" in problem)
+
+
+def test_request_id_is_the_clients_if_it_is_sane(server):
+    def answered(sent: str) -> str:
+        return requests.get(f"{server.base_url}/health", headers={"X-Request-ID": sent}, timeout=10).headers[
+            "x-request-id"
+        ]
+
+    assert answered("my-id.1") == "my-id.1"
+    for odd in ("", "a b", "x" * 200, "é", "<script>"):
+        assert re.fullmatch(r"req_[0-9a-f]{24}", answered(odd))
+
+
+@pytest.mark.parametrize(
+    ("accepted", "is_chinese"),
+    [
+        (None, True),
+        ("", True),
+        ("en", False),
+        ("en-US,en;q=0.9,zh;q=0.8", False),
+        ("fr, zh;q=0.5, en;q=0.4", True),
+        ("zh;q=0, en;q=0.1", False),
+        ("de", True),
+        (";;;,q=,en;q=x", True),
+    ],
+)
+def test_messages_are_chinese_unless_english_is_preferred(server, accepted, is_chinese):
+    headers = {} if accepted is None else {"Accept-Language": accepted}
+
+    detail = requests.get(f"{server.base_url}/api/v1/users/me", headers=headers, timeout=10).json()["detail"]
+
+    assert bool(re.search(r"[\u4e00-\u9fff]", detail)) is is_chinese
+
+
+def test_info_says_what_works_and_what_confines_it(server):
+    info = requests.get(f"{server.base_url}/api/v1/info", timeout=10).json()
+
+    assert (info["model"], info["model_kind"]) == ("beray:rules", "rules")
+    assert "AI" in info["model_notice"]["en"]
+    assert info["sandbox"]["backend"] in {"bubblewrap", "landlock"}
+    assert {row["name"] for row in info["sandbox"]["confinements"]} >= {"files", "network", "processes"}
+    assert all(row["is_confined"] or row["note"] for row in info["sandbox"]["confinements"])
+
+
+def test_ready_names_every_part(server):
+    answer = requests.get(f"{server.base_url}/ready", timeout=10)
+
+    assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+    assert set(answer.json()["checks"]) == {"database", "engine", "sandbox", "model"}

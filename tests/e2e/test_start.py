@@ -1,0 +1,142 @@
+"""A server that can't start says in a line what is wrong and in a line what to do, and leaves no traceback."""
+
+import os
+import signal
+import socket
+import subprocess
+
+import pytest
+
+from tests.support.server import BERAY, PASSWORD, ServerProcess
+from tests.support.waiting import wait_until
+
+
+def failed_start(server: ServerProcess, *arguments: str, status: int = 1) -> str:
+    """What it says when it doesn't start."""
+    environment = {**os.environ, "BERAY_MODEL": "rules", "BERAY_LANGUAGE": "en", **server.settings}
+    done = subprocess.run(
+        [*BERAY, "serve", "--data", str(server.data_dir), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_port_in_use_is_told(make_server):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        said = failed_start(make_server(), "--port", str(port))
+
+    assert f"127.0.0.1:{port}" in said
+    assert "--port" in said
+
+
+def test_second_server_on_a_data_folder_is_refused(make_server):
+    first = make_server().start()
+    assert first.process is not None
+
+    said = failed_start(make_server(data_dir=first.data_dir), "--port", "0")
+
+    assert str(first.data_dir) in said
+    assert str(first.process.pid) in said
+    assert "--data" in said
+    assert first.is_ready()
+
+
+def test_data_folder_that_is_a_file_is_told(make_server, service_dir):
+    path = service_dir / "a-file"
+    path.write_text("")
+
+    said = failed_start(make_server(data_dir=path), "--port", "0", status=2)
+
+    assert str(path) in said
+
+
+@pytest.mark.needs("user")
+def test_data_folder_that_cannot_be_written_is_told(make_server, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+
+    said = failed_start(make_server(data_dir=tmp_path / "closed" / "data"), "--port", "0")
+
+    assert "cannot be written" in said
+    assert "--data" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        (
+            "BERAY_MAX_REQUESTS",
+            "many",
+            "BERAY_MAX_REQUESTS='many' cannot be used: a whole number of 1 or more is needed",
+        ),
+        ("BERAY_SANDBOX", "chroot", "bubblewrap"),
+        ("BERAY_MODEL", "nobody:model", "BERAY_MODEL"),
+        ("BERAY_MODEL", "openai:gpt-5", "BERAY_MODEL_API_KEY"),
+        ("BERAY_SMTP_URL", "nonsense", "BERAY_SMTP_URL"),
+    ],
+)
+def test_broken_setting_is_told_and_never_replaced(make_server, name, value, told):
+    server = make_server()
+    server.settings[name] = value
+
+    assert told in failed_start(server, "--port", "0", status=2)
+
+
+def test_unsandboxed_server_on_a_public_address_is_refused(make_server):
+    said = failed_start(make_server(sandbox="none"), "--port", "0", "--host", "0.0.0.0")
+
+    assert "BERAY_SANDBOX" in said
+
+
+def test_accounts_and_tasks_survive_a_restart(make_server):
+    from beray.client import BeRayClient
+
+    server = make_server().start()
+    token = server.register("stays@example.com")
+    with BeRayClient(server.base_url, token=token) as client:
+        task_id = client.create_task("Write a Python script that prints 42")["id"]
+        events = list(client.stream_task_updates(task_id))
+    assert server.stop() == 0
+    server.start()
+
+    with BeRayClient(server.base_url, token=token) as client:
+        assert client.get_task(task_id)["events"] == events
+        client.logout()
+    with BeRayClient(server.base_url) as client:
+        assert client.login("stays@example.com", PASSWORD)["user"]["email"] == "stays@example.com"
+
+
+def test_data_folder_keeps_secrets_private(make_server):
+    server = make_server(local_user=1).start()
+
+    for name in ("secret.key", "server.json", "beray.db"):
+        mode = (server.data_dir / name).stat().st_mode & 0o777
+        assert mode & 0o077 == 0, f"{name} is {mode:o}"
+    assert {path.stat().st_mode & 0o077 for path in server.data_dir.glob("beray.db-*")} == {0}
+
+
+def test_embedded_server_ends_when_nobody_needs_it(make_server):
+    server = make_server(idle_exit_seconds=1).start()
+    process = server.process
+    assert process is not None
+
+    wait_until(lambda: process.poll() is not None, seconds=30, what="the server to end")
+
+    assert process.returncode == 0
+    assert not (server.data_dir / "server.json").exists()
+
+
+def test_interrupt_ends_the_server_cleanly(make_server):
+    server = make_server().start()
+    assert server.process is not None
+    server.process.send_signal(signal.SIGINT)
+
+    assert server.process.wait(timeout=20) == 0
+    assert "Traceback" not in server.log_text()

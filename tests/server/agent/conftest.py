@@ -1,0 +1,31 @@
+import contextlib
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.agent_bench import Bench, open_bench
+from tests.support.scripted_model import Script, ScriptedModel
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """A task of its own, and what runs it."""
+    made = open_bench(tmp_path, python=shutil.which("python3"))
+    yield made
+    await made.sandbox.close()
+    made.database.close()
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[[Script], ScriptedModel]]:
+    """Starts model servers that play a script."""
+    with contextlib.ExitStack() as running:
+        yield lambda script: running.enter_context(ScriptedModel(script))
+
+
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries again after milliseconds."""
+    monkeypatch.setattr("beray.server.agent.faults.FIRST_WAIT_SECONDS", 0.001)

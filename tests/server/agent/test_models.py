@@ -1,0 +1,195 @@
+"""Which model is chosen, and what is said about it."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from beray.server.agent.models import choose_model, probe_models
+from beray.server.settings import SettingError, Settings
+from tests.support.scripted_model import ScriptedModel, turns
+
+
+def choose(environ=None, *, servers=None, **settings):
+    """Choose with these settings, this environment, and these servers nearby: base URL to names of models."""
+    asked = []
+
+    def probe(base_url, timeout_seconds):
+        asked.append(base_url)
+        return (servers or {}).get(base_url)
+
+    choice = choose_model(Settings(**settings), environ or {}, own_port=4000, probe=probe)
+    return SimpleNamespace(choice=choice, asked=asked, zh=choice.notice("zh"), en=choice.notice("en"))
+
+
+@pytest.mark.parametrize("name", ["rules", "beray:rules"])
+def test_rules_can_be_chosen_though_a_key_is_there(name):
+    made = choose({"OPENAI_API_KEY": "sk-1"}, model=name)
+
+    assert (made.choice.name, made.choice.kind) == ("beray:rules", "rules")
+    assert "not an AI model" in made.en
+    assert "不是 AI 模型" in made.zh
+
+
+def test_nothing_set_and_nothing_found_is_rules_and_says_how_to_change_it():
+    made = choose()
+
+    assert made.choice.kind == "rules"
+    assert "OPENAI_API_KEY" in made.en
+    assert "BERAY_MODEL=ollama:" in made.zh
+
+
+def test_the_named_model_wins_over_keys():
+    made = choose({"OPENAI_API_KEY": "sk-1", "DEEPSEEK_API_KEY": "d"}, model="deepseek:deepseek-chat")
+
+    assert made.choice.name == "deepseek:deepseek-chat"
+    assert made.choice.api_key == "d"
+    assert made.choice.base_url == "https://api.deepseek.com"
+    assert made.asked == []
+
+
+def test_any_compatible_server_is_reached_by_url_and_key():
+    made = choose(model="openai:qwen:8b", model_base_url="http://127.0.0.1:9000", model_api_key="k")
+
+    assert (made.choice.name, made.choice.base_url, made.choice.api_key) == (
+        "openai:qwen:8b",
+        "http://127.0.0.1:9000/v1",
+        "k",
+    )
+    assert made.choice.is_own_url
+
+
+def test_a_providers_key_is_not_sent_to_another_address():
+    made = choose({"OPENAI_API_KEY": "sk-1"}, model="openai:x", model_base_url="http://gateway.example/v1")
+
+    assert made.choice.api_key is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "settings", "named"),
+    [
+        ({}, {"model": "gpt-5"}, "provider:name"),
+        ({}, {"model": "openai:"}, "provider:name"),
+        ({}, {"model": "gemini:x"}, "Providers:"),
+        ({}, {"model": "openai:gpt-5"}, "OPENAI_API_KEY"),
+        ({"OPENAI_API_KEY": " "}, {"model": "openai:gpt-5"}, "OPENAI_API_KEY"),
+        ({}, {"model": "anthropic:claude"}, "Anthropic"),
+        ({}, {"model": "openai:x", "model_base_url": "localhost:9"}, "BERAY_MODEL_BASE_URL"),
+        ({}, {"model": "openai:x", "model_base_url": "http://:9"}, "BERAY_MODEL_BASE_URL"),
+        ({}, {"model": "openai:x", "model_base_url": "http://127.0.0.1:4000"}, "this server itself"),
+        ({}, {"model_base_url": "http://127.0.0.1:9"}, "BERAY_MODEL_BASE_URL"),
+        ({}, {"model_api_key": "k"}, "BERAY_MODEL_API_KEY"),
+        ({"OLLAMA_BASE_URL": "nonsense"}, {}, "OLLAMA_BASE_URL"),
+    ],
+)
+def test_a_broken_setting_fails_and_never_falls_back(environ, settings, named):
+    with pytest.raises(SettingError, match=named):
+        choose(environ, servers={"http://127.0.0.1:11434/v1": ["llama"]}, **settings)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("OPENAI_API_KEY", "openai:gpt-5"),
+        ("DEEPSEEK_API_KEY", "deepseek:deepseek-chat"),
+        ("DASHSCOPE_API_KEY", "dashscope:qwen-plus"),
+        ("MOONSHOTAI_API_KEY", "moonshotai:kimi-k2.6"),
+        ("ZAI_API_KEY", "zai:glm-4.7"),
+    ],
+)
+def test_one_key_is_used_and_said_to_cost_money(key, name):
+    made = choose({key: "k"})
+
+    assert (made.choice.name, made.choice.kind, made.choice.api_key) == (name, "model", "k")
+    assert not made.choice.is_own_url
+    assert key in made.en
+    assert "costs money" in made.en
+    assert "产生费用" in made.zh
+
+
+def test_of_several_keys_the_first_in_the_order_is_used_and_the_others_are_named():
+    made = choose({"ZAI_API_KEY": "z", "DASHSCOPE_API_KEY": "d", "MOONSHOTAI_API_KEY": "m"})
+
+    assert made.choice.name == "dashscope:qwen-plus"
+    assert "MOONSHOTAI_API_KEY, ZAI_API_KEY" in made.en
+
+
+def test_a_key_of_anthropic_is_not_used_and_that_is_said():
+    made = choose({"ANTHROPIC_API_KEY": "a"})
+
+    assert made.choice.kind == "rules"
+    assert "ANTHROPIC_API_KEY" in made.en
+
+
+def test_a_local_server_with_one_model_is_used():
+    made = choose(servers={"http://127.0.0.1:11434/v1": ["qwen3:8b"]})
+
+    assert (made.choice.name, made.choice.base_url) == ("ollama:qwen3:8b", "http://127.0.0.1:11434/v1")
+    assert "http://127.0.0.1:11434/v1" in made.en
+
+
+def test_of_several_local_models_none_is_picked():
+    made = choose(servers={"http://127.0.0.1:11434/v1": ["a", "b"]})
+
+    assert made.choice.kind == "rules"
+    assert "BERAY_MODEL=ollama:a" in made.en
+    assert "ollama:b" in made.en
+
+
+def test_only_loopback_is_searched_and_not_our_own_port():
+    settings = Settings()
+    asked = []
+    choose_model(settings, {}, own_port=8080, probe=lambda url, seconds: asked.append(url))
+
+    assert asked == ["http://127.0.0.1:11434/v1", "http://127.0.0.1:8000/v1"]
+
+
+def test_the_search_can_be_switched_off():
+    assert choose(model_probe=False).asked == []
+
+
+def test_a_server_the_environment_names_is_asked_instead():
+    made = choose(
+        {"OLLAMA_BASE_URL": "http://gpu.example:11434"},
+        servers={"http://gpu.example:11434/v1": ["m"]},
+        model_probe=False,
+    )
+
+    assert made.asked == ["http://gpu.example:11434/v1"]
+    assert made.choice.base_url == "http://gpu.example:11434/v1"
+
+
+def test_a_named_server_that_is_silent_is_said_to_be():
+    made = choose({"VLLM_BASE_URL": "http://gpu.example:8000/v1"})
+
+    assert made.choice.kind == "rules"
+    assert "http://gpu.example:8000/v1" in made.en
+
+
+def test_the_key_is_never_shown():
+    assert "sk-secret" not in repr(choose({"OPENAI_API_KEY": "sk-secret"}).choice)
+
+
+def test_the_probe_lists_the_models_of_a_server():
+    with ScriptedModel(turns(), models=["a", "b"]) as server:
+        assert probe_models(server.base_url, 5) == ["a", "b"]
+        assert probe_models(server.base_url.removesuffix("/v1"), 5) is None
+
+
+def test_the_probe_finds_nothing_where_nothing_listens():
+    assert probe_models("http://127.0.0.1:9/v1", 0.2) is None
+
+
+def test_choosing_does_not_load_the_model_library():
+    """It costs a second or two and 50 MB: only once a task runs."""
+    program = (
+        "import sys, json, beray.server.agent.models, beray.server.agent.run, beray.server.agent.loop,"
+        " beray.server.agent.tools; print(json.dumps(sorted(sys.modules)))"
+    )
+
+    modules = json.loads(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
+
+    assert "beray.server.agent.loop" in modules
+    assert not {"pydantic_ai", "openai", "httpx2"} & set(modules)

@@ -1,0 +1,234 @@
+"""Cases of `test_engine.py`, each in a process of its own. Reports JSON on the last line of stdout."""
+
+import asyncio
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from beray.server.db import migrate
+from beray.server.db.connect import Database, sqlite_engine
+from beray.server.engine.dbos_engine import DbosEngine
+
+DEADLINE_SECONDS = 30
+
+
+class Bench:
+    """An engine with a run that the case describes."""
+
+    def __init__(self, path: Path, run_task: Any, *, per_user: int = 3, per_process: int = 8) -> None:
+        engine = sqlite_engine(path)
+        migrate.upgrade(engine)
+        engine.dispose()
+        self.database = Database(path)
+        self.database.open()
+        self.engine = DbosEngine(path, run_task, per_user=per_user, per_process=per_process)
+
+    async def submit(self, task_id: int, *, user_id: int = 1) -> None:
+        def query(connection: Any) -> None:
+            self.engine.submit(connection, task_id=task_id, run=1, user_id=user_id)
+
+        await self.database.write(query)
+        self.engine.wake()
+
+    async def close(self) -> None:
+        await self.engine.close()
+        self.database.close()
+
+
+class Record:
+    """What happened."""
+
+    def __init__(self) -> None:
+        self.runs: list[list[int]] = []
+        self.steps: list[str] = []
+        self.results: list[Any] = []
+        self.ended = asyncio.Event()
+
+
+def turns(record: Record, count: int, *, hang_at: int | None = None, hanging: asyncio.Event | None = None) -> Any:
+    async def run_task(task_id: int, run: int, step: Any) -> None:
+        record.runs.append([task_id, run])
+        for number in range(count):
+
+            async def turn(number: int = number) -> dict[str, int]:
+                record.steps.append(f"turn-{number}")
+                if number == hang_at and hanging is not None:
+                    hanging.set()
+                    await asyncio.Event().wait()
+                return {"n": number}
+
+            record.results.append(await step(f"turn-{number}", turn))
+        record.ended.set()
+
+    return run_task
+
+
+async def simple(path: Path) -> Any:
+    record = Record()
+    bench = Bench(path, turns(record, 2))
+    await bench.engine.start()
+    await bench.submit(1)
+    await record.ended.wait()
+    await finished(bench)
+    await bench.close()
+    return {"runs": record.runs, "steps": record.steps, "results": record.results}
+
+
+async def rollback(path: Path) -> Any:
+    record = Record()
+    bench = Bench(path, turns(record, 1))
+    await bench.engine.start()
+
+    def fail(connection: Any) -> None:
+        bench.engine.submit(connection, task_id=1, run=1, user_id=1)
+        raise ValueError("rolled back")
+
+    try:
+        await bench.database.write(fail)
+    except ValueError:
+        await bench.submit(2)
+    await record.ended.wait()
+    await finished(bench)
+    await bench.close()
+    return {"runs": record.runs}
+
+
+async def unfinished(path: Path, *, is_killed: bool) -> Any:
+    record, hanging = Record(), asyncio.Event()
+    bench = Bench(path, turns(record, 3, hang_at=1, hanging=hanging))
+    await bench.engine.start()
+    await bench.submit(1)
+    await hanging.wait()
+    if is_killed:
+        print(json.dumps({"steps": record.steps}), flush=True)
+        os.kill(os.getpid(), 9)
+    await bench.close()
+    return {"steps": record.steps}
+
+
+async def goes_on(path: Path) -> Any:
+    record = Record()
+    bench = Bench(path, turns(record, 3))
+    await bench.engine.start()
+    await record.ended.wait()
+    await finished(bench)
+    await bench.close()
+    return {"runs": record.runs, "steps": record.steps, "results": record.results}
+
+
+async def idle(path: Path) -> Any:
+    record = Record()
+    bench = Bench(path, turns(record, 1))
+    await bench.engine.start()
+    left = await unfinished_count(bench)
+    await bench.close()
+    assert left == 0
+    return {"runs": record.runs}
+
+
+async def concurrency(path: Path) -> Any:
+    now: Counter[int] = Counter()
+    most_of_user, most, done = 0, 0, 0
+    ended = asyncio.Event()
+    full = asyncio.Event()
+
+    async def run_task(task_id: int, run: int, step: Any) -> None:
+        nonlocal most_of_user, most, done
+        user = task_id // 100
+        now[user] += 1
+        most_of_user, most = max(most_of_user, now[user]), max(most, now.total())
+        if now.total() >= 3:
+            full.set()
+        await full.wait()
+        await step("turn-0", nothing)
+        now[user] -= 1
+        done += 1
+        if done == 8:
+            ended.set()
+
+    bench = Bench(path, run_task, per_user=2, per_process=3)
+    await bench.engine.start()
+    for number in range(4):
+        await bench.submit(100 + number, user_id=1)
+        await bench.submit(200 + number, user_id=2)
+    await ended.wait()
+    await finished(bench)
+    await bench.close()
+    return {"most_of_user": most_of_user, "most": most, "done": done}
+
+
+async def purge(path: Path) -> Any:
+    record = Record()
+    bench = Bench(path, turns(record, 2))
+    await bench.engine.start()
+    await bench.submit(1)
+    await record.ended.wait()
+    await finished(bench)
+    await bench.engine.purge(1, 1)
+    query = text("SELECT (SELECT count(*) FROM workflow_status) + (SELECT count(*) FROM operation_outputs)")
+    left = await bench.database.read(lambda connection: connection.execute(query).scalar())
+    await bench.close()
+    return {"left": left}
+
+
+async def failure(path: Path) -> Any:
+    record = Record()
+    second = asyncio.Event()
+
+    async def run_task(task_id: int, run: int, step: Any) -> None:
+        record.runs.append([task_id, run])
+        if task_id == 1:
+            raise ValueError("this run fails")
+        second.set()
+
+    bench = Bench(path, run_task)
+    await bench.engine.start()
+    await bench.submit(1)
+    await bench.submit(2)
+    await second.wait()
+    await finished(bench)
+    await bench.close()
+    return {"runs": sorted(record.runs)}
+
+
+async def nothing() -> None:
+    return None
+
+
+async def unfinished_count(bench: Bench) -> int:
+    query = text("SELECT count(*) FROM workflow_status WHERE status IN ('PENDING', 'ENQUEUED')")
+    return int(await bench.database.read(lambda connection: connection.execute(query).scalar_one()))
+
+
+async def finished(bench: Bench) -> None:
+    """Wait until the engine has recorded the end of every run."""
+    while await unfinished_count(bench):
+        await asyncio.sleep(0.01)
+
+
+CASES = {
+    "simple": simple,
+    "rollback": rollback,
+    "unfinished-kill": lambda path: unfinished(path, is_killed=True),
+    "unfinished-close": lambda path: unfinished(path, is_killed=False),
+    "continue": goes_on,
+    "idle": idle,
+    "concurrency": concurrency,
+    "purge": purge,
+    "failure": failure,
+}
+
+
+async def main() -> None:
+    case, path = sys.argv[1], Path(sys.argv[2])
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        print(json.dumps(await CASES[case](path)), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

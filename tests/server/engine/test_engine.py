@@ -1,0 +1,59 @@
+"""The engine's promises. Each case is a process of its own: the engine library is a singleton."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).parent / "engine_program.py"
+
+
+def run(case: str, folder: Path) -> dict:
+    """Run a case of `engine_program.py`; what it reports as JSON on its last line."""
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), case, str(folder / "beray.db")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode in {0, -9}, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_submitted_run_is_run_once_with_its_steps(tmp_path):
+    assert run("simple", tmp_path) == {"runs": [[1, 1]], "steps": ["turn-0", "turn-1"], "results": [{"n": 0}, {"n": 1}]}
+
+
+def test_rolled_back_submission_never_runs(tmp_path):
+    assert run("rollback", tmp_path) == {"runs": [[2, 1]]}
+
+
+@pytest.mark.parametrize("end", ["kill", "close"])
+def test_unfinished_run_goes_on_at_its_last_finished_step(tmp_path, end):
+    first = run(f"unfinished-{end}", tmp_path)
+
+    second = run("continue", tmp_path)
+
+    assert first == {"steps": ["turn-0", "turn-1"]}
+    assert second == {"runs": [[1, 1]], "steps": ["turn-1", "turn-2"], "results": [{"n": 0}, {"n": 1}, {"n": 2}]}
+
+
+def test_finished_run_does_not_run_again(tmp_path):
+    run("simple", tmp_path)
+
+    assert run("idle", tmp_path) == {"runs": []}
+
+
+def test_only_so_many_runs_of_a_user_go_on_at_once(tmp_path):
+    assert run("concurrency", tmp_path) == {"most_of_user": 2, "most": 3, "done": 8}
+
+
+def test_purged_run_is_forgotten(tmp_path):
+    assert run("purge", tmp_path) == {"left": 0}
+
+
+def test_failed_run_does_not_stop_the_engine(tmp_path):
+    assert run("failure", tmp_path) == {"runs": [[1, 1], [2, 1]]}

@@ -1,0 +1,157 @@
+"""A real server that has nothing but files: uvicorn on a free loopback port, work_dirs in a folder of the test's."""
+
+import io
+import itertools
+import json
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import requests
+from fastapi import FastAPI, Request
+
+from beray.server.app import install_error_handlers
+from beray.server.auth.service import Accounts
+from beray.server.db.auth import UserRow
+from beray.server.edge import Edge
+from beray.server.errors import Refused
+from beray.server.files.routes import build_router
+from beray.server.files.service import Files
+from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
+from tests.support.asgi import served
+
+MAX_UPLOAD_BYTES = 8 << 20
+OWNER = UserRow(1, "owner@example.com", 0)
+STRANGER = UserRow(2, "stranger@example.com", 0)
+
+
+class FakeAccounts:
+    """The token is the user's name."""
+
+    async def authenticate(self, request: Request) -> UserRow:
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        for user in (OWNER, STRANGER):
+            if token == user.email:
+                return user
+        raise Refused("not_authenticated")
+
+
+@dataclass
+class TaskFiles:
+    """One task as a client and as its own commands see it."""
+
+    url: str
+    id: int
+    work_dir: WorkDir
+    session: requests.Session = field(repr=False)
+
+    @property
+    def folder(self) -> Path:
+        return self.work_dir.path
+
+    def request(self, method: str, name: str, **kwargs: Any) -> requests.Response:
+        return self.session.request(method, f"{self.url}/{name}", timeout=30, **kwargs)
+
+    def get(self, path: str, headers: dict[str, str] | None = None, **kwargs: Any) -> requests.Response:
+        return self.request("GET", "content", params={"path": path}, headers=headers, **kwargs)
+
+    def put(self, path: str, content: Any, headers: dict[str, str] | None = None) -> requests.Response:
+        return self.request("PUT", "content", params={"path": path}, data=content, headers=headers)
+
+    def delete(self, path: str) -> requests.Response:
+        return self.request("DELETE", "content", params={"path": path})
+
+    def tree(self, path: str = ".", **params: Any) -> requests.Response:
+        return self.request("GET", "tree", params={"path": path, **params})
+
+    def zip(self, *paths: str) -> requests.Response:
+        return self.request("POST", "download", json={"paths": list(paths)})
+
+    def unzip(self, *paths: str) -> dict[str, bytes]:
+        """The entries of the archive; folders end with a slash."""
+        answer = self.zip(*paths)
+        assert answer.status_code == 200, answer.text
+        return entries(answer.content)
+
+
+def entries(archive: bytes) -> dict[str, bytes]:
+    """What is in a ZIP; fails if it is damaged or names something twice."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        assert opened.testzip() is None
+        assert len(set(opened.namelist())) == len(opened.namelist())
+        return {name: opened.read(name) for name in opened.namelist()}
+
+
+def code_of(answer: requests.Response) -> str:
+    """The error code, after a check of the one error shape."""
+    body = json.loads(answer.content)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert body["status"] == answer.status_code
+    assert len(body["detail"]) > 5
+    return str(body["code"])
+
+
+@dataclass
+class FilesServer:
+    """What a test sees of the server."""
+
+    root: Path
+    base_url: str = ""
+    port: int = 0
+    work_dirs: WorkDirs = field(init=False)
+    session: requests.Session = field(default_factory=requests.Session)
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def __post_init__(self) -> None:
+        self.work_dirs = WorkDirs(self.root)
+        self.session.headers.update({"Authorization": f"Bearer {OWNER.email}", "Accept-Language": "en"})
+
+    def make_task(self, *, owner: int | None = None) -> TaskFiles:
+        task_id = next(self._numbers)
+        work_dir = self.work_dirs.create(task_id, owner=owner)
+        self._owners[task_id] = owner
+        return TaskFiles(f"{self.base_url}/tasks/{task_id}/files", task_id, work_dir, self.session)
+
+    _owners: dict[int, int | None] = field(default_factory=dict)
+
+    async def open_work_dir(self, user: UserRow, task_id: int) -> WorkDir:
+        if user != OWNER:
+            raise Refused("task_not_found", task_id=task_id)
+        return self.work_dirs.get(task_id, owner=self._owners.get(task_id))
+
+    def open_descriptors(self) -> set[str]:
+        """What below the work_dirs this process (the server is in it) has open."""
+        links = set()
+        for entry in Path("/proc/self/fd").iterdir():
+            try:
+                target = str(entry.readlink())
+            except FileNotFoundError:
+                continue
+            if target.startswith(str(self.root)):
+                links.add(target)
+        return links
+
+
+@contextmanager
+def run_files_server(root: Path) -> Iterator[FilesServer]:
+    """Run the server until the block ends."""
+    server = FilesServer(root)
+    with served(_app(server)) as url:
+        server.port = int(url.rsplit(":", 1)[1])
+        server.base_url = f"{url}/api/v1"
+        try:
+            yield server
+        finally:
+            server.session.close()
+
+
+def _app(server: FilesServer) -> Edge:
+    app = FastAPI(redirect_slashes=False)
+    files = Files(server.open_work_dir, max_upload_bytes=MAX_UPLOAD_BYTES)
+    app.include_router(build_router(files, cast(Accounts, FakeAccounts())), prefix="/api/v1")
+
+    install_error_handlers(app)
+    return Edge(app, default_language="zh", max_body_bytes=2 << 20)

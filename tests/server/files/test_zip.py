@@ -1,0 +1,268 @@
+import io
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from beray.server.files import zipstream
+from beray.server.files.zipstream import ZipPieces
+from beray.server.work_dirs import listing
+from beray.server.work_dirs.work_dir import WorkDir
+from tests.server.files.files_server import FilesServer, TaskFiles, code_of, entries
+from tests.support.waiting import wait_until
+
+
+def fill(task: TaskFiles) -> None:
+    for path, content in (
+        ("images/a.png", b"png"),
+        ("images/b/c.txt", b"c"),
+        ("results/summary.txt", b"sum"),
+        ("z", b""),
+    ):
+        task.put(path, content)
+    (task.folder / "empty").mkdir()
+
+
+EVERYTHING = {
+    "empty/": b"",
+    "images/": b"",
+    "images/a.png": b"png",
+    "images/b/": b"",
+    "images/b/c.txt": b"c",
+    "results/": b"",
+    "results/summary.txt": b"sum",
+    "z": b"",
+}
+
+
+def test_zip_of_everything_has_names_of_the_work_dir(task: TaskFiles) -> None:
+    fill(task)
+
+    answer = task.zip()
+
+    assert answer.headers["content-type"] == "application/zip"
+    assert answer.headers["content-disposition"] == f'attachment; filename="task_{task.id}.zip"'
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert entries(answer.content) == EVERYTHING
+    assert list(entries(answer.content)) == list(EVERYTHING)
+
+
+@pytest.mark.parametrize("body", [b"", b"  ", b"{}", b'{"paths": null}', b'{"paths": []}', b'{"paths": ["."]}'])
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded"])
+def test_nothing_named_means_everything(task: TaskFiles, body: bytes, content_type: str) -> None:
+    fill(task)
+
+    answer = task.request("POST", "download", data=body, headers={"Content-Type": content_type})
+
+    assert entries(answer.content) == EVERYTHING
+
+
+def test_named_files_and_folders_come_once(task: TaskFiles) -> None:
+    fill(task)
+    images = {name: content for name, content in EVERYTHING.items() if name.startswith("images/")}
+
+    assert task.unzip("results/summary.txt", "images/") == images | {"results/summary.txt": b"sum"}
+    assert task.unzip("images/", "images", "./images//", "images/b/c.txt") == images
+    assert task.unzip("images/b/c.txt") == {"images/b/c.txt": b"c"}
+    assert task.unzip("images", ".") == EVERYTHING
+    assert task.unzip("empty") == {"empty/": b""}
+
+
+def test_browser_gets_the_same_by_a_link(task: TaskFiles) -> None:
+    fill(task)
+
+    named = task.request("GET", "download", params={"path": ["z", "empty/"]})
+
+    assert entries(named.content) == {"z": b"", "empty/": b""}
+    assert entries(task.request("GET", "download").content) == EVERYTHING
+
+
+def test_one_missing_path_is_an_error_and_no_archive(task: TaskFiles) -> None:
+    fill(task)
+
+    answer = task.zip("z", "results/nothing.txt")
+
+    assert (answer.status_code, code_of(answer)) == (404, "file_not_found")
+    assert "results/nothing.txt" in answer.json()["detail"]
+    assert code_of(task.zip("z", "../x")) == "invalid_path"
+    assert code_of(task.zip("z", "")) == "invalid_path"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b"[]", b"1", b'{"paths": "x"}', b'{"paths": [1]}', b'{"paths": [null]}', b'{"paths": ["\\ud800"]}', b"\xff"],
+)
+def test_wrong_body_is_refused(task: TaskFiles, body: bytes) -> None:
+    answer = task.request("POST", "download", data=body, headers={"Content-Type": "application/json"})
+
+    assert answer.status_code == 422
+    assert code_of(answer) in {"validation_error", "invalid_path"}
+
+
+def test_too_many_paths_are_refused(task: TaskFiles) -> None:
+    assert code_of(task.zip(*["x"] * 10_001)) == "too_many_files"
+
+
+def test_zip_keeps_modes_and_times_but_no_set_id_bits(task: TaskFiles) -> None:
+    task.put("run.sh", b"#!/bin/sh")
+    (task.folder / "run.sh").chmod(0o4755)
+    os.utime(task.folder / "run.sh", (1_700_000_000, 1_700_000_000))
+    task.put("old", b"")
+    os.utime(task.folder / "old", (0, 0))
+    task.put("far", b"")
+    os.utime(task.folder / "far", (2**33, 2**33))
+
+    with zipfile.ZipFile(io.BytesIO(task.zip().content)) as archive:
+        mode = archive.getinfo("run.sh").external_attr >> 16
+
+        assert (stat.S_ISREG(mode), stat.S_IMODE(mode)) == (True, 0o755)
+        assert archive.getinfo("run.sh").date_time == (2023, 11, 14, 22, 13, 20)
+        assert archive.getinfo("old").date_time[0] == 1980
+        assert archive.getinfo("far").date_time[0] <= 2107
+
+
+def test_zip_of_links_has_no_byte_from_outside(task: TaskFiles, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("SECRET")
+    fill(task)
+    (task.folder / "out").symlink_to(tmp_path / "secret")
+    (task.folder / "out-folder").symlink_to(tmp_path)
+    (task.folder / "gone").symlink_to("nothing")
+    (task.folder / "around").symlink_to("..")
+    (task.folder / "self").symlink_to(".")
+    (task.folder / "inside").symlink_to("results/summary.txt")
+    os.mkfifo(task.folder / "fifo")
+
+    answer = task.zip()
+
+    assert entries(answer.content) == EVERYTHING | {"inside": b"sum"}
+    assert b"SECRET" not in answer.content
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.comment.endswith(b": 6")
+
+
+def test_names_can_not_climb_out_on_any_system(task: TaskFiles) -> None:
+    for raw in (b"..\\..\\evil", b"C:evil", b"a\nb", b"caf\xe9", b"caf\xea", "中文 é.txt".encode(), b"a_b"):
+        with open(os.fsencode(task.folder) + b"/" + raw, "w"):
+            pass
+
+    names = list(task.unzip())
+
+    assert sorted(names) == sorted([".._.._evil", "C_evil", "a_b", "a_b (2)", "caf_", "caf_ (2)", "中文 é.txt"])
+
+
+def test_archive_is_the_same_each_time(task: TaskFiles) -> None:
+    fill(task)
+
+    assert task.zip().content == task.zip().content
+
+
+@pytest.mark.parametrize("name", ["text.txt", "packed.png", "noise.bin"])
+def test_content_of_any_kind_survives(task: TaskFiles, name: str) -> None:
+    content = b"line of text\n" * 100_000 if name == "text.txt" else os.urandom(700_000)
+    task.put(name, content)
+
+    answer = task.zip()
+
+    assert entries(answer.content) == {name: content}
+    assert (len(answer.content) < len(content) / 10) == (name == "text.txt")
+
+
+def test_other_programs_can_read_it(task: TaskFiles, tmp_path: Path) -> None:
+    fill(task)
+    (tmp_path / "x.zip").write_bytes(task.zip().content)
+
+    tested = subprocess.run(
+        [*(["unzip", "-t"] if shutil.which("unzip") else (sys.executable, "-m", "zipfile", "-t")), "x.zip"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def drain(pieces: ZipPieces) -> bytes:
+    collected = b""
+    while (piece := pieces.next()) is not None:
+        collected += piece
+    pieces.close()
+    return collected
+
+
+@pytest.fixture
+def work_dir(tmp_path: Path) -> WorkDir:
+    (tmp_path / "work").mkdir()
+    return WorkDir(tmp_path / "work", owner=None)
+
+
+@pytest.mark.parametrize("change", ["shrinks", "grows", "vanishes"])
+def test_file_that_changes_while_it_is_zipped_leaves_a_valid_archive(work_dir: WorkDir, change: str) -> None:
+    noise = os.urandom(4 << 20)
+    for name in ("a", "b", "c"):
+        (work_dir.path / name).write_bytes(noise)
+    pieces = ZipPieces(work_dir.walk())
+    first = pieces.next()
+    assert first is not None
+
+    for name in ("a", "b"):
+        if change == "shrinks":
+            os.truncate(work_dir.path / name, 1 << 20)
+        elif change == "grows":
+            with open(work_dir.path / name, "ab") as file:
+                file.write(noise)
+        else:
+            (work_dir.path / name).unlink()
+    found = entries(first + drain(pieces))
+
+    sizes = {name: len(content) for name, content in found.items()}
+    assert sizes["c"] == 4 << 20
+    assert all(noise.startswith(content[: 1 << 20]) for content in found.values())
+    expected = {"shrinks": {1 << 20}, "grows": {8 << 20}, "vanishes": {None}}[change]
+    assert {sizes.get("b")} == expected
+    assert sizes["a"] == (1 << 20 if change == "shrinks" else 4 << 20)
+
+
+def test_archive_of_large_files_uses_the_64_bit_form(work_dir: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real 4 GiB file takes too long here; the standard library's limit is lowered instead."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100_000)
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 3)
+    contents = {f"f{number}": os.urandom(size) for number, size in enumerate((10, 200_000, 99_000, 10, 10))}
+    for name, content in contents.items():
+        (work_dir.path / name).write_bytes(content)
+
+    archive = drain(ZipPieces(work_dir.walk()))
+
+    assert entries(archive) == contents
+    assert b"PK\x06\x06" in archive  # the 64-bit end record
+
+
+def test_too_many_entries_cut_the_archive(work_dir: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "WALK_ENTRIES", 5)
+    monkeypatch.setattr(zipstream, "PIECE_BYTES", 1)
+    for number in range(6):
+        (work_dir.path / f"f{number}").touch()
+    pieces = ZipPieces(work_dir.walk())
+
+    with pytest.raises(Exception, match="more than 5 files"):
+        drain(pieces)
+    pieces.close()
+
+
+def test_archive_is_made_no_faster_than_it_is_taken(files_server: FilesServer, task: TaskFiles) -> None:
+    """A client that reads nothing keeps the server at the first file, in bounded memory."""
+    for number in range(4):
+        (task.folder / f"f{number}").write_bytes(os.urandom(12 << 20))
+
+    with task.session.post(f"{task.url}/download", stream=True, timeout=30) as answer:
+        assert answer.raw.read(4) == b"PK\x03\x04"
+        assert [path for path in files_server.open_descriptors() if path.endswith("/f3")] == []
+        answer.raw.read()
+
+    wait_until(lambda: not files_server.open_descriptors(), what="closed files")

@@ -1,0 +1,55 @@
+"""How bubblewrap is called."""
+
+from pathlib import Path
+
+import pytest
+
+from beray.server.sandbox.backend import Place
+from beray.server.sandbox.base import Limits, SandboxError
+from beray.server.sandbox.bubblewrap import BubblewrapConfine, check_targets
+from beray.server.sandbox.environment import Layout
+
+PLACE = Place("/data/tasks/1/work", "/data/tasks/1/work.home", 4711, Layout(Path("/data/sandbox"), ("/opt/python",)))
+
+CONFINE = BubblewrapConfine("/usr/bin/bwrap", scopes_signals=True)
+
+
+def targets(options: tuple[str, ...]) -> list[str]:
+    """Where something is mounted or made."""
+    at = {"--bind": 2, "--ro-bind": 2, "--ro-bind-try": 2, "--symlink": 2}
+    at |= {"--dir": 1, "--tmpfs": 1, "--proc": 1, "--dev": 1}
+    return [options[index + at[option]] for index, option in enumerate(options) if option in at]
+
+
+def test_nothing_is_mounted_below_a_folder_that_commands_write() -> None:
+    job = CONFINE.confine(PLACE, Limits())
+
+    found = targets(job.options)
+
+    assert {PLACE.work_dir, PLACE.home, "/opt/python", "/proc", "/tmp"} <= set(found)
+    assert not [target for target in found if target.startswith((f"{PLACE.work_dir}/", f"{PLACE.home}/"))]
+
+
+def test_only_the_tasks_own_folders_are_writable_on_disk() -> None:
+    job = CONFINE.confine(PLACE, Limits())
+    options = job.options
+
+    written = [options[index + 2] for index, option in enumerate(options) if option == "--bind"]
+
+    assert written == [PLACE.home, PLACE.work_dir]
+    assert job.last_options == ("--remount-ro", "/")
+
+
+def test_every_memory_folder_has_a_size() -> None:
+    options = CONFINE.confine(PLACE, Limits()).options
+
+    sizes = [options[index - 2] for index, option in enumerate(options) if option == "--tmpfs"]
+
+    assert sizes == ["--size", "--size"]
+
+
+def test_a_mount_point_below_a_writable_folder_is_refused() -> None:
+    options = ("--ro-bind", "/usr", "/data/tasks/1/work/usr")
+
+    with pytest.raises(SandboxError, match="can't be mounted"):
+        check_targets(options, writable=(PLACE.work_dir, PLACE.home))

@@ -1,0 +1,143 @@
+"""The event stream on the wire: replay, resume, live tail, end."""
+
+import json
+import threading
+
+import pytest
+import requests
+
+from beray.protocol.sse import EventStreamDecoder
+from tests.server.tasks.test_tasks import HELLO, begun, finish
+from tests.support.server import ServerProcess
+from tests.support.waiting import wait_until
+
+
+def open_stream(client, task_id, **request):
+    headers = {"Authorization": f"Bearer {client.token}", **request.pop("headers", {})}
+    url = f"{client.base_url}/api/v1/tasks/{task_id}/stream"
+    return requests.get(url, headers=headers, stream=True, timeout=30, **request)
+
+
+def data_lines(answer) -> list[dict]:
+    """What a client sees that reads only `data:` lines."""
+    lines = answer.content.decode().splitlines()
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+
+def test_stream_replays_all_and_ends(client):
+    task_id = client.create_task(HELLO)["id"]
+    events = finish(client, task_id)
+
+    answer = open_stream(client, task_id)
+
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.content.startswith(b"retry: 1000\n")
+    assert data_lines(answer) == events
+
+
+def test_frames_carry_id_and_type(client):
+    task_id = client.create_task(HELLO)["id"]
+    finish(client, task_id)
+
+    decoded = list(EventStreamDecoder().feed(open_stream(client, task_id).content))
+
+    assert [(event.id, event.type) for event in decoded] == [
+        (str(json.loads(event.data)["seq"]), json.loads(event.data)["type"]) for event in decoded
+    ]
+
+
+@pytest.mark.parametrize("how", ["header", "query", "header wins"])
+def test_stream_resumes_after_the_last_event_seen(client, how):
+    task_id = client.create_task(HELLO)["id"]
+    events = finish(client, task_id)
+    request = {
+        "header": {"headers": {"Last-Event-ID": "3"}},
+        "query": {"params": {"after": 3}},
+        "header wins": {"headers": {"Last-Event-ID": "3"}, "params": {"after": 1}},
+    }[how]
+
+    assert data_lines(open_stream(client, task_id, **request)) == events[3:]
+
+
+@pytest.mark.parametrize("last_id", ["", "abc", "-1", "1e3", "9" * 40])
+def test_strange_last_event_ids_start_at_the_beginning(client, last_id):
+    task_id = client.create_task(HELLO)["id"]
+    events = finish(client, task_id)
+
+    assert data_lines(open_stream(client, task_id, headers={"Last-Event-ID": last_id})) == events
+
+
+def test_stream_after_the_last_event_of_an_ended_task_ends(client):
+    task_id = client.create_task(HELLO)["id"]
+    events = finish(client, task_id)
+
+    for after in (events[-1]["seq"], events[-1]["seq"] + 1000):
+        assert data_lines(open_stream(client, task_id, params={"after": after})) == []
+
+
+def test_watchers_of_a_running_task_see_the_same_events(client):
+    task_id = begun(client)
+    seen: list[list[dict]] = [[], [], []]
+
+    def watch(mine: list[dict]) -> None:
+        mine.extend(client.stream_task_updates(task_id))
+
+    watchers = [threading.Thread(target=watch, args=(mine,)) for mine in seen]
+    for watcher in watchers:
+        watcher.start()
+    client.stop_task(task_id)
+    for watcher in watchers:
+        watcher.join(timeout=20)
+
+    assert seen[0] == seen[1] == seen[2] == client.get_task(task_id)["events"]
+
+
+def test_many_events_are_replayed_in_order(client):
+    """More than one page of the store."""
+    task_id = client.create_task("```bash\nfor i in $(seq 400); do echo $i; sleep 0.002; done\n```")["id"]
+
+    events = finish(client, task_id)
+
+    output = "".join(event["delta"] for event in events if event["type"] == "tool.output")
+    assert output.split() == [str(number) for number in range(1, 401)]
+    assert data_lines(open_stream(client, task_id)) == events
+
+
+def test_streams_of_a_user_are_capped(make_server):
+    server: ServerProcess = make_server(max_streams_per_user=2).start()
+    from beray.client import BeRayClient
+
+    with BeRayClient(server.base_url, token=server.register("a@example.com")) as client:
+        task_id = begun(client)
+        streams = [open_stream(client, task_id) for _ in range(2)]
+
+        third = open_stream(client, task_id)
+
+        assert (third.status_code, third.json()["code"]) == (429, "too_many_streams")
+        assert int(third.headers["retry-after"]) > 0
+        streams[0].close()
+        wait_until(lambda: open_stream(client, task_id).status_code == 200, what="a free place")
+        streams[1].close()
+        client.stop_task(task_id)
+
+
+def test_stop_of_the_server_ends_streams_cleanly_and_they_resume(make_server):
+    """A shutdown is not the end of the task: the stream resumes after the restart, and the task goes on."""
+    server: ServerProcess = make_server().start()
+    from beray.client import BeRayClient
+
+    with BeRayClient(server.base_url, token=server.register("a@example.com")) as client:
+        task_id = begun(client, "```bash\necho begun\nwhile [ ! -e go ]; do sleep 0.05; done\n```")
+        stream = client.stream_task_updates(task_id)
+        first = [next(stream), next(stream)]
+        port = int(server.base_url.rsplit(":", 1)[1])
+        assert server.stop() == 0
+        server.port = port
+        server.start()
+        client.upload_file(task_id, "go", "")
+
+        rest = list(stream)
+
+        events = first + rest
+        assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+        assert events[-1]["type"] == "task.finished"

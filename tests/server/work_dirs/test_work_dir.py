@@ -1,0 +1,408 @@
+import fcntl
+import hashlib
+import multiprocessing
+import os
+import signal
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from beray.server.errors import Refused
+from beray.server.work_dirs import upload as upload_module
+from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
+
+UID = 61234
+
+
+def refusal_of(work: Callable[[], object]) -> str:
+    with pytest.raises(Refused) as refused:
+        work()
+    return refused.value.code
+
+
+def test_written_file_is_read_back(work_dir: WorkDir) -> None:
+    written = work_dir.write_bytes("a/b/c.txt", b"hello")
+
+    assert (written.path, written.size, written.is_new) == ("a/b/c.txt", 5, True)
+    assert written.sha256 == hashlib.sha256(b"hello").hexdigest()
+    assert work_dir.read_bytes("a/b/c.txt") == b"hello"
+    assert work_dir.read_bytes("a/b/c.txt", offset=1, limit=3) == b"ell"
+    assert work_dir.read_bytes("a/b/c.txt", offset=9) == b""
+    with work_dir.open_file("./a//b/c.txt") as file:
+        assert (file.size, file.etag) == (5, written.etag)
+
+
+def test_another_content_has_another_etag(work_dir: WorkDir) -> None:
+    first = work_dir.write_bytes("x", b"1")
+
+    second = work_dir.write_bytes("x", b"2")
+
+    assert (first.is_new, second.is_new) == (True, False)
+    assert first.etag != second.etag
+
+
+def test_replaced_file_keeps_its_permissions_but_no_set_id_bits(work_dir: WorkDir) -> None:
+    work_dir.write_bytes("run.sh", b"1")
+    (work_dir.path / "run.sh").chmod(0o4755)
+
+    work_dir.write_bytes("run.sh", b"2")
+
+    assert stat.S_IMODE((work_dir.path / "run.sh").stat().st_mode) == 0o755
+
+
+def test_link_that_stays_inside_is_followed_for_reading(work_dir: WorkDir) -> None:
+    work_dir.write_bytes("real/data.txt", b"data")
+    (work_dir.path / "folder").symlink_to("real")
+    (work_dir.path / "real" / "again").symlink_to("../folder/./data.txt")
+    (work_dir.path / "loop").symlink_to("loop")
+
+    assert work_dir.read_bytes("folder/data.txt") == b"data"
+    assert work_dir.read_bytes("folder/again") == b"data"
+    assert refusal_of(lambda: work_dir.read_bytes("loop")) == "invalid_path"
+
+
+@pytest.mark.parametrize(
+    "target", ["{outside}", "../../outside/../outside/secret.txt", "up/../../../../outside/secret.txt"]
+)
+def test_link_out_is_refused(work_dir: WorkDir, outside: Path, target: str) -> None:
+    (work_dir.path / "up").mkdir()
+    (work_dir.path / "link").symlink_to(target.format(outside=outside))
+    (work_dir.path / "folder").symlink_to(str(outside.parent))
+
+    for path in ("link", "folder/secret.txt", "folder/nothing"):
+        assert refusal_of(lambda path=path: work_dir.read_bytes(path)) == "invalid_path"  # type: ignore[misc]
+    assert refusal_of(lambda: work_dir.tree("folder")) == "invalid_path"
+    assert refusal_of(lambda: work_dir.write_bytes("folder/new.txt", b"x")) == "invalid_path"
+    assert refusal_of(lambda: work_dir.remove("folder/secret.txt")) == "invalid_path"
+    assert refusal_of(lambda: work_dir.walk(["link"])) == "invalid_path"
+    assert outside.read_text() == "SECRET"
+    assert [entry.name for entry in outside.parent.iterdir()] == ["secret.txt"]
+
+
+def test_writing_over_a_link_replaces_the_link(work_dir: WorkDir, outside: Path) -> None:
+    (work_dir.path / "link").symlink_to(outside)
+
+    written = work_dir.write_bytes("link", b"new")
+
+    assert not written.is_new
+    assert not (work_dir.path / "link").is_symlink()
+    assert work_dir.read_bytes("link") == b"new"
+    assert outside.read_text() == "SECRET"
+
+
+def test_removing_a_link_leaves_its_target(work_dir: WorkDir, outside: Path) -> None:
+    (work_dir.path / "file").symlink_to(outside)
+    (work_dir.path / "folder").symlink_to(outside.parent)
+
+    work_dir.remove("file")
+    work_dir.remove("folder/")
+
+    assert list(work_dir.path.iterdir()) == []
+    assert outside.read_text() == "SECRET"
+
+
+def test_what_is_no_regular_file_is_refused_without_waiting(work_dir: WorkDir) -> None:
+    """A FIFO without a writer would block an ordinary open for ever."""
+    os.mkfifo(work_dir.path / "fifo")
+    (work_dir.path / "folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        previous = Path.cwd()
+        os.chdir(work_dir.path)  # a socket's path is short
+        try:
+            listener.bind("socket")
+        finally:
+            os.chdir(previous)
+
+        codes = {path: refusal_of(lambda path=path: work_dir.read_bytes(path)) for path in ("fifo", "socket", "folder")}  # type: ignore[misc]
+
+    assert set(codes.values()) == {"not_a_file"}
+    assert refusal_of(lambda: work_dir.read_bytes("folder/nothing")) == "file_not_found"
+    assert work_dir.tree() == [
+        {**work_dir.tree()[0], "name": "folder", "path": "folder", "type": "directory", "size": 0, "children": []}
+    ]
+
+
+def test_paths_through_a_file_are_refused(work_dir: WorkDir) -> None:
+    work_dir.write_bytes("file", b"x")
+
+    assert refusal_of(lambda: work_dir.read_bytes("file/x")) == "file_not_found"
+    assert refusal_of(lambda: work_dir.write_bytes("file/x", b"")) == "not_a_directory"
+    assert refusal_of(lambda: work_dir.tree("file")) == "not_a_directory"
+    assert refusal_of(lambda: work_dir.remove("file/x")) == "file_not_found"
+
+
+def test_folder_is_not_overwritten_and_the_work_dir_not_removed(work_dir: WorkDir) -> None:
+    work_dir.write_bytes("folder/file", b"x")
+
+    assert refusal_of(lambda: work_dir.write_bytes("folder", b"")) == "path_is_directory"
+    assert refusal_of(lambda: work_dir.write_bytes(".", b"")) == "invalid_path"
+    assert refusal_of(lambda: work_dir.remove(".")) == "invalid_path"
+    assert work_dir.read_bytes("folder/file") == b"x"
+
+
+def test_hard_link_is_refused_where_nothing_confines_files(work_dir: WorkDir, outside: Path) -> None:
+    os.link(outside, work_dir.path / "link")
+    unconfined = WorkDir(work_dir.path, owner=None, allows_hard_links=False)
+
+    assert refusal_of(lambda: unconfined.read_bytes("link")) == "invalid_path"
+    assert [entry.path for entry in unconfined.walk()] == []
+
+
+@pytest.mark.needs("root")
+def test_hard_link_to_a_file_of_another_owner_is_refused(work_dirs: WorkDirs, outside: Path) -> None:
+    work_dir = work_dirs.create(2, owner=UID)
+    os.link(outside, work_dir.path / "link")
+    work_dir.write_bytes("own", b"x")
+    os.link(work_dir.path / "own", work_dir.path / "own-link")
+
+    assert refusal_of(lambda: work_dir.read_bytes("link")) == "invalid_path"
+    assert work_dir.read_bytes("own-link") == b"x"
+
+
+@pytest.mark.needs("root")
+def test_what_a_root_server_writes_belongs_to_the_task(work_dirs: WorkDirs) -> None:
+    work_dir = work_dirs.create(2, owner=UID)
+
+    work_dir.write_bytes("a/b/c.txt", b"x")
+
+    for path in (".", "a", "a/b", "a/b/c.txt"):
+        status = (work_dir.path / path).stat()
+        assert (status.st_uid, status.st_gid) == (UID, UID)
+    assert stat.S_IMODE(work_dir.path.stat().st_mode) == 0o700
+    assert stat.S_IMODE(work_dir.path.parent.stat().st_mode) == 0o711
+    assert stat.S_IMODE(work_dirs.root.stat().st_mode) == 0o711
+    output = work_dirs.output_dir(2).stat()
+    assert (output.st_uid, stat.S_IMODE(output.st_mode)) == (0, 0o700)
+
+
+def test_layout_does_not_depend_on_the_umask(work_dirs: WorkDirs) -> None:
+    previous = os.umask(0o077)
+    try:
+        work_dir = work_dirs.create(1, owner=None)
+        work_dir.write_bytes("file", b"")
+    finally:
+        os.umask(previous)
+
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (work_dirs.root, work_dir.path.parent, work_dir.path)]
+    assert modes == [0o711, 0o711, 0o700]
+    assert stat.S_IMODE((work_dir.path / "file").stat().st_mode) == 0o644
+
+
+def test_upload_is_unseen_until_it_is_committed(work_dir: WorkDir) -> None:
+    work_dir.write_bytes("x", b"old")
+
+    with work_dir.begin_write("x", limit_bytes=10) as upload, work_dir.begin_write("new/y", limit_bytes=10):
+        upload.write(b"ne")
+        upload.write(b"w")
+        assert work_dir.read_bytes("x") == b"old"
+        assert [node["path"] for node in work_dir.tree()] == ["x"]
+        upload.commit()
+
+    assert work_dir.read_bytes("x") == b"new"
+    assert os.listdir(work_dir.path) == ["x"]
+
+
+@contextmanager
+def without_nameless_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As on a file system that has no O_TMPFILE (9p, NFS)."""
+    with monkeypatch.context() as patch:
+        patch.setattr(upload_module.os, "O_TMPFILE", os.O_WRONLY | os.O_DIRECTORY)
+        yield
+
+
+def test_upload_works_where_there_are_no_nameless_files(work_dir: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    with without_nameless_files(monkeypatch):
+        first = work_dir.write_bytes("a/x", b"1")
+        second = work_dir.write_bytes("a/x", b"2")
+        with work_dir.begin_write("a/x", limit_bytes=10) as upload:
+            upload.write(b"3")
+            assert len(os.listdir(work_dir.path)) == 2  # the temporary file is there, but shown nowhere
+            assert [node["path"] for node in work_dir.tree()] == ["a"]
+            assert list(work_dir.snapshot()) == ["a/x"]
+            assert [entry.path for entry in work_dir.walk()] == ["a", "a/x"]
+
+    assert (first.is_new, second.is_new) == (True, False)
+    assert work_dir.read_bytes("a/x") == b"2"
+    assert os.listdir(work_dir.path) == ["a"]
+
+
+def test_upload_over_the_limit_leaves_the_old_content(work_dir: WorkDir) -> None:
+    work_dir.write_bytes("x", b"old")
+
+    with work_dir.begin_write("x", limit_bytes=4) as upload:
+        upload.write(b"1234")
+        assert refusal_of(lambda: upload.write(b"5")) == "upload_too_large"
+
+    assert work_dir.read_bytes("x") == b"old"
+
+
+def test_condition_is_asked_with_the_etag_that_is_there(work_dir: WorkDir) -> None:
+    asked: list[str | None] = []
+
+    def refuse(etag: str | None) -> bool:
+        asked.append(etag)
+        return False
+
+    first = work_dir.write_bytes("x", b"old")
+    for path in ("x", "nothing"):
+        with work_dir.begin_write(path, limit_bytes=4) as upload:
+            assert refusal_of(lambda upload=upload: upload.commit(refuse)) == "precondition_failed"  # type: ignore[misc]
+
+    assert asked == [first.etag, None]
+    assert work_dir.read_bytes("x") == b"old"
+
+
+def test_two_writers_with_one_expectation_do_not_both_win(work_dir: WorkDir) -> None:
+    """While one commit has checked and not yet renamed, another may not check."""
+    start = work_dir.write_bytes("x", b"0").etag
+    other_asked = threading.Event()
+    seen: list[str | None] = []
+
+    def other_condition(etag: str | None) -> bool:
+        seen.append(etag)
+        other_asked.set()
+        return etag == start
+
+    def other_commit() -> None:
+        with suppress(Refused), work_dir.begin_write("x", limit_bytes=9) as upload:
+            upload.write(b"other")
+            upload.commit(other_condition)
+
+    other = threading.Thread(target=other_commit)
+
+    def first_condition(etag: str | None) -> bool:
+        other.start()
+        assert not other_asked.wait(0.5)
+        return etag == start
+
+    with work_dir.begin_write("x", limit_bytes=9) as upload:
+        upload.write(b"first")
+        first = upload.commit(first_condition)
+    other.join(30)
+
+    assert seen == [first.etag]
+    assert work_dir.read_bytes("x") == b"first"
+
+
+def _fill_a_little_disk(path: Path, outcome: "multiprocessing.Queue[str]") -> None:
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    work_dir = WorkDir(path, owner=None)
+    try:
+        work_dir.write_bytes("x", b"n" * 5000)
+    except Refused as refused:
+        outcome.put(f"{refused.code} {refused.status_code}")
+
+
+def test_disk_that_takes_no_more_leaves_the_old_content(work_dir: WorkDir) -> None:
+    work_dir.write_bytes("x", b"old")
+    context = multiprocessing.get_context("spawn")
+    outcome: multiprocessing.Queue[str] = context.Queue()
+    child = context.Process(target=_fill_a_little_disk, args=(work_dir.path, outcome))
+
+    child.start()
+    said = outcome.get(timeout=60)
+    child.join(60)
+
+    assert said == "disk_full 507"
+    assert work_dir.read_bytes("x") == b"old"
+    assert os.listdir(work_dir.path) == ["x"]
+
+
+def _write_and_wait(path: Path, ready: "multiprocessing.Queue[str]") -> None:
+    upload = WorkDir(path, owner=None).begin_write("x", limit_bytes=1 << 20)
+    upload.write(b"n" * 1000)
+    ready.put("ready")
+    signal.pause()
+
+
+def test_process_killed_in_mid_upload_leaves_the_old_content_and_no_rest(work_dir: WorkDir) -> None:
+    work_dir.write_bytes("x", b"old")
+    context = multiprocessing.get_context("spawn")
+    ready: multiprocessing.Queue[str] = context.Queue()
+    child = context.Process(target=_write_and_wait, args=(work_dir.path, ready))
+
+    child.start()
+    assert ready.get(timeout=60) == "ready"
+    child.kill()
+    child.join(60)
+
+    assert work_dir.read_bytes("x") == b"old"
+    assert os.listdir(work_dir.path) == ["x"]
+
+
+def test_missing_work_dir_is_no_task(work_dirs: WorkDirs) -> None:
+    assert refusal_of(lambda: work_dirs.get(9, owner=None)) == "task_not_found"
+    work_dirs.create(9, owner=None).write_bytes("x", b"kept")
+    assert work_dirs.create(9, owner=None).read_bytes("x") == b"kept"
+    assert work_dirs.get(9, owner=None).read_bytes("x") == b"kept"
+
+
+def test_work_dir_made_by_several_at_once_is_made_once(work_dirs: WorkDirs) -> None:
+    errors: list[OSError] = []
+
+    def make(number: int) -> None:
+        try:
+            work_dirs.create(3, owner=None).write_bytes(f"f{number}", b"x")
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=make, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert errors == []
+    assert sorted(work_dirs.get(3, owner=None).snapshot()) == [f"f{number}" for number in range(8)]
+
+
+def test_work_dir_is_not_made_while_another_process_makes_it(work_dirs: WorkDirs) -> None:
+    """A folder renamed over one that is in use would lose what has just been written there."""
+    folder = work_dirs.create(3, owner=None).path.parent
+    (folder / "work").rmdir()
+    made = threading.Event()
+
+    def make() -> None:
+        work_dirs.create(3, owner=None)
+        made.set()
+
+    thread = threading.Thread(target=make)
+    other = os.open(folder, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    thread.start()
+    assert not made.wait(0.5)
+    (folder / "work").mkdir()
+    os.close(other)
+    thread.join(30)
+
+    assert sorted(os.listdir(folder)) == ["output", "work"]
+
+
+def test_work_dir_deleted_meanwhile_is_refused(work_dirs: WorkDirs) -> None:
+    work_dir = work_dirs.create(9, owner=None)
+    work_dirs.delete(9)
+
+    for work in (
+        lambda: work_dir.read_bytes("x"),
+        lambda: work_dir.write_bytes("x", b""),
+        lambda: work_dir.tree(),
+        lambda: work_dir.walk(),
+        lambda: work_dir.snapshot(),
+    ):
+        assert refusal_of(work) == "file_not_found"
+
+
+@pytest.mark.needs("user")
+def test_file_closed_to_the_server_is_refused_with_the_remedy(work_dir: WorkDir) -> None:
+    work_dir.write_bytes("x", b"1")
+    (work_dir.path / "x").chmod(0)
+
+    assert refusal_of(lambda: work_dir.read_bytes("x")) == "file_not_permitted"

@@ -1,0 +1,131 @@
+"""Runs an agent as the server would: real database, work_dir and events; the engine's steps are a dict."""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, insert
+
+from beray.server.agent.loop import run_agent
+from beray.server.agent.models import RULES, ModelChoice
+from beray.server.agent.run import AgentRun, Outcome, RunLimits
+from beray.server.agent.tools import TOOL_NAMES
+from beray.server.clock import system_clock
+from beray.server.db import tables
+from beray.server.db.connect import Database
+from beray.server.events.log import EventLog, NewEvent, frame_body
+from beray.server.events.wakeups import LocalWakeups
+from beray.server.messages import language_of
+from beray.server.sandbox.base import Limits
+from beray.server.work_dirs.work_dir import WorkDir
+from tests.support.plain_sandbox import PlainSandbox
+
+RULES_MODEL = ModelChoice(RULES, "rules")
+
+
+class Crash(BaseException):
+    """The process "dies" here: nothing of the agent may catch it, as nothing catches SIGKILL."""
+
+
+@dataclass
+class Bench:
+    """One task and all it needs.
+
+    Attributes:
+        steps: What the engine has recorded.
+        crash: Called before each commit with the types of its events and after it with none; may raise Crash.
+    """
+
+    root: Path
+    database: Database
+    sandbox: PlainSandbox
+    python: str | None
+    steps: dict[str, Any] = field(default_factory=dict)
+    attempt: int = 0
+    crash: Callable[[str, tuple[str, ...]], None] | None = None
+
+    @property
+    def work_dir(self) -> Path:
+        return self.root / "work"
+
+    async def run(self, goal: str, *, model: ModelChoice = RULES_MODEL, **changes: Any) -> Outcome:
+        """One attempt at the task; a further one continues it."""
+        self.attempt += 1
+        await self.database.write(self._take)
+        run = AgentRun(
+            task_id=1,
+            run=1,
+            attempt=self.attempt,
+            goal=goal,
+            tools=TOOL_NAMES,
+            model=model,
+            limits=RunLimits(),
+            language=language_of(goal),
+            work_dir=WorkDir(self.work_dir, owner=None),
+            output_dir=str(self.root / "output"),
+            sandbox=self.sandbox,
+            sandbox_limits=Limits(),
+            uid=None,
+            python=self.python,
+            database=self.database,
+            emit=self._emitter(self.attempt),
+            step=self._step,
+            clock=system_clock,
+        )
+        return await run_agent(replace(run, **changes))
+
+    async def events(self, *types: str) -> list[dict[str, Any]]:
+        """The events so far, in order; of these types, or all."""
+        frames = await self.log.read_all(1)
+        bodies = [json.loads(frame_body(frame)) for frame in frames]
+        assert [body["seq"] for body in bodies] == list(range(1, len(bodies) + 1))
+        return [body for body in bodies if not types or body["type"] in types]
+
+    @property
+    def log(self) -> EventLog:
+        return EventLog(self.database, LocalWakeups(), system_clock)
+
+    def _take(self, connection: Connection) -> None:
+        connection.execute(tables.task.update().values(attempt=self.attempt))
+
+    def _emitter(self, attempt: int) -> Any:
+        log = self.log
+
+        async def emit(*events: NewEvent, also: Callable[[Connection], None] | None = None) -> None:
+            types = tuple(event.type for event in events)
+            if self.crash is not None:
+                self.crash("before", types)
+            await log.append(1, events, attempt=attempt, also=also)
+            if self.crash is not None:
+                self.crash("after", types)
+
+        return emit
+
+    async def _step(self, name: str, work: Callable[[], Awaitable[Any]]) -> Any:
+        if name not in self.steps:
+            result = await work()
+            if self.crash is not None:
+                self.crash("before", ("step", name))
+            self.steps[name] = json.loads(json.dumps(result))
+        return self.steps[name]
+
+
+def open_bench(root: Path, *, python: str | None) -> Bench:
+    """A bench with a fresh database below `root`; close its database after use."""
+    (root / "work").mkdir(parents=True)
+    path = root / "beray.sqlite"
+    engine = create_engine(f"sqlite:///{path}")
+    tables.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(insert(tables.user).values(id=1, email="user@example.com", created_at=0))
+        connection.execute(
+            insert(tables.task).values(
+                id=1, user_id=1, goal="", status="running", created_at=0, updated_at=0, usage="{}", run=1
+            )
+        )
+    engine.dispose()
+    database = Database(path)
+    database.open()
+    return Bench(root, database, PlainSandbox(), python)
