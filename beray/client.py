@@ -511,7 +511,7 @@ class _OpenStream:
     def read(self) -> bytes | NetworkError:
         """The next bytes, as soon as some are there; `b""` at the clean end."""
         try:
-            return cast(bytes, next(self._chunks, b""))
+            return next(self._chunks, b"")
         except (OSError, urllib3.exceptions.HTTPError) as error:
             method, url = self._answer.method, self._answer.url
             failure = network_error(error, method=method, url=url, timeout_seconds=self._timeout_seconds)
