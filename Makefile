@@ -15,3 +15,6 @@ fmt:  ## put the code in form
 
 test:
 	uv run pytest
+
+docs:  ## build the documentation of both languages into site/
+	uv run --quiet --group docs python docs/build.py

@@ -18,9 +18,10 @@ class SettingError(ValueError):
 
 @dataclass(frozen=True)
 class Setting:
-    """How one field is read and explained."""
+    """How one field is read and explained, in English and Chinese (docs/generate.py makes the settings' page of it)."""
 
     help: str
+    help_zh: str
     parse: Callable[[str], Any]
     is_secret: bool = False
 
@@ -83,8 +84,8 @@ def default_data_dir() -> Path:
     return Path(base) / "beray"
 
 
-def _set(default: Any, parse: Callable[[str], Any], help: str, *, is_secret: bool = False) -> Any:
-    metadata = {"setting": Setting(help, parse, is_secret)}
+def _set(default: Any, parse: Callable[[str], Any], help: str, help_zh: str, *, is_secret: bool = False) -> Any:
+    metadata = {"setting": Setting(help, help_zh, parse, is_secret)}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -94,62 +95,135 @@ def _set(default: Any, parse: Callable[[str], Any], help: str, *, is_secret: boo
 class Settings:
     """What the operator sets. Zero settings is a working server: SQLite, local disk, mail printed to the terminal."""
 
-    host: str = _set("127.0.0.1", _text, "Address to listen on.")
-    port: int = _set(8000, _port, "Port to listen on; 0 takes a free one.")
-    data_dir: Path = _set(default_data_dir, _path, "Folder for the database, work_dirs and outbox.")
-    secret_key: str | None = _set(
-        None, _text, "Key for codes and tokens; embedded, one is made once and kept in the data folder.", is_secret=True
+    host: str = _set("127.0.0.1", _text, "Address to listen on.", "监听的地址。")
+    port: int = _set(8000, _port, "Port to listen on; 0 takes a free one.", "监听的端口；0 表示任选一个空闲端口。")
+    data_dir: Path = _set(
+        default_data_dir,
+        _path,
+        "Folder for the database, work_dirs and outbox.",
+        "存放数据库、工作目录和发件箱的文件夹。",
     )
-    language: str = _set("zh", _one_of("zh", "en"), "Language of messages where the client asks for none: zh or en.")
+    secret_key: str | None = _set(
+        None,
+        _text,
+        "Key for codes and tokens; embedded, one is made once and kept in the data folder.",
+        "验证码和令牌所用的密钥；内嵌模式下自动生成一次，保存在数据文件夹中。",
+        is_secret=True,
+    )
+    language: str = _set(
+        "zh",
+        _one_of("zh", "en"),
+        "Language of messages where the client asks for none: zh or en.",
+        "客户端未指定语言时消息所用的语言：zh 或 en。",
+    )
 
     smtp_url: str | None = _set(
         None,
         _text,
         "smtp://user:password@host:587 (or smtps://); unset: mails go to the outbox folder.",
+        "smtp://用户:密码@主机:587（或 smtps://）；未设置时邮件写入发件箱文件夹。",
         is_secret=True,
     )
-    mail_from: str = _set("BeRay <beray@localhost>", _text, "Sender of mails.")
-    token_days: int = _set(30, _positive, "Days until an access token expires.")
-    code_minutes: int = _set(10, _positive, "Minutes until a verification code expires.")
+    mail_from: str = _set("BeRay <beray@localhost>", _text, "Sender of mails.", "邮件的发件人。")
+    token_days: int = _set(30, _positive, "Days until an access token expires.", "访问令牌的有效天数。")
+    code_minutes: int = _set(10, _positive, "Minutes until a verification code expires.", "验证码的有效分钟数。")
     trusted_proxies: tuple[str, ...] = _set(
-        (), _words, "Comma-separated addresses whose X-Forwarded-For is believed; none by default."
+        (),
+        _words,
+        "Comma-separated addresses whose X-Forwarded-For is believed; none by default.",
+        "以逗号分隔的地址，来自它们的 X-Forwarded-For 才被采信；默认没有。",
     )
-    rate_limits: bool = _set(True, _flag, "1: limit the rate of codes and logins; 0 switches that off.")
+    rate_limits: bool = _set(
+        True,
+        _flag,
+        "1: limit the rate of codes and logins; 0 switches that off.",
+        "1：限制获取验证码和登录的频率；0：不限制。",
+    )
 
     model: str | None = _set(
-        None, _text, "Model as provider:name, for example openai:gpt-5; rules = fixed rules, no AI."
+        None,
+        _text,
+        "Model as provider:name, for example openai:gpt-5; rules = fixed rules, no AI.",
+        "模型，写作 提供商:模型名，例如 openai:gpt-5；rules 表示固定规则，不用 AI。",
     )
-    model_base_url: str | None = _set(None, _text, "Base URL of an OpenAI-compatible server.")
-    model_api_key: str | None = _set(None, _text, "Key for the model's server.", is_secret=True)
-    model_probe: bool = _set(True, _flag, "1: look for a local model server on loopback when no model is set.")
-    model_timeout_seconds: int = _set(120, _positive, "Seconds a model's stream may stay silent.")
+    model_base_url: str | None = _set(
+        None, _text, "Base URL of an OpenAI-compatible server.", "OpenAI 兼容服务的根地址。"
+    )
+    model_api_key: str | None = _set(None, _text, "Key for the model's server.", "模型服务的密钥。", is_secret=True)
+    model_probe: bool = _set(
+        True,
+        _flag,
+        "1: look for a local model server on loopback when no model is set.",
+        "1：未设置模型时，在本机回环地址上查找模型服务。",
+    )
+    model_timeout_seconds: int = _set(
+        120, _positive, "Seconds a model's stream may stay silent.", "模型的流可以保持静默的秒数。"
+    )
 
-    max_requests: int = _set(50, _positive, "Model requests a run may make.")
-    max_tool_calls: int = _set(100, _positive, "Tool calls a run may make.")
-    max_tokens: int = _set(500_000, _positive, "Tokens (in and out) a run may use.")
-    max_run_seconds: int = _set(3600, _positive, "Wall time of a run, in seconds.")
-    max_running_tasks_per_user: int = _set(3, _positive, "Tasks of one user that run at the same time.")
-    max_running_tasks: int = _set(16, _positive, "Tasks that run at the same time in this process.")
-    max_streams_per_user: int = _set(100, _positive, "Event streams one user may hold open at the same time.")
+    max_requests: int = _set(50, _positive, "Model requests a run may make.", "一次运行最多可以发出的模型请求数。")
+    max_tool_calls: int = _set(100, _positive, "Tool calls a run may make.", "一次运行最多可以进行的工具调用次数。")
+    max_tokens: int = _set(
+        500_000, _positive, "Tokens (in and out) a run may use.", "一次运行最多可以使用的词元数（输入与输出合计）。"
+    )
+    max_run_seconds: int = _set(3600, _positive, "Wall time of a run, in seconds.", "一次运行的时间上限，单位为秒。")
+    max_running_tasks_per_user: int = _set(
+        3, _positive, "Tasks of one user that run at the same time.", "一个用户同时运行的任务数。"
+    )
+    max_running_tasks: int = _set(
+        16, _positive, "Tasks that run at the same time in this process.", "本进程中同时运行的任务数。"
+    )
+    max_streams_per_user: int = _set(
+        100, _positive, "Event streams one user may hold open at the same time.", "一个用户同时可以打开的事件流数。"
+    )
 
-    max_upload_bytes: int = _set(1 << 30, _positive, "Largest file that may be uploaded, in bytes.")
-    max_body_bytes: int = _set(2 << 20, _positive, "Largest JSON or form body, in bytes.")
+    max_upload_bytes: int = _set(
+        1 << 30, _positive, "Largest file that may be uploaded, in bytes.", "可以上传的最大文件，单位为字节。"
+    )
+    max_body_bytes: int = _set(
+        2 << 20, _positive, "Largest JSON or form body, in bytes.", "JSON 或表单请求体的上限，单位为字节。"
+    )
 
     sandbox: str = _set(
         "auto",
         _one_of("auto", "bubblewrap", "landlock", "none"),
         "What confines the agent's commands: auto, bubblewrap, landlock or none (none only on loopback).",
+        "用什么隔离智能体的命令：auto、bubblewrap、landlock 或 none（none 仅限回环地址）。",
     )
-    sandbox_python: str | None = _set(None, _text, "Interpreter for the python tool; unset: one is found at start.")
-    sandbox_memory_bytes: int = _set(4 << 30, _positive, "Memory one process of a command may have, in bytes.")
-    sandbox_processes: int = _set(256, _positive, "Processes one command may have.")
-    sandbox_file_bytes: int = _set(1 << 30, _positive, "Largest file a command may write, in bytes.")
-    sandbox_uid_base: int = _set(0, _not_negative, "First uid for tasks when the server is root; 0: chosen at start.")
+    sandbox_python: str | None = _set(
+        None,
+        _text,
+        "Interpreter for the python tool; unset: one is found at start.",
+        "python 工具所用的解释器；未设置时在启动时查找。",
+    )
+    sandbox_memory_bytes: int = _set(
+        4 << 30,
+        _positive,
+        "Memory one process of a command may have, in bytes.",
+        "一个命令的单个进程可用的内存，单位为字节。",
+    )
+    sandbox_processes: int = _set(256, _positive, "Processes one command may have.", "一个命令可以拥有的进程数。")
+    sandbox_file_bytes: int = _set(
+        1 << 30, _positive, "Largest file a command may write, in bytes.", "一个命令可以写入的最大文件，单位为字节。"
+    )
+    sandbox_uid_base: int = _set(
+        0,
+        _not_negative,
+        "First uid for tasks when the server is root; 0: chosen at start.",
+        "服务器以 root 运行时，任务所用的第一个 uid；0：启动时选定。",
+    )
 
     local_user: bool = _set(
-        False, _flag, "1: make a local user and write its token to server.json (used by `beray run`)."
+        False,
+        _flag,
+        "1: make a local user and write its token to server.json (used by `beray run`).",
+        "1：创建一个本地用户，并把它的令牌写入 server.json（供 `beray run` 使用）。",
     )
-    idle_exit_seconds: int = _set(0, _not_negative, "End this long after the last task and client; 0: never.")
+    idle_exit_seconds: int = _set(
+        0,
+        _not_negative,
+        "End this long after the last task and client; 0: never.",
+        "最后一个任务和客户端离开后，过多少秒自行退出；0：从不。",
+    )
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> "Settings":

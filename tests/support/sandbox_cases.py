@@ -105,6 +105,11 @@ class Box:
         if self.uid is not None:
             os.chown(path, self.uid, self.uid, follow_symlinks=False)
 
+    @property
+    def python(self) -> str:
+        assert self.capabilities.python is not None
+        return self.capabilities.python
+
     async def start(self, *argv: str, **options: Any) -> Process:
         options = {"limits": LIMITS, **options}
         return await self.sandbox.start(Spec(argv, self.work_dir, uid=self.uid, **options))
@@ -128,8 +133,7 @@ class Box:
         return await self.run("bash", "-c", script, **options)
 
     async def py(self, script: str, *arguments: str, **options: Any) -> Ended:
-        assert self.capabilities.python is not None
-        return await self.run(self.capabilities.python, "-I", "-c", script, *arguments, **options)
+        return await self.run(self.python, "-I", "-c", script, *arguments, **options)
 
 
 async def finish(process: Process) -> Ended:
@@ -329,6 +333,18 @@ async def a_task_that_spoils_its_tmp_can_still_run_commands(box: Box) -> None:
 
 
 @case
+async def a_tmp_that_the_task_has_named_is_not_made_for_it(box: Box) -> None:
+    """The variable is the task's, carried from command to command; making it happens before confinement."""
+    outside = box.data_dir / "tasks" / f"planted-{new_marker()}"
+    if box.uid is not None:
+        outside = Path("/tmp") / outside.name
+
+    await box.run("true", env={"TMPDIR": str(outside)})
+
+    assert not outside.exists()
+
+
+@case
 async def a_program_that_is_not_there_is_refused(box: Box) -> None:
     for argv in (["no-such-program"], ["./missing"], ["/etc"], ["a\0b"], [], [""], ["echo", "a\0b"]):
         assert await box.refusal(*argv)
@@ -371,8 +387,7 @@ async def the_wall_time_ends_everything(box: Box) -> None:
 @case
 async def kill_ends_150_processes_that_ignore_sigterm(box: Box) -> None:
     marker = new_marker()
-    assert box.capabilities.python is not None
-    process = await box.start(box.capabilities.python, "-I", "-S", "-c", STUBBORN, marker, "150")
+    process = await box.start(box.python, "-I", "-S", "-c", STUBBORN, marker, "150")
     dots = 0
     while dots < 150:
         piece = await process.read()
@@ -385,6 +400,34 @@ async def kill_ends_150_processes_that_ignore_sigterm(box: Box) -> None:
     assert processes_with(marker) == []
     assert (await process.wait()).reason == "stopped"
     assert await process.read() is None
+
+
+FORK_BOMB = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("lit", flush=True)
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    try:
+        if os.fork() == 0: os.setsid()
+    except OSError: pass
+"""
+
+
+@case
+async def kill_ends_a_fork_bomb(box: Box) -> None:
+    """It forks as fast as it may, up to its limit, while it is being ended."""
+    marker = new_marker()
+    process = await box.start(
+        box.python, "-I", "-S", "-c", FORK_BOMB, marker, limits=Limits(wall_seconds=60, processes=100)
+    )
+    await read_line(process)
+    await until(lambda: len(processes_with(marker)) > 50)
+
+    await asyncio.wait_for(process.kill(), 10)
+
+    assert processes_with(marker) == []
+    assert (await process.wait()).reason == "stopped"
 
 
 @case
@@ -497,6 +540,21 @@ async def a_killed_supervisor_is_told_and_its_command_ended(box: Box) -> None:
     assert processes_with(marker) == []
     await other.kill()
     assert (await other.wait()).reason == "stopped"
+
+
+@case
+async def a_stuck_supervisor_does_not_keep_a_command_alive(box: Box) -> None:
+    marker = new_marker()
+    before = set(supervisors(box)) if box.sandbox.fork_server_pid else set()
+    process = await box.start("bash", "-c", f"setsid sh -c 'sleep 1000; : {marker}' & echo up; sleep 1000")
+    await read_line(process)
+    (supervisor,) = set(supervisors(box)) - before
+
+    os.kill(supervisor, signal.SIGSTOP)
+    await asyncio.wait_for(process.kill(), 20)
+
+    assert processes_with(marker) == []
+    assert (await process.wait()).reason == "lost"
 
 
 @case

@@ -8,10 +8,11 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key")
 
 WAIT_SECONDS = 0.03  # a reader can't tell 30 ms from at once
+GATHER_SECONDS = 0.005  # the parts of one line, which programs often write one by one, come together in this time
 
 
 class Coalescer(Generic[Key]):
-    """Gathers pieces of text and hands them on in groups: the first at once, then one every 30 ms, or when full.
+    """Gathers pieces of text and hands them on in groups: the first after 5 ms, then one every 30 ms, or when full.
 
     Use it as an async context manager: leaving it normally hands on what is left; leaving it by an exception drops it.
 
@@ -83,12 +84,13 @@ class Coalescer(Generic[Key]):
     async def _work(self) -> None:
         while True:
             await self._filled.wait()
+            await self._pause(GATHER_SECONDS)
             group = self._take()
             if group:
                 await self._hand_on(group)
             elif self._is_ending:
                 return
-            await self._pause()
+            await self._pause(WAIT_SECONDS)
 
     def _take(self) -> list[tuple[Key, str]]:
         group = [(key, "".join(parts)) for key, parts in self._pieces]
@@ -100,9 +102,9 @@ class Coalescer(Generic[Key]):
         self._taken.set()
         return group
 
-    async def _pause(self) -> None:
+    async def _pause(self, seconds: float) -> None:
         """Let pieces gather for a moment, unless there are many already or no more will come."""
         try:
-            await asyncio.wait_for(self._full.wait(), WAIT_SECONDS)
+            await asyncio.wait_for(self._full.wait(), seconds)
         except TimeoutError:
             return

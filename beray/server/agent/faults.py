@@ -83,9 +83,7 @@ def _reason(error: Exception) -> str:
     return str(error)[:MOST_REASON_CHARACTERS]
 
 
-_SECRET = re.compile(
-    r"\b(?:sk|pk|rk|key|br|gsk|xai|Bearer)[-_ ][A-Za-z0-9*._-]{6,}|\b[A-Za-z0-9_-]*\*{3,}[A-Za-z0-9_-]*"
-)
+_SECRET = re.compile(r"\b(?:sk|pk|rk|gsk|xai|br|key)[-_][A-Za-z0-9*._-]{6,}|\bBearer\s+\S+|[\w-]*\*{3,}[\w-]*")
 
 
 def redact(reason: str, api_key: str | None) -> str:

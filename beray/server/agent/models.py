@@ -318,12 +318,26 @@ def _model_names(body: bytes) -> list[str] | None:
 def build_model(choice: ModelChoice, language: Language) -> "Model":
     """The model library's object for `choice`; close it with `close_model`.
 
+    Rules mode is spared the provider's client, which is half of what there is to load.
+
     Imports the model library, which takes a second or two the first time: call it in a thread.
 
     Args:
         choice: From `choose_model`.
         language: Language in which rules mode speaks; a model takes the user's.
     """
-    from beray.server.agent import providers
+    if choice.kind == "rules":
+        from beray.server.agent.rules_model import build_rules_model
 
-    return providers.build_model(choice, language)
+        return build_rules_model(language)
+    from beray.server.agent.providers import build_provider_model
+
+    return build_provider_model(choice)
+
+
+async def close_model(choice: ModelChoice, model: "Model") -> None:
+    """Close the connections of a model built for `choice`."""
+    if choice.kind == "model":
+        from beray.server.agent.providers import close_provider_model
+
+        await close_provider_model(model)

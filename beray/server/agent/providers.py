@@ -19,17 +19,13 @@ from pydantic_ai.providers.vllm import VLLMProvider
 from pydantic_ai.providers.zai import ZaiProvider
 
 from beray.server.agent.models import ModelChoice
-from beray.server.agent.rules_model import build_rules_model
-from beray.server.messages import Language
 
 CONNECT_TIMEOUT_SECONDS = 10
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
-def build_model(choice: ModelChoice, language: Language) -> Model:
-    """The library's model for `choice`."""
-    if choice.kind == "rules":
-        return build_rules_model(language)
+def build_provider_model(choice: ModelChoice) -> Model:
+    """The library's model for `choice`, which is not rules."""
     assert choice.base_url is not None, "only rules have no server"
     prefix, _, name = choice.name.partition(":")
     client = _client(choice, choice.base_url)
@@ -40,7 +36,7 @@ def build_model(choice: ModelChoice, language: Language) -> Model:
     return OpenAIChatModel(name, provider=_provider(prefix, client, is_own_url=choice.is_own_url))
 
 
-async def close_model(model: Model) -> None:
+async def close_provider_model(model: Model) -> None:
     """Close the model's connections."""
     if isinstance(model, OpenAIChatModel):
         await model.client.close()

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
+import pydantic_ai
 from pydantic_ai import Agent, FunctionToolset, UsageLimits
 from pydantic_ai.exceptions import AgentRunError, ContentFilterError, OutputTokenLimitExceeded
 from pydantic_ai.messages import (
@@ -36,10 +37,9 @@ from beray.protocol.types import TaskError
 from beray.server.agent import faults
 from beray.server.agent.budget import BudgetExceeded, describe_budget
 from beray.server.agent.coalesce import Coalescer
-from beray.server.agent.models import build_model
+from beray.server.agent.models import build_model, close_model
 from beray.server.agent.progress import Progress
 from beray.server.agent.prompts import system_prompt
-from beray.server.agent.providers import close_model
 from beray.server.agent.recording import RecordedToolset, Recorder, request_fields
 from beray.server.agent.rules_model import RulesFailed
 from beray.server.agent.run import AgentRun
@@ -49,6 +49,8 @@ from beray.server.agent.wellformed import wellformed, wellformed_arguments, well
 from beray.server.db import agent_runs
 from beray.server.events.log import NewEvent
 from beray.server.messages import text
+
+pydantic_ai.BANNER_ENABLED = False  # the library's advertisement has no place on a server's terminal
 
 TEXT_EVENT_CHARACTERS: Final = 1024
 MOST_EMPTY_ANSWERS: Final = 3
@@ -96,7 +98,7 @@ class TurnPlayer:
 
     async def close(self) -> None:
         """Close the model's connections."""
-        await close_model(self._model)
+        await close_model(self._run.model, self._model)
 
     async def play(self) -> None:
         """Play the turn that `progress` leads into; afterwards it leads into the next, or holds the outcome."""

@@ -1,5 +1,6 @@
 """What all backends share: they check a spec, make it a job for the fork server, and differ only in the confinement."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -36,6 +37,11 @@ class Confine(Protocol):
     @property
     def name(self) -> str:
         """The backend's name."""
+        ...
+
+    @property
+    def scopes_signals(self) -> bool:
+        """The supervisor may use Landlock's signal scope to end a command."""
         ...
 
     def confine(self, place: Place, limits: Limits) -> LandlockJob | BubblewrapJob | None:
@@ -76,10 +82,9 @@ class Launcher:
 
     async def close(self) -> None:
         """Kill what still runs, then end the fork server."""
-        for process in list(self._running):
-            if not process.has_ended:
-                with contextlib.suppress(SandboxError):
-                    await process.kill()
+        running = list(self._running)
+        await asyncio.gather(*(process.kill() for process in running), return_exceptions=True)
+        for process in running:
             process.abandon()
         await self._fork_server.close()
 
@@ -107,6 +112,7 @@ class Launcher:
                 open_files=limits.open_files,
                 counts_only_own=spec.uid is not None,
             ),
+            scopes_signals=self._confine.scopes_signals,
             landlock=confinement if isinstance(confinement, LandlockJob) else None,
             bubblewrap=confinement if isinstance(confinement, BubblewrapJob) else None,
         )

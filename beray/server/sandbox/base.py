@@ -62,7 +62,8 @@ class Exit:
     """How a command ended.
 
     Attributes:
-        code: Exit status, or minus the number of the signal that ended it (as `subprocess` does).
+        code: Exit status, or minus the number of the signal that ended it (as `subprocess` does). Bubblewrap can't tell
+            a signal n from the exit status 128 + n; both are given as -n.
         reason: Who ended it.
         report: What the command wrote to descriptor 3, at most 64 KiB.
     """

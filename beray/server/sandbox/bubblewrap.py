@@ -32,6 +32,7 @@ class BubblewrapConfine:
     """Confine by the `bwrap` at `program`."""
 
     program: str
+    scopes_signals: bool
     name: str = "bubblewrap"
 
     def confine(self, place: Place, limits: Limits) -> BubblewrapJob:

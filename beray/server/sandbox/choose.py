@@ -87,7 +87,7 @@ def _backend(name: str) -> tuple[Confine, tuple[str, ...]]:
         return _bubblewrap()
     if name == "landlock":
         return _landlock()
-    return NoConfine(), ("nothing is confined: commands can do whatever their user can",)
+    return NoConfine(_has_signal_scope()), ("nothing is confined: commands can do whatever their user can",)
 
 
 def _bubblewrap() -> tuple[Confine, tuple[str, ...]]:
@@ -101,7 +101,7 @@ def _bubblewrap() -> tuple[Confine, tuple[str, ...]]:
     notes = [f"bubblewrap {version[0]}" if version else "bubblewrap of unknown version"]
     if not has_prlimit():
         notes.append("the program prlimit is missing, so the number of processes is not limited")
-    return BubblewrapConfine(program), tuple(notes)
+    return BubblewrapConfine(program, _has_signal_scope()), tuple(notes)
 
 
 def _landlock() -> tuple[Confine, tuple[str, ...]]:
@@ -111,6 +111,10 @@ def _landlock() -> tuple[Confine, tuple[str, ...]]:
     _check_machine()
     how = "at once by the kernel" if abi >= kernel.ABI_SCOPE else "one by one"
     return LandlockConfine(abi), (f"Landlock ABI {abi}", f"processes are ended {how}")
+
+
+def _has_signal_scope() -> bool:
+    return kernel.abi() >= kernel.ABI_SCOPE
 
 
 def _check_machine() -> None:

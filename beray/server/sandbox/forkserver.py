@@ -38,12 +38,12 @@ class ForkServer:
         """
         async with self._lock:
             if self._socket is None:
-                await self._start()
+                self._start()
             try:
                 await self._send(files)
             except (BrokenPipeError, ConnectionResetError):  # it was killed; commands it watched end by themselves
                 await self._discard()
-                await self._start()
+                self._start()
                 await self._send(files)
 
     async def close(self) -> None:
@@ -63,20 +63,18 @@ class ForkServer:
                 except BlockingIOError:  # its queue is full
                     await _writable(loop, self._socket)
 
-    async def _start(self) -> None:
+    def _start(self) -> None:
+        """Blocks for the milliseconds of a vfork, once: nothing that could be cancelled half way."""
         if self._is_closed:
             raise SandboxError("The sandbox is closed.")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             ours.setblocking(False)
             try:
-                self._process = await asyncio.to_thread(_spawn, theirs.fileno())
+                self._process = _spawn(theirs.fileno())
             except OSError as error:
                 ours.close()
                 raise SandboxError(f"The sandbox's fork server could not be started: {error}") from error
-            except BaseException:
-                ours.close()
-                raise
         self._socket = ours
 
     async def _discard(self) -> None:

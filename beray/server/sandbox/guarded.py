@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import itertools
 
 from beray.server.sandbox.backend import Confine, Launcher
 from beray.server.sandbox.base import Capabilities, Process, SandboxError, SandboxUnavailable, Spec
@@ -47,6 +46,7 @@ class GuardedSandbox:
 
     async def probe(self) -> Capabilities:
         """See the port."""
+        await self._try_command()
         python = await self._find_python()
         seen = await run_attacker(self._launcher, python=python, uid=self._probe_uid)
         if self.name != "none":
@@ -63,14 +63,21 @@ class GuardedSandbox:
         """See the port."""
         await self._launcher.close()
 
+    async def _try_command(self) -> None:
+        """Run the simplest of commands: what is wrong with the sandbox itself must not be taken for something else."""
+        with work_folder(self._launcher.layout.root, self._probe_uid) as folder:
+            try:
+                how, output = await run(self._launcher, Spec(["true"], folder, uid=self._probe_uid, limits=LIMITS))
+            except SandboxError as error:
+                raise SandboxUnavailable(f"a command could not be run: {error}") from error
+        if how.code != 0:
+            raise SandboxUnavailable(f"a command could not be run: {shown(output)} (status {how.code})")
+
     async def _find_python(self) -> str:
         """The first interpreter that runs inside; it becomes `python` and `python3` for all commands."""
         reasons: list[str] = []
         tried = candidates(self._launcher.layout, self._python)
-        for _ in itertools.count():
-            candidate = await asyncio.to_thread(next, tried, None)
-            if candidate is None:
-                break
+        while (candidate := await asyncio.to_thread(next, tried, None)) is not None:
             reason = await self._try_python(candidate)
             if reason is None:
                 return await self._adopt(candidate)

@@ -13,6 +13,7 @@ from beray.server.sandbox.environment import (
     MACHINE_FILES,
     SYSTEM_FOLDERS,
 )
+from beray.server.sandbox.guard.landlock import ABI_SCOPE
 from beray.server.sandbox.guard.wire import LandlockJob
 
 
@@ -22,6 +23,11 @@ class LandlockConfine:
 
     abi: int
     name: str = "landlock"
+
+    @property
+    def scopes_signals(self) -> bool:
+        """This ABI has the signal scope."""
+        return self.abi >= ABI_SCOPE
 
     def confine(self, place: Place, limits: Limits) -> LandlockJob:
         """The folders and files a command may use."""
@@ -43,8 +49,12 @@ class LandlockConfine:
 
 @dataclass(frozen=True)
 class NoConfine:
-    """The backend `none`: commands run as they are, but stop, time and leftovers are handled as in every backend."""
+    """The backend `none`: commands run as they are, but stop, time and leftovers are handled as in every backend.
 
+    Where the kernel has it, the signal scope is used for that; hence commands can't signal what is not theirs.
+    """
+
+    scopes_signals: bool
     name: str = "none"
 
     def confine(self, place: Place, limits: Limits) -> None:

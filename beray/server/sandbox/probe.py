@@ -209,7 +209,7 @@ def _judge(found: dict[str, Any], how: Exit, stage: _Stage) -> Probing:
     signalled = list(found["signals"]) if not stage.is_decoy_alive() else []
     if how.reason == "lost":
         signalled.append("kill its own supervisor")
-    reached = [f"reach a {kind} socket of this machine" for kind in stage.visitors()]
+    reached = [f"reach {kind} sockets of this machine" for kind in stage.visitors()]
     changed = ["change the mode of the server's files"] if stage.is_mode_changed() else []
     rows = (
         _row("files", found["files"]),

@@ -13,6 +13,7 @@ from beray.server.sandbox.guard.wire import MESSAGE_BYTES, STOP, Message
 READ_BYTES = 64 * 1024
 REPORT_BYTES = 64 * 1024
 LATE_SECONDS = 15.0  # after the wall time the supervisor has this long to report, before the command counts as lost
+STUCK_SECONDS = 2.0  # a supervisor that has not ended its command by then is killed itself
 KILL_SECONDS = 10.0  # a process in an uninterruptible system call may outlive SIGKILL; don't wait for ever
 
 
@@ -49,6 +50,7 @@ class GuardedProcess:
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._exit: asyncio.Future[Exit] = self._loop.create_future()
         self._too_late: asyncio.TimerHandle | None = None
+        self._supervisor: int | None = None
         self._turn: StreamName = "stdout"
         for fd in (stdout, stderr, report, control.fileno()):
             if fd is not None:
@@ -57,17 +59,12 @@ class GuardedProcess:
         if report is not None:
             self._loop.add_reader(report, self._on_report)
 
-    @property
-    def has_ended(self) -> bool:
-        """No process of the command is left."""
-        return self._exit.done()
-
     async def started(self, *, within_seconds: float, wall_seconds: float) -> None:
         """Wait until the command has been executed.
 
         Raises:
             SandboxError: It could not be.
-            ConnectionResetError: The fork server was gone before it began.
+            ConnectionResetError: Nobody has taken the job, so that it may be given again.
         """
         self._too_late = self._loop.call_later(wall_seconds + LATE_SECONDS, self._lose)
         try:
@@ -105,14 +102,21 @@ class GuardedProcess:
             return
         with contextlib.suppress(OSError):  # full of stops already, or its supervisor is gone
             self._control.send(STOP, socket.MSG_NOSIGNAL)
+        stuck = self._loop.call_later(STUCK_SECONDS, self._kill_supervisor)
         try:
             async with asyncio.timeout(KILL_SECONDS):
                 await asyncio.shield(self._exit)
         except TimeoutError:
             self.abandon()
-            raise SandboxError(
-                f"The command's processes have not ended within {KILL_SECONDS:g} s of SIGKILL."
-            ) from None
+            raise SandboxError(f"The command's processes live on {KILL_SECONDS:g} s after SIGKILL.") from None
+        finally:
+            stuck.cancel()
+
+    def _kill_supervisor(self) -> None:
+        """Its number is its own as long as it has not reported; the fork server then does its work."""
+        if self._supervisor is not None and not self._exit.done():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self._supervisor, signal.SIGKILL)
 
     def abandon(self) -> None:
         """Give up: the supervisor sees us gone and ends the command; nothing waits for it any more."""
@@ -143,7 +147,9 @@ class GuardedProcess:
             self._lose()
             return
         message = Message.decode(raw)
-        if message.kind == "started":
+        if message.kind == "accepted":
+            self._supervisor = message.code
+        elif message.kind == "started":
             if not self._started.done():
                 self._started.set_result(None)
         elif message.kind == "refused":
@@ -179,7 +185,10 @@ class GuardedProcess:
         return bytes(self._report)
 
     def _lose(self) -> None:
-        self._end(Exit(-signal.SIGKILL, "lost", bytes(self._report)), ConnectionResetError("the supervisor is gone"))
+        start_error: Exception = ConnectionResetError("the fork server is gone")
+        if self._supervisor is not None:
+            start_error = SandboxError("The command's supervisor was killed while it started.")
+        self._end(Exit(-signal.SIGKILL, "lost", bytes(self._report)), start_error)
 
     def _end(self, how: Exit, start_error: Exception | None) -> None:
         if self._exit.done():

@@ -11,6 +11,8 @@ from beray.server.sandbox.environment import Layout
 
 PLACE = Place("/data/tasks/1/work", "/data/tasks/1/work.home", 4711, Layout(Path("/data/sandbox"), ("/opt/python",)))
 
+CONFINE = BubblewrapConfine("/usr/bin/bwrap", scopes_signals=True)
+
 
 def targets(options: tuple[str, ...]) -> list[str]:
     """Where something is mounted or made."""
@@ -20,7 +22,7 @@ def targets(options: tuple[str, ...]) -> list[str]:
 
 
 def test_nothing_is_mounted_below_a_folder_that_commands_write() -> None:
-    job = BubblewrapConfine("/usr/bin/bwrap").confine(PLACE, Limits())
+    job = CONFINE.confine(PLACE, Limits())
 
     found = targets(job.options)
 
@@ -29,7 +31,7 @@ def test_nothing_is_mounted_below_a_folder_that_commands_write() -> None:
 
 
 def test_only_the_tasks_own_folders_are_writable_on_disk() -> None:
-    job = BubblewrapConfine("/usr/bin/bwrap").confine(PLACE, Limits())
+    job = CONFINE.confine(PLACE, Limits())
     options = job.options
 
     written = [options[index + 2] for index, option in enumerate(options) if option == "--bind"]
@@ -39,7 +41,7 @@ def test_only_the_tasks_own_folders_are_writable_on_disk() -> None:
 
 
 def test_every_memory_folder_has_a_size() -> None:
-    options = BubblewrapConfine("/usr/bin/bwrap").confine(PLACE, Limits()).options
+    options = CONFINE.confine(PLACE, Limits()).options
 
     sizes = [options[index - 2] for index, option in enumerate(options) if option == "--tmpfs"]
 

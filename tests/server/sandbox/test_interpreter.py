@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from beray.server.sandbox import guarded
 from beray.server.sandbox.environment import Layout
 from beray.server.sandbox.interpreter import (
     CHECK,
@@ -14,6 +16,7 @@ from beray.server.sandbox.interpreter import (
     copy_interpreter,
     write_commands,
 )
+from tests.support.sandbox_cases import open_box
 
 BASE = Path(sys.base_prefix)
 needs_an_own_python = pytest.mark.skipif(Path("/usr") == BASE, reason="the tests run by the system's own python")
@@ -82,3 +85,20 @@ def test_commands_run_the_interpreter_whatever_its_path_holds(tmp_path: Path) ->
             [layout.bin / name, "-c", script, "a b"], env={}, capture_output=True, text=True, timeout=60, check=True
         )
         assert ended.stdout.strip() == f"{odd} a b"
+
+
+@needs_an_own_python
+@pytest.mark.needs("landlock", "root")
+async def test_commands_run_the_copy_where_nothing_else_can_be_executed(
+    service_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A root server whose interpreter lies below /root, on a machine without another."""
+
+    def only_copies(layout: Layout, chosen: str | None) -> Iterator[Interpreter]:
+        return (found for found in candidates(layout, chosen) if found.path.startswith(str(layout.root)))
+
+    monkeypatch.setattr(guarded, "candidates", only_copies)
+    async with open_box("landlock", service_dir / "copy") as box:
+        ended = await box.run("python", "-c", "import sys, ssl; print(sys.prefix)")
+
+    assert ended.stdout.strip().startswith(str(service_dir / "copy" / "sandbox" / "python-")), ended.stderr

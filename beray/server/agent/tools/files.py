@@ -99,15 +99,15 @@ def build_list_files(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
             path: Folder, relative to the work_dir.
             glob: Only files whose name or path matches, such as *.py or src/*.
         """
-        nodes = await asyncio.to_thread(box.run.work_dir.tree, path, limit=LISTED)
+        tree = await asyncio.to_thread(box.run.work_dir.list_tree, path, limit=LISTED)
         entries = [
             f"{node['size']:>10}  {node['path']}{'@' if node['type'] == 'symlink' else ''}"
-            for node in _files(nodes)
+            for node in _files(tree.nodes)
             if fnmatchcase(node["name"], glob) or fnmatchcase(node["path"], glob)
         ]
-        listed = entries[:LISTED]
-        if len(entries) >= LISTED:
-            listed.append(f"[only the first {LISTED} are listed; narrow path or glob]")
+        listed = entries.copy()
+        if tree.is_truncated:
+            listed.append(f"[cut: only {LISTED} entries are looked at; list a folder below, or use find]")
         return Answer(
             "\n".join(listed) or "(no files)", text("agent_files_found", box.run.language, count=len(entries))
         )

@@ -26,7 +26,7 @@ Timeout = Annotated[int, Field(ge=1, le=MOST_TIMEOUT_SECONDS)]
 MOST_ENV_BYTES = 32 * 1024
 MOST_ENV_NAMES = 200
 
-_FIND_BASH = 'if command -v bash >/dev/null 2>&1; then exec bash -c "$1" bash "$2" "$3"; fi; eval "$2"'
+_FIND_BASH = 'if command -v bash >/dev/null 2>&1; then exec bash -c "$1" bash "$2"; fi; eval "$2"'
 
 # The report: start folder, environment, empty entry, end folder, environment; each entry ends with NUL. Descriptor 3 is
 # moved out of the way of commands that use it themselves.
@@ -36,7 +36,6 @@ __beray_env=$(command -v env)
 { builtin printf '%s\\0' "$(builtin pwd -P)"; "$__beray_env" -0; builtin printf '\\0'; } >&198 2>/dev/null
 __beray_end() { set +eu; { builtin printf '%s\\0' "$(builtin pwd -P)"; "$__beray_env" -0; } >&198 2>/dev/null; }
 trap __beray_end EXIT
-if [ -n "$2" ] && ! command -v python >/dev/null 2>&1; then eval "python() { '$2' \\"\\$@\\"; }"; fi
 __beray_command=$1
 set --
 eval "$__beray_command"
@@ -71,7 +70,7 @@ def build_shell(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
 def _spec(box: Toolbox, command: str, timeout_seconds: int) -> Spec:
     run = box.run
     return Spec(
-        argv=["sh", "-c", _FIND_BASH, "sh", _WRAPPER, command, run.python or ""],
+        argv=["sh", "-c", _FIND_BASH, "sh", _WRAPPER, command],
         work_dir=run.work_dir.path,
         cwd=box.progress.cwd,
         env={**PYTHON_ENV, **box.progress.env},

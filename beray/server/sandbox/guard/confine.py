@@ -16,6 +16,7 @@ from .seccomp import FilterRules, build_filter
 from .wire import BubblewrapJob, Job, JobFiles, LandlockJob
 
 _OOM_SCORE = "900"  # out of memory, the kernel takes a command before the server
+_NICENESS = 5  # a busy command must not keep the server or its own supervisor from the processor
 _CPU_GRACE_SECONDS = 5  # from SIGXCPU, which can be handled, to SIGKILL
 
 
@@ -46,6 +47,7 @@ def become_command(job: Job, files: JobFiles) -> NoReturn:
         _reset_signals()
         os.setsid()
         os.umask(0o022)
+        os.nice(_NICENESS)
         rules = _landlock_rules(job)
         _limit_resources(job)
         _drop_user(job.uid)
@@ -54,7 +56,7 @@ def become_command(job: Job, files: JobFiles) -> NoReturn:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         folder = _enter_folder(job)
         program = find_program(job.argv[0], job.env["PATH"])
-        _make_tmp(job.env["TMPDIR"])
+        _make_tmp(job.home)
         _place_descriptors(files)
         if job.bubblewrap is not None:
             _exec_bubblewrap(job, folder, program)
@@ -163,9 +165,10 @@ def find_program(name: str, path: str) -> str:
     raise CannotRun(f"{name!r} was not found, or can't be executed")
 
 
-def _make_tmp(path: str) -> None:
+def _make_tmp(home: str) -> None:
+    """Make the folder for TMPDIR. Never by the variable, which a task can set: nothing confines us yet."""
     try:
-        os.mkdir(path, 0o700)
+        os.mkdir(f"{home}/tmp", 0o700)  # noqa: S108 - below the home, not /tmp
     except OSError:  # there already, or the task has put something else in its place: its own loss
         pass
 

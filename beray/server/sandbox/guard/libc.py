@@ -14,7 +14,6 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 _SECCOMP_MODE_FILTER = 2
 _LAST_CAPABILITY = 63  # the kernel answers EINVAL above its own last one
 _CAPABILITY_VERSION_3 = 0x20080522
-_SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -66,7 +65,8 @@ def drop_capabilities() -> None:
         pass
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     empty_sets = (ctypes.c_uint32 * 6)()
-    syscall(_SYS_CAPSET[os.uname().machine], header, empty_sets)
+    if _libc.capset(header, empty_sets) < 0:
+        raise_errno()
 
 
 class _SockFprog(ctypes.Structure):

@@ -5,7 +5,9 @@ A process forked while we read is found by the next pass: its killed parent leav
 
 import os
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+
+_PASSES_MOST = 20
 
 
 def children_by_parent() -> dict[int, list[int]]:
@@ -43,11 +45,26 @@ def descendants(root: int, *, spare: Collection[int] = ()) -> list[int]:
 
 
 def kill_descendants(*, spare: Collection[int] = ()) -> int:
-    """Kill every process below us but the trees in `spare`; returns how many there were."""
-    found = descendants(os.getpid(), spare=spare)
-    for pid in found:
+    """Kill every process below us but the trees in `spare`; returns how many there were.
+
+    They are stopped first, pass after pass, until no new one turns up: a fork bomb whose processes were killed one by
+    one would fill their places as fast, while stopped ones keep them and leave the processor to us.
+    """
+    stopped: set[int] = set()
+    for _ in range(_PASSES_MOST):
+        found = descendants(os.getpid(), spare=spare)
+        new = [pid for pid in found if pid not in stopped]
+        if not new:
+            break
+        _signal_all(new, signal.SIGSTOP)
+        stopped.update(new)
+    _signal_all(stopped, signal.SIGKILL)
+    return len(stopped)
+
+
+def _signal_all(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
         try:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
         except (ProcessLookupError, PermissionError):  # gone meanwhile, or its number is another's by now
             continue
-    return len(found)

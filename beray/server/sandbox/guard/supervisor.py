@@ -32,6 +32,7 @@ def supervise(files: JobFiles, life_line: int) -> None:
         life_line: Its end of file means that the fork server is gone.
     """
     control = socket.socket(fileno=os.dup(files.control))
+    _send(control, Message("accepted", code=os.getpid()))
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     os.setsid()
     job = _read_job(files.job)
@@ -62,12 +63,14 @@ def _make_home(job: Job) -> None:
 
 def _enter_signal_scope(job: Job) -> bool:
     """Shut this process into a domain out of which no signal goes; True if that is proven."""
-    if job.landlock is None or job.landlock.abi < landlock.ABI_SCOPE:
+    if not job.scopes_signals:
         return False
+    # With a further layer below it, a layer denies REFER (rename across folders) unless it handles and grants it. Where
+    # there is none it must handle nothing about files: bubblewrap could not mount.
+    files = 0 if job.landlock is None else landlock.REFER
     try:
-        # A layer denies REFER (rename across folders) to all below it unless it handles and grants it.
-        rules = landlock.Ruleset(files=landlock.REFER, scope=landlock.SCOPE_SIGNAL)
-        rules.allow(["/"], landlock.REFER)
+        rules = landlock.Ruleset(files=files, scope=landlock.SCOPE_SIGNAL)
+        rules.allow(["/"] if files else [], landlock.REFER)
         rules.restrict_self()
         os.kill(os.getppid(), 0)
     except PermissionError:

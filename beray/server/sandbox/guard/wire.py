@@ -14,8 +14,9 @@ RUN = b"run"
 STOP = b"stop"
 MESSAGE_BYTES = 4096
 
-MessageKind = Literal["started", "refused", "exit", "timeout", "stopped", "lost"]
-"""`started` or `refused` (the command could not be executed) comes first, one of the rest last."""
+MessageKind = Literal["accepted", "started", "refused", "exit", "timeout", "stopped", "lost"]
+"""In this order: `accepted`, when a supervisor has the job; `started` or `refused` (the command could not be executed);
+one of the rest."""
 
 REPORT_FD = 3
 """Where a command finds its report pipe, if it has one."""
@@ -86,6 +87,8 @@ class Job:
     cwd: str
     uid: int | None
     limits: JobLimits
+    scopes_signals: bool
+    """The kernel has Landlock's signal scope, by which the supervisor ends everything at once."""
     landlock: LandlockJob | None = None
     bubblewrap: BubblewrapJob | None = None
 
@@ -130,7 +133,13 @@ class JobFiles:
 
 @dataclass(frozen=True)
 class Message:
-    """What a supervisor says: what happened, the exit code (minus the signal), and why a start was refused."""
+    """What a supervisor says.
+
+    Attributes:
+        kind: What happened.
+        code: When it ended: the exit code, or minus the signal. When it was accepted: the supervisor's process number.
+        reason: Why a start was refused.
+    """
 
     kind: MessageKind
     code: int = 0
