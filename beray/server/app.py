@@ -146,9 +146,7 @@ class App:
         web.include_router(task_routes.build_router(self.tasks, self.accounts, self.events, self.streams), prefix=API)
         files = Files(self.tasks.open_work_dir, max_upload_bytes=self.settings.max_upload_bytes)
         web.include_router(file_routes.build_router(files, self.accounts), prefix=API)
-        web.add_exception_handler(Refused, _answer_refused)
-        web.add_exception_handler(HTTPException, _answer_http_exception)
-        web.add_exception_handler(RequestValidationError, _answer_invalid)
+        install_error_handlers(web)
         return web
 
     @asynccontextmanager
@@ -301,6 +299,14 @@ def _sandbox_info(capabilities: Capabilities | None) -> dict[str, Any] | None:
     }
 
 
+def install_error_handlers(web: FastAPI) -> None:
+    """Answer every error in the one shape."""
+    web.add_exception_handler(Refused, _answer_refused)
+    web.add_exception_handler(HTTPException, _answer_http_exception)
+    web.add_exception_handler(RequestValidationError, _answer_invalid)
+    web.add_exception_handler(Exception, _answer_crash)
+
+
 def _respond(request: Request, refused: Refused) -> Response:
     status, headers, body = refusal(refused, current_language.get(), request.scope["beray.request_id"])
     response = Response(status_code=status)
@@ -317,6 +323,11 @@ async def _answer_refused(request: Request, error: Exception) -> Response:
 async def _answer_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return _respond(request, validation_refusal(error, current_language.get()))
+
+
+async def _answer_crash(request: Request, error: Exception) -> Response:
+    """A fault of ours; the framework raises it again, and `Edge` logs it with the request's id."""
+    return _respond(request, Refused("internal_error", request_id=request.scope["beray.request_id"]))
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:

@@ -52,7 +52,8 @@ class Edge:
             await answer.refuse(refused, language)
         except Exception:  # the edge of a request: log it with its id, answer in the one error shape
             log.exception("request failed", extra={"request_id": request_id, "path": scope["path"]})
-            await answer.refuse(Refused("internal_error", request_id=request_id), language)
+            if not answer.is_whole:
+                await answer.refuse(Refused("internal_error", request_id=request_id), language)
 
     def _limited(self, scope: Scope, headers: MutableMapping[bytes, bytes], receive: Receive) -> Receive:
         """`receive`, refusing a body over the limit; by Content-Length before it is read, else while it is."""
@@ -84,6 +85,7 @@ class _Answer:
         self._send = send
         self._request_id = request_id
         self._has_begun = False
+        self.is_whole = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -97,6 +99,7 @@ class _Answer:
                 ],
             }
         await self._send(message)
+        self.is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 
     async def refuse(self, refused: Refused, language: Language) -> None:
         if self._has_begun:

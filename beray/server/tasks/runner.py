@@ -24,6 +24,7 @@ from beray.server.clock import Clock
 from beray.server.db import tasks as queries
 from beray.server.db.connect import Database
 from beray.server.engine.base import Step
+from beray.server.errors import Refused
 from beray.server.events.log import EventLog, Fenced, NewEvent
 from beray.server.messages import language_of, text
 from beray.server.sandbox.base import Capabilities, Limits, Sandbox
@@ -202,7 +203,7 @@ class Runner:
     def _list_files(self, task_id: int) -> tuple[list[JsonObject], int]:
         try:
             stamps = self._work_dir(task_id).snapshot()
-        except OSError:  # a dead disk must not keep the task from ending
+        except (OSError, Refused):  # a dead disk, or no work_dir any more, must not keep the task from ending
             log.warning("work_dir could not be listed", extra={"task_id": task_id}, exc_info=True)
             return [], 0
         names = sorted(stamps)

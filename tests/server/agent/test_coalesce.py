@@ -49,9 +49,7 @@ async def test_a_failure_of_the_receiver_reaches_the_writer():
         raise ValueError("gone")
 
     with pytest.raises(ValueError, match="gone"):
-        async with Coalescer(hand_on, most_characters=5) as coalescer:
-            for _ in range(100):
-                await coalescer.put("key", "12345")
+        await put_all(Coalescer(hand_on, most_characters=5), ["12345"] * 100)
 
 
 async def test_a_failure_at_the_end_reaches_the_writer():
@@ -59,8 +57,7 @@ async def test_a_failure_at_the_end_reaches_the_writer():
         raise ValueError("gone")
 
     with pytest.raises(ValueError, match="gone"):
-        async with Coalescer(hand_on, most_characters=50) as coalescer:
-            await coalescer.put("key", "1")
+        await put_all(Coalescer(hand_on, most_characters=50), ["1"])
 
 
 async def test_leaving_by_an_exception_drops_what_waits():
@@ -69,9 +66,17 @@ async def test_leaving_by_an_exception_drops_what_waits():
     async def hand_on(group):
         received.append(group)
 
+    def pieces():
+        yield "1"
+        raise KeyError
+
     with pytest.raises(KeyError):
-        async with Coalescer(hand_on, most_characters=50) as coalescer:
-            await coalescer.put("key", "1")
-            raise KeyError
+        await put_all(Coalescer(hand_on, most_characters=50), pieces())
 
     assert received == []
+
+
+async def put_all(coalescer, pieces):
+    async with coalescer:
+        for piece in pieces:
+            await coalescer.put("key", piece)

@@ -146,7 +146,8 @@ async def test_a_server_that_is_not_there_is_named(bench):
 
 
 async def test_text_of_a_cut_answer_is_taken_back(bench, scripted):
-    server = scripted(sequence(Reply(["Wrong ", "words", "never"], cuts_after=3), Reply("right")))
+    enough_to_be_shown_at_once = "Wrong words. " * 200
+    server = scripted(sequence(Reply([enough_to_be_shown_at_once, "never"], cuts_after=2), Reply("right")))
 
     await bench.run(GOAL, model=choice(server))
 

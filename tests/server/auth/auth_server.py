@@ -1,7 +1,6 @@
 """A real server that has nothing but accounts: uvicorn on a free loopback port, SQLite, and a clock of its own."""
 
 import re
-import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import requests
-import uvicorn
 from argon2 import PasswordHasher
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI
 from sqlalchemy import text
 
+from beray.server.app import install_error_handlers
 from beray.server.auth.client_address import ClientAddresses
 from beray.server.auth.codes import Codes
 from beray.server.auth.mailer import Mailer, make_mailer
@@ -26,11 +24,9 @@ from beray.server.auth.routes import build_router
 from beray.server.auth.service import Accounts
 from beray.server.db.connect import Database, sqlite_engine
 from beray.server.db.tables import metadata
-from beray.server.edge import Edge, refusal
-from beray.server.errors import Refused
-from beray.server.messages import current_language
+from beray.server.edge import Edge
 from beray.server.settings import Settings
-from beray.server.validation import validation_refusal
+from tests.support.asgi import served
 
 KEY = b"k" * 32
 PASSWORD = "a_very_secure_password"
@@ -178,20 +174,8 @@ def run_auth_server(folder: Path, *, mailer: Mailer | None = None, **settings: A
     mailer = mailer or make_mailer(chosen, clock, server.announced.append)
     accounts = make_accounts(chosen, database, clock=clock, passwords=Passwords(hasher), mailer=mailer)
     app = _app(accounts, database)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(128)  # a client that comes before uvicorn is ready waits here
-        server.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        config = uvicorn.Config(app, log_config=None, ws="none", proxy_headers=False)
-        runner = uvicorn.Server(config)
-        thread = threading.Thread(target=runner.run, args=([listener],))
-        thread.start()
-        try:
-            yield server
-        finally:
-            runner.should_exit = True
-            thread.join(timeout=30)
-            assert not thread.is_alive()
+    with served(app) as server.url:
+        yield server
 
 
 def _app(accounts: Accounts, database: Database) -> Edge:
@@ -205,19 +189,5 @@ def _app(accounts: Accounts, database: Database) -> Edge:
     app = FastAPI(lifespan=lifespan)
     app.include_router(build_router(accounts))
 
-    @app.exception_handler(Refused)
-    async def refuse(request: Request, refused: Refused) -> Response:
-        return _answer(request, refused)
-
-    @app.exception_handler(RequestValidationError)
-    async def refuse_shape(request: Request, error: RequestValidationError) -> Response:
-        return _answer(request, validation_refusal(error, current_language.get()))
-
+    install_error_handlers(app)
     return Edge(app, default_language="zh", max_body_bytes=2 << 20)
-
-
-def _answer(request: Request, refused: Refused) -> Response:
-    status, headers, body = refusal(refused, current_language.get(), request.scope["beray.request_id"])
-    response = Response(body, status)
-    response.raw_headers = headers
-    return response

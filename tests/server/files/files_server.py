@@ -3,8 +3,6 @@
 import io
 import itertools
 import json
-import socket
-import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,19 +11,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import requests
-import uvicorn
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI, Request
 
+from beray.server.app import install_error_handlers
 from beray.server.auth.service import Accounts
 from beray.server.db.auth import UserRow
-from beray.server.edge import Edge, refusal
+from beray.server.edge import Edge
 from beray.server.errors import Refused
 from beray.server.files.routes import build_router
 from beray.server.files.service import Files
-from beray.server.messages import current_language
-from beray.server.validation import validation_refusal
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
+from tests.support.asgi import served
 
 MAX_UPLOAD_BYTES = 8 << 20
 OWNER = UserRow(1, "owner@example.com", 0)
@@ -143,21 +139,13 @@ class FilesServer:
 def run_files_server(root: Path) -> Iterator[FilesServer]:
     """Run the server until the block ends."""
     server = FilesServer(root)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(128)  # a client that comes before uvicorn is ready waits here
-        server.port = listener.getsockname()[1]
-        server.base_url = f"http://127.0.0.1:{server.port}/api/v1"
-        runner = uvicorn.Server(uvicorn.Config(_app(server), log_config=None, ws="none", proxy_headers=False))
-        thread = threading.Thread(target=runner.run, args=([listener],))
-        thread.start()
+    with served(_app(server)) as url:
+        server.port = int(url.rsplit(":", 1)[1])
+        server.base_url = f"{url}/api/v1"
         try:
             yield server
         finally:
             server.session.close()
-            runner.should_exit = True
-            thread.join(timeout=30)
-            assert not thread.is_alive()
 
 
 def _app(server: FilesServer) -> Edge:
@@ -165,19 +153,5 @@ def _app(server: FilesServer) -> Edge:
     files = Files(server.open_work_dir, max_upload_bytes=MAX_UPLOAD_BYTES)
     app.include_router(build_router(files, cast(Accounts, FakeAccounts())), prefix="/api/v1")
 
-    @app.exception_handler(Refused)
-    async def refuse(request: Request, refused: Refused) -> Response:
-        return _answer(request, refused)
-
-    @app.exception_handler(RequestValidationError)
-    async def refuse_shape(request: Request, error: RequestValidationError) -> Response:
-        return _answer(request, validation_refusal(error, current_language.get()))
-
+    install_error_handlers(app)
     return Edge(app, default_language="zh", max_body_bytes=2 << 20)
-
-
-def _answer(request: Request, refused: Refused) -> Response:
-    status, headers, body = refusal(refused, current_language.get(), request.scope["beray.request_id"])
-    response = Response(body, status)
-    response.raw_headers = headers
-    return response
