@@ -1,3 +1,5 @@
+"""Each operation as it goes over the wire (WIRE.md)."""
+
 import json
 from urllib.parse import parse_qs, urlsplit
 
@@ -6,105 +8,107 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beray.protocol import calls
-from beray.protocol.calls import Call
+
+JSON_CALLS = [
+    (calls.request_verification_code("a@b.c"), "POST", "/auth/request-verification-code", {"email": "a@b.c"}),
+    (
+        calls.register("a@b.c", "123456", "pw"),
+        "POST",
+        "/auth/register",
+        {"email": "a@b.c", "verification_code": "123456", "password": "pw"},
+    ),
+    (calls.login("a@b.c", "pw"), "POST", "/auth/login", {"email": "a@b.c", "password": "pw"}),
+    (calls.create_task("目标", tools=None), "POST", "/tasks/", {"goal": "目标", "tools": None}),
+    (
+        calls.create_task("g", tools=("shell",), hold=True),
+        "POST",
+        "/tasks/",
+        {"goal": "g", "tools": ["shell"], "hold": True},
+    ),
+    (calls.download_files_as_zip(1, ["a/", "b"]), "POST", "/tasks/1/files/download", {"paths": ["a/", "b"]}),
+]
+PLAIN_CALLS = [
+    (calls.logout(), "POST", "/auth/logout"),
+    (calls.get_current_user(), "GET", "/users/me"),
+    (calls.list_tasks(), "GET", "/tasks/"),
+    (calls.list_tasks(limit=2, before=9), "GET", "/tasks/?limit=2&before=9"),
+    (calls.get_task(7), "GET", "/tasks/7"),
+    (calls.get_task(7, events="tail:3"), "GET", "/tasks/7?events=tail%3A3"),
+    (calls.start_task(7), "POST", "/tasks/7/start"),
+    (calls.stop_task(7), "POST", "/tasks/7/stop"),
+    (calls.delete_task(7), "DELETE", "/tasks/7"),
+    (calls.stream_task(7, last_event_id=""), "GET", "/tasks/7/stream"),
+    (calls.list_files_tree(7, "."), "GET", "/tasks/7/files/tree?path=."),
+    (
+        calls.get_file_content(7, "a b/中&c?#%.txt"),
+        "GET",
+        "/tasks/7/files/content?path=a%20b%2F%E4%B8%AD%26c%3F%23%25.txt",
+    ),
+    (calls.delete_file(7, "x"), "DELETE", "/tasks/7/files/content?path=x"),
+    (calls.get_info(), "GET", "/info"),
+]
 
 
-@pytest.mark.parametrize(
-    ("call", "method", "target", "body"),
-    [
-        (
-            calls.request_verification_code("a@b.c"),
-            "POST",
-            "/api/v1/auth/request-verification-code",
-            {"email": "a@b.c"},
-        ),
-        (
-            calls.register("a@b.c", "123456", "pass word"),
-            "POST",
-            "/api/v1/auth/register",
-            {"email": "a@b.c", "verification_code": "123456", "password": "pass word"},
-        ),
-        (calls.login("a@b.c", "p"), "POST", "/api/v1/auth/login", {"email": "a@b.c", "password": "p"}),
-        (calls.logout(), "POST", "/api/v1/auth/logout", None),
-        (calls.get_current_user(), "GET", "/api/v1/users/me", None),
-        (calls.create_task("写诗", tools=None), "POST", "/api/v1/tasks/", {"goal": "写诗", "tools": None}),
-        (
-            calls.create_task("g", tools=("shell",), hold=True),
-            "POST",
-            "/api/v1/tasks/",
-            {"goal": "g", "tools": ["shell"], "hold": True},
-        ),
-        (calls.start_task(3), "POST", "/api/v1/tasks/3/start", None),
-        (calls.list_tasks(), "GET", "/api/v1/tasks/", None),
-        (calls.list_tasks(limit=5, before=9), "GET", "/api/v1/tasks/?limit=5&before=9", None),
-        (calls.get_task(3), "GET", "/api/v1/tasks/3", None),
-        (calls.get_task(3, events="tail:5"), "GET", "/api/v1/tasks/3?events=tail%3A5", None),
-        (calls.stream_task(3, last_event_id=""), "GET", "/api/v1/tasks/3/stream", None),
-        (calls.stop_task(3), "POST", "/api/v1/tasks/3/stop", None),
-        (calls.delete_task(3), "DELETE", "/api/v1/tasks/3", None),
-        (calls.list_files_tree(3, "."), "GET", "/api/v1/tasks/3/files/tree?path=.", None),
-        (calls.get_file_content(3, "a/b c.txt"), "GET", "/api/v1/tasks/3/files/content?path=a%2Fb%20c.txt", None),
-        (calls.delete_file(3, "a"), "DELETE", "/api/v1/tasks/3/files/content?path=a", None),
-        (calls.download_files_as_zip(3, ["a", "b/"]), "POST", "/api/v1/tasks/3/files/download", {"paths": ["a", "b/"]}),
-        (calls.download_files_as_zip(3, ()), "POST", "/api/v1/tasks/3/files/download", {"paths": []}),
-        (calls.get_health(), "GET", "/health", None),
-        (calls.get_ready(), "GET", "/ready", None),
-        (calls.get_info(), "GET", "/api/v1/info", None),
-    ],
-)
-def test_each_operation_is_what_the_contract_says(call: Call, method: str, target: str, body: object) -> None:
-    assert (call.method, call.target) == (method, target)
-    if body is None:
-        assert call.body is None
-    else:
-        assert isinstance(call.body, bytes)
-        assert json.loads(call.body) == body
-        assert call.headers["Content-Type"] == "application/json"
+@pytest.mark.parametrize(("call", "method", "path", "body"), JSON_CALLS)
+def test_json_calls(call, method, path, body):
+    assert (call.method, call.target) == (method, "/api/v1" + path)
+    assert json.loads(call.body) == body
+    assert call.headers["Content-Type"] == "application/json"
 
 
-def test_the_login_form_is_an_oauth2_password_grant() -> None:
-    call = calls.login_with_form("a+b@c.d", "p&=密 码")
+@pytest.mark.parametrize(("call", "method", "target"), PLAIN_CALLS)
+def test_calls_without_a_body(call, method, target):
+    assert (call.method, call.target, call.body) == (method, "/api/v1" + target, None)
 
-    assert (call.method, call.target) == ("POST", "/api/v1/auth/token")
-    assert call.headers == {"Content-Type": "application/x-www-form-urlencoded"}
-    assert isinstance(call.body, bytes)
-    assert parse_qs(call.body.decode()) == {
-        "grant_type": ["password"],
-        "username": ["a+b@c.d"],
-        "password": ["p&=密 码"],
+
+def test_form_login_is_the_oauth2_password_grant():
+    call = calls.login_with_form("a+b@c.d", "p&w=ü")
+
+    assert call.headers["Content-Type"] == "application/x-www-form-urlencoded"
+    assert parse_qs(call.body.decode()) == {"grant_type": ["password"], "username": ["a+b@c.d"], "password": ["p&w=ü"]}
+
+
+def test_upload_carries_path_type_and_raw_body():
+    call = calls.upload_file(3, "src/a.py", b"x", content_type="text/x-python")
+
+    assert (call.method, call.target) == ("PUT", "/api/v1/tasks/3/files/content?path=src%2Fa.py")
+    assert (call.body, call.headers["Content-Type"]) == (b"x", "text/x-python")
+
+
+def test_stream_resumes_by_last_event_id():
+    assert calls.stream_task(1, last_event_id="17").headers["Last-Event-ID"] == "17"
+    assert "Last-Event-ID" not in calls.stream_task(1, last_event_id="").headers
+
+
+def test_health_and_ready_are_at_the_root():
+    assert calls.get_health().target == "/health"
+    assert calls.get_ready().target == "/ready"
+    assert 503 in calls.get_ready().accepted
+
+
+@pytest.mark.parametrize("make", [calls.get_task, calls.stop_task, calls.delete_task, calls.start_task])
+def test_a_text_never_becomes_a_path(make):
+    with pytest.raises(TypeError):
+        make("../users/me")
+
+
+def test_what_could_do_its_work_twice_is_not_called_idempotent():
+    once = [call for call, *_ in [*JSON_CALLS, *PLAIN_CALLS] if not call.is_idempotent]
+
+    assert {call.path.removeprefix("/api/v1") for call in once} == {
+        "/auth/request-verification-code",
+        "/auth/register",
+        "/auth/login",
+        "/auth/logout",
+        "/tasks/",
+        "/tasks/7/start",
     }
-
-
-def test_an_upload_sends_the_bytes_as_they_are() -> None:
-    call = calls.upload_file(3, "图/图.png", b"\0\xff", content_type="image/png")
-
-    assert (call.method, call.body, call.headers) == ("PUT", b"\0\xff", {"Content-Type": "image/png"})
-    assert call.target == "/api/v1/tasks/3/files/content?path=%E5%9B%BE%2F%E5%9B%BE.png"
-
-
-def test_a_stream_is_resumed_by_the_standard_header() -> None:
-    assert calls.stream_task(3, last_event_id="17").headers["Last-Event-ID"] == "17"
-    assert "Last-Event-ID" not in calls.stream_task(3, last_event_id="").headers
-
-
-def test_a_key_makes_a_creation_safe_to_repeat() -> None:
-    with_key = calls.create_task("g", tools=None, idempotency_key="k")
-
-    assert with_key.headers["Idempotency-Key"] == "k"
-    assert with_key.has_key
-    assert not calls.create_task("g", tools=None).has_key
+    assert calls.create_task("g", tools=None, idempotency_key="k").has_key
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=50))
-def test_any_path_arrives_as_it_was_and_leaves_the_url_alone(path: str) -> None:
+def test_any_path_arrives_as_it_was_and_leaves_the_url_alone(path):
     parts = urlsplit("http://host" + calls.get_file_content(3, path).target)
 
-    assert parts.path == "/api/v1/tasks/3/files/content"
-    assert parts.fragment == ""
-    assert parse_qs(parts.query, keep_blank_values=True, strict_parsing=True, encoding="utf-8") == {"path": [path]}
-
-
-@pytest.mark.parametrize("task_id", ["../users/me", "3", 3.0, None])
-def test_a_task_id_that_is_no_integer_is_refused_before_anything_is_sent(task_id: object) -> None:
-    with pytest.raises(TypeError):
-        calls.get_task(task_id)  # type: ignore[arg-type]
+    assert (parts.path, parts.fragment) == ("/api/v1/tasks/3/files/content", "")
+    assert parse_qs(parts.query, keep_blank_values=True, strict_parsing=True) == {"path": [path]}

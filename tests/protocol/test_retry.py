@@ -1,119 +1,101 @@
+"""What is repeated, and after how long: tables, and what no retry may ever do."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from beray.exceptions import APIError, ConflictError, ConnectionFailed, RequestTimeout, TLSError
 from beray.protocol import calls
-from beray.protocol.calls import Call
-from beray.protocol.retry import Failure, RetryPolicy, is_worth_repeating
+from beray.protocol.retry import RetryPolicy, is_worth_repeating
 
-IDEMPOTENT = calls.get_task(1)
-KEYED = calls.create_task("g", tools=None, idempotency_key="k")
-PLAIN = calls.login("a@b.c", "p")
-ONE_SHOT = calls.upload_file(1, "a", b"", content_type="a/b", is_repeatable=False)
-
-NEVER_SENT = ConnectionFailed("refused", was_sent=False)
-CUT = ConnectionFailed("cut")
-LATE = RequestTimeout("late")
-IN_PROGRESS = ConflictError(409, code="idempotency_in_progress")
+GET = calls.get_task(1)
+PLAIN_POST = calls.login("a@b.c", "pw")
+KEYED_POST = calls.create_task("g", tools=None, idempotency_key="k")
+CUT = ConnectionFailed("cut", was_sent=True)
+REFUSED = ConnectionFailed("refused", was_sent=False)
+SILENT = RequestTimeout("silent", was_sent=True)
 
 
 @pytest.mark.parametrize(
-    ("failure", "idempotent", "keyed_honoured", "keyed_ignored", "plain"),
+    ("call", "failure", "is_key_honoured", "is_repeated"),
     [
-        (NEVER_SENT, True, True, True, True),
-        (RequestTimeout("late", was_sent=False), True, True, True, True),
-        (APIError(429), True, True, True, True),
-        (APIError(503), True, True, True, True),
-        (CUT, True, True, False, False),
-        (LATE, True, True, False, False),
-        (APIError(408), True, True, False, False),
-        (APIError(502), True, True, False, False),
-        (APIError(504), True, True, False, False),
-        (IN_PROGRESS, False, True, True, False),
-        (ConflictError(409, code="idempotency_mismatch"), False, False, False, False),
-        (TLSError("certificate", was_sent=False), False, False, False, False),
-        (APIError(500), False, False, False, False),
-        (APIError(400), False, False, False, False),
-        (APIError(501), False, False, False, False),
+        (GET, CUT, False, True),
+        (GET, SILENT, False, True),
+        (GET, REFUSED, False, True),
+        (GET, TLSError("certificate", was_sent=False), True, False),
+        (PLAIN_POST, REFUSED, False, True),
+        (PLAIN_POST, CUT, True, False),
+        (PLAIN_POST, SILENT, True, False),
+        (KEYED_POST, REFUSED, False, True),
+        (KEYED_POST, CUT, False, False),
+        (KEYED_POST, CUT, True, True),
+        (KEYED_POST, SILENT, True, True),
+        (KEYED_POST, ConflictError(409, code="idempotency_mismatch"), True, False),
+        (KEYED_POST, ConflictError(409, code="idempotency_in_progress"), False, True),
+        (PLAIN_POST, ConflictError(409, code="idempotency_in_progress"), False, False),
     ],
 )
-def test_what_is_repeated(
-    failure: Failure, idempotent: bool, keyed_honoured: bool, keyed_ignored: bool, plain: bool
-) -> None:
-    assert is_worth_repeating(IDEMPOTENT, failure, is_key_honoured=False) is idempotent
-    assert is_worth_repeating(KEYED, failure, is_key_honoured=True) is keyed_honoured
-    assert is_worth_repeating(KEYED, failure, is_key_honoured=False) is keyed_ignored
-    assert is_worth_repeating(PLAIN, failure, is_key_honoured=True) is plain
-    assert not is_worth_repeating(ONE_SHOT, failure, is_key_honoured=True)
+def test_network_failures(call, failure, is_key_honoured, is_repeated):
+    assert is_worth_repeating(call, failure, is_key_honoured=is_key_honoured) is is_repeated
 
 
-@pytest.mark.parametrize(
-    ("call", "is_idempotent"),
-    [
-        (calls.list_tasks(), True),
-        (calls.stop_task(1), True),
-        (calls.delete_task(1), True),
-        (calls.delete_file(1, "a"), True),
-        (calls.upload_file(1, "a", b"", content_type="a/b"), True),
-        (calls.download_files_as_zip(1, ()), True),
-        (calls.start_task(1), False),
-        (calls.logout(), False),
-        (calls.register("a", "b", "c"), False),
-        (calls.request_verification_code("a"), False),
-        (calls.login_with_form("a", "b"), False),
-    ],
-)
-def test_which_calls_may_be_done_twice(call: Call, is_idempotent: bool) -> None:
-    assert call.is_idempotent is is_idempotent
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("call", [GET, PLAIN_POST, KEYED_POST])
+def test_a_server_that_did_nothing_is_asked_again(call, status):
+    assert is_worth_repeating(call, APIError(status), is_key_honoured=False)
 
 
-def delay(policy: RetryPolicy, retries: int, *, retry_after: float | None = None, elapsed: float = 0.0) -> float | None:
-    return policy.delay_seconds(retries, retry_after=retry_after, elapsed_seconds=elapsed, random=lambda: 1.0)
+@pytest.mark.parametrize("status", [408, 502, 504])
+def test_where_it_is_unknown_only_what_is_safe_is_repeated(status):
+    assert is_worth_repeating(GET, APIError(status), is_key_honoured=False)
+    assert is_worth_repeating(KEYED_POST, APIError(status), is_key_honoured=True)
+    assert not is_worth_repeating(KEYED_POST, APIError(status), is_key_honoured=False)
+    assert not is_worth_repeating(PLAIN_POST, APIError(status), is_key_honoured=True)
 
 
-def test_the_waits_double_up_to_a_cap() -> None:
-    policy = RetryPolicy(max_retries=6, first_delay_seconds=0.5, max_delay_seconds=4.0)
-
-    assert [delay(policy, retries) for retries in range(7)] == [0.5, 1.0, 2.0, 4.0, 4.0, 4.0, None]
-
-
-def test_chance_cuts_a_wait_to_a_half_at_most() -> None:
-    policy = RetryPolicy(first_delay_seconds=1.0)
-
-    assert policy.delay_seconds(0, retry_after=None, elapsed_seconds=0, random=lambda: 0.0) == 0.5
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 413, 422, 500, 501])
+@pytest.mark.parametrize("call", [GET, PLAIN_POST, KEYED_POST])
+def test_other_answers_are_final(call, status):
+    assert not is_worth_repeating(call, APIError(status), is_key_honoured=True)
 
 
-def test_what_the_server_asks_for_is_waited_for() -> None:
-    policy = RetryPolicy()
+def test_a_body_that_is_used_up_is_not_sent_again():
+    call = calls.upload_file(1, "a", iter([b"x"]), content_type="x", is_repeatable=False)
 
-    assert policy.delay_seconds(0, retry_after=7.0, elapsed_seconds=0, random=lambda: 0.0) == 7.0
+    assert not is_worth_repeating(call, APIError(503), is_key_honoured=True)
+    assert not is_worth_repeating(call, REFUSED, is_key_honoured=True)
+
+
+def delay(policy: RetryPolicy, retries: int, *, retry_after=None, elapsed=0.0, chance=1.0):
+    return policy.delay_seconds(retries, retry_after=retry_after, elapsed_seconds=elapsed, random=lambda: chance)
+
+
+def test_delays_double_to_their_bound():
+    policy = RetryPolicy(max_retries=9, first_delay_seconds=0.5, max_delay_seconds=4.0)
+
+    assert [delay(policy, retries) for retries in range(6)] == [0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
+    assert delay(policy, 9) is None
+
+
+def test_the_servers_wish_counts_up_to_a_bound():
+    policy = RetryPolicy(max_retry_after_seconds=30)
+
+    assert delay(policy, 0, retry_after=7.0, chance=0.0) == 7.0
     assert delay(policy, 0, retry_after=31.0) is None
 
 
-def test_no_attempt_begins_after_the_deadline() -> None:
-    policy = RetryPolicy(deadline_seconds=10.0)
+def test_no_attempt_begins_after_the_deadline():
+    policy = RetryPolicy(deadline_seconds=10, first_delay_seconds=2)
 
-    assert delay(policy, 0, elapsed=9.5) == 0.5
-    assert delay(policy, 0, elapsed=9.6) is None
-    assert delay(policy, 0, retry_after=10.1) is None
-
-
-def test_without_retries_there_is_no_wait() -> None:
-    assert delay(RetryPolicy(max_retries=0), 0) is None
+    assert delay(policy, 0, elapsed=8.0) == 2.0
+    assert delay(policy, 0, elapsed=8.1) is None
 
 
-@given(
-    retries=st.integers(min_value=0, max_value=10**6),
-    retry_after=st.none() | st.floats(min_value=0, allow_nan=False),
-    elapsed=st.floats(min_value=0, max_value=1e6),
-    chance=st.floats(min_value=0, max_value=1),
-)
-def test_a_wait_never_leaves_its_bounds(retries: int, retry_after: float | None, elapsed: float, chance: float) -> None:
-    policy = RetryPolicy(max_retries=10**7)
+@given(st.integers(0, 2000), st.floats(0, 1), st.floats(0, 1000))
+def test_delay_is_never_negative_nor_above_its_bound(retries, chance, elapsed):
+    policy = RetryPolicy(max_retries=3000, deadline_seconds=float("inf"))
 
-    seconds = policy.delay_seconds(retries, retry_after=retry_after, elapsed_seconds=elapsed, random=lambda: chance)
+    seconds = delay(policy, retries, elapsed=elapsed, chance=chance)
 
-    if seconds is not None:
-        assert seconds >= (retry_after or 0)
-        assert elapsed + seconds <= policy.deadline_seconds
+    assert seconds is not None
+    assert policy.first_delay_seconds / 2 <= seconds <= policy.max_delay_seconds

@@ -1,7 +1,10 @@
-"""The tuned session does what a stock one does, redirects, proxies and cookies included."""
+"""The tuned session keeps what people rely on: redirects, proxies, mocks, TLS, threads."""
 
+import json
 import re
-from collections.abc import Iterator
+import subprocess
+import sys
+import threading
 from typing import Any
 from unittest.mock import patch
 
@@ -9,16 +12,88 @@ import pytest
 import requests
 
 from beray.client import BeRayClient
-from beray.exceptions import ProtocolError
+from beray.exceptions import ProtocolError, TLSError
+from beray.protocol.sse import encode_event
 from beray.transport import TunedSession
-from tests.support.loopback import Exchange, LoopbackServer, loopback_server, reply
+from tests.support.loopback import LoopbackServer, events, loopback_server, reply
 
 
-@pytest.fixture
-def other() -> Iterator[LoopbackServer]:
-    """A second server; to a client it is another host."""
-    with loopback_server() as server:
-        yield server
+def test_calls_share_a_connection(peer, peer_client):
+    peer.always(reply(200, {}))
+
+    for _ in range(5):
+        peer_client.get_info()
+
+    assert peer.connections == 1
+
+
+def test_a_redirect_to_another_host_carries_no_token(peer, peer_client):
+    with loopback_server() as other:
+        other.always(reply(200, {"other": True}))
+        target = other.url.replace("127.0.0.1", "localhost") + "/elsewhere"
+        peer.script(reply(307, b"", {"Location": target}))
+
+        assert peer_client.get_task(1) == {"other": True}
+
+    assert peer.received[0].headers["authorization"] == "Bearer t0k"
+    assert "authorization" not in other.received[0].headers
+    assert other.received[0].path == "/elsewhere"
+
+
+def test_a_redirect_that_would_lose_the_body_is_refused(peer, peer_client):
+    peer.script(reply(302, b"", {"Location": f"{peer.url}/login"}), reply(200, {}))
+
+    with pytest.raises(ProtocolError, match="redirected"):
+        peer_client.create_task("g")
+
+
+def test_a_proxy_of_the_environment_is_used(peer, waits, monkeypatch):
+    peer.always(reply(200, {"by": "proxy"}))
+    monkeypatch.setenv("http_proxy", peer.url)
+    with BeRayClient("http://beray.invalid:8000", token="t") as client:
+        assert client.get_task(1) == {"by": "proxy"}
+
+
+def test_a_session_of_ones_own_is_used_and_left_open(peer, waits):
+    peer.always(reply(200, {}))
+    session = requests.Session()
+    session.headers["X-Mine"] = "yes"
+    with BeRayClient(peer.url, token="t", session=session) as client:
+        client.get_info()
+        client.list_tasks()
+
+    assert peer.received[1].headers["x-mine"] == "yes"
+    assert peer.received[1].headers["authorization"] == "Bearer t"
+    assert session.get(f"{peer.url}/still").status_code == 200
+    session.close()
+
+
+@pytest.mark.parametrize(
+    "target", ["requests.Session.send", "requests.Session.request", "requests.adapters.HTTPAdapter.send"]
+)
+def test_what_people_patch_in_their_tests_is_still_called(target):
+    response = requests.Response()
+    response.status_code = 200
+    response._content = b'{"patched": true}'
+    response.url = "http://nowhere.invalid/"
+    with patch(target, return_value=response), BeRayClient("http://nowhere.invalid") as client:
+        assert client.get_info() == {"patched": True}
+
+
+def test_threads_share_a_client(peer, peer_client):
+    peer.always(reply(200, {"ok": True}))
+    results: list[object] = []
+
+    def work() -> None:
+        results.extend(peer_client.get_task(number) for number in range(1, 21))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+
+    assert results == [{"ok": True}] * 160
 
 
 def redirect(status: int, location: str) -> Any:
@@ -52,19 +127,6 @@ def test_the_tuned_session_sends_what_a_stock_one_sends(peer: LoopbackServer, ca
     assert by_tuned == by_stock
 
 
-def test_a_redirect_to_another_host_carries_no_token(
-    peer: LoopbackServer, other: LoopbackServer, peer_client: BeRayClient
-) -> None:
-    peer.always(redirect(307, f"{other.url}/elsewhere"))
-    other.always(reply(200, {"from": "other"}))
-
-    assert peer_client.get_task(1) == {"from": "other"}
-    assert peer_client.get_task(1) == {"from": "other"}
-
-    assert [one.path for one in other.received] == ["/elsewhere"] * 2
-    assert all("authorization" not in one.headers for one in other.received)
-
-
 def test_a_redirect_on_the_same_host_keeps_token_and_body(peer: LoopbackServer, peer_client: BeRayClient) -> None:
     """What servers do that want a trailing slash, or none."""
     peer.script(redirect(307, "/api/v1/tasks?x=1#part"), reply(201, {"id": 1}))
@@ -89,44 +151,11 @@ def test_a_large_upload_is_redirected_whole(peer: LoopbackServer, peer_client: B
     assert peer.received[1].body == b"x" * 300_000
 
 
-@pytest.mark.parametrize("status", [301, 302, 303])
-def test_a_redirect_that_loses_the_body_is_an_error(
-    peer: LoopbackServer, peer_client: BeRayClient, status: int
-) -> None:
-    """Requests turns it into a GET, whose answer looks like success."""
-    peer.script(redirect(status, "/api/v1/tasks/"), reply(200, [{"id": 1}]))
-
-    with pytest.raises(ProtocolError, match="loses its body"):
-        peer_client.create_task("g")
-
-
 def test_redirects_in_a_circle_are_an_error(peer: LoopbackServer, peer_client: BeRayClient) -> None:
     peer.always(redirect(302, "/api/v1/tasks/"))
 
     with pytest.raises(ProtocolError, match="30 redirects"):
         peer_client.list_tasks()
-
-
-def test_a_proxy_of_the_environment_is_used(
-    peer: LoopbackServer, other: LoopbackServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("http_proxy", other.url)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    seen: list[str] = []
-
-    def answer_as_proxy(exchange: Exchange) -> None:
-        seen.append(exchange.path)
-        reply(200, [])(exchange)
-
-    other.always(answer_as_proxy)
-    peer.always(reply(200, []))
-
-    BeRayClient("http://beray.invalid:8000/sub", token="t0k").list_tasks()
-    BeRayClient(peer.url, token="t0k").list_tasks()
-
-    assert seen == ["http://beray.invalid:8000/sub/api/v1/tasks/"]
-    assert other.received[0].headers["authorization"] == "Bearer t0k"
-    assert len(peer.received) == 1
 
 
 def test_cookies_are_kept_and_sent_back(peer: LoopbackServer, peer_client: BeRayClient) -> None:
@@ -165,22 +194,6 @@ def test_a_response_is_complete(peer: LoopbackServer, peer_client: BeRayClient) 
     assert list(response.cookies) == []
 
 
-@pytest.mark.parametrize(
-    "target", ["requests.Session.send", "requests.Session.request", "requests.adapters.HTTPAdapter.send"]
-)
-def test_tests_that_replace_requests_still_reach_their_replacement(peer: LoopbackServer, target: str) -> None:
-    answer = requests.Response()
-    answer.status_code = 200
-    answer._content = b'[{"id": 9}]'  # type: ignore[attr-defined]
-    client = BeRayClient(peer.url)
-
-    with patch(target, return_value=answer) as replaced:
-        assert client.list_tasks() == [{"id": 9}]
-
-    assert replaced.called
-    assert peer.received == []
-
-
 def test_hooks_on_the_session_are_called(peer: LoopbackServer) -> None:
     peer.always(reply(200, []))
     seen: list[int] = []
@@ -198,3 +211,110 @@ def test_the_client_names_itself(peer: LoopbackServer, peer_client: BeRayClient)
     peer_client.list_tasks()
 
     assert re.fullmatch(r"beray/[0-9.]+ python-requests/[0-9.]+", peer.received[0].headers["user-agent"])
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+         "-addext", "basicConstraints=critical,CA:TRUE",
+         "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=folder, check=True, capture_output=True, timeout=30,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def secure_peer(certificate):
+    import ssl
+
+    with loopback_server() as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        server.url = server.url.replace("http://", "https://")
+        server.always(reply(200, {"secure": True}))
+        yield server
+
+
+@pytest.mark.needs("openssl")
+def test_a_certificate_nobody_knows_is_refused_at_once(secure_peer, waits):
+    with BeRayClient(secure_peer.url, token="t") as client, pytest.raises(TLSError):
+        client.list_tasks()
+
+    assert secure_peer.received == []
+    assert waits == []
+
+
+@pytest.mark.needs("openssl")
+def test_a_certificate_of_the_environments_bundle_is_accepted(secure_peer, certificate, waits, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate / "cert.pem"))
+    with BeRayClient(secure_peer.url, token="t") as client:
+        assert client.get_task(1) == {"secure": True}
+        assert client.get_task(2) == {"secure": True}
+
+
+@pytest.mark.needs("openssl")
+def test_a_secure_stream_that_is_cut_is_resumed(secure_peer, certificate, waits, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate / "cert.pem"))
+    frames = [encode_event(seq, kind, b'{"seq":%d,"type":"%b"}' % (seq, kind.encode())) for seq, kind in
+              ((1, "text.delta"), (2, "task.finished"))]  # fmt: skip
+    secure_peer.script(events([frames[0]], end="cut"), events([frames[1]]))
+    with BeRayClient(secure_peer.url, token="t") as client:
+        assert [update["seq"] for update in client.stream_task_updates(3)] == [1, 2]
+
+
+def run_python(code: str) -> object:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, json, beray; print(json.dumps(sorted(m.partition('.')[0] for m in sys.modules)))"
+
+    assert not set(run_python(code)) & {"requests", "urllib3", "asyncio", "ssl", "fastapi", "sqlalchemy", "pydantic"}
+
+
+def test_the_sdk_needs_requests_alone():
+    """With every package of the extras out of reach the client works."""
+    code = """
+import json, sys
+
+class Blocked:
+    names = {"fastapi", "starlette", "sqlalchemy", "pydantic", "dbos", "orjson", "uvicorn", "click", "rich", "aiohttp",
+             "pydantic_ai", "alembic", "argon2", "limits", "psycopg"}
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocked())
+import beray
+from beray.client import BeRayClient
+from beray.exceptions import ConnectionFailed
+
+try:
+    BeRayClient("http://127.0.0.1:1", max_retries=0).list_tasks()
+except ConnectionFailed:
+    print(json.dumps(sorted(beray.__all__)))
+"""
+
+    names = run_python(code)
+
+    assert {"BeRayClient", "BeRayException", "APIError", "NotFoundError"} <= set(names)
+
+
+def test_every_public_name_is_there():
+    import beray
+
+    assert len(beray.__all__) == len(set(beray.__all__))
+    for name in beray.__all__:
+        assert getattr(beray, name) is not None
+    assert set(beray.__all__) <= set(dir(beray))
+    with pytest.raises(AttributeError):
+        _ = beray.nothing_of_this_name

@@ -1,0 +1,228 @@
+"""How every benchmark measures: both sides in one run, rounds in turn, medians, one result file.
+
+    with Benchmark("events") as bench:
+        ours, other = bench.rounds(5, measure_ours, measure_other)
+        bench.compare("what is measured", unit="events/s", ours=Side("BeRay", ours), other=Side("twin", other))
+
+A benchmark holds a lock, so that two never run at once, and ends itself after `MOST_SECONDS`. It prints what it found
+and writes it to benchmarks/results/<name>.json; it passes or fails nothing.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Final, Literal, Self
+
+RESULTS: Final = Path(__file__).parent / "results"
+MOST_SECONDS: Final = 60
+PLANNED_SECONDS: Final = 45  # what is left is for the rounds that must be
+LEAST_ROUNDS: Final = 5
+LOCK_SECONDS: Final = 15 * 60
+TICKS: Final = os.sysconf("SC_CLK_TCK")
+PACKAGES: Final = ("dbos", "fastapi", "orjson", "requests", "sqlalchemy", "starlette", "uvicorn")
+
+
+class TooLong(BaseException):
+    """A benchmark took more than its time; it ends everything, hence no Exception."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: a name, and what each round gave."""
+
+    name: str
+    rounds: Sequence[float]
+
+    @property
+    def median(self) -> float:
+        """The median of the rounds."""
+        return statistics.median(self.rounds)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the ratio should be, as DESIGN.md states it: at least, or at most, `value`."""
+
+    kind: Literal["≥", "≤"]
+    value: float
+
+    def is_met(self, ratio: float) -> bool:
+        """Whether `ratio` is as it should be."""
+        return ratio >= self.value if self.kind == "≥" else ratio <= self.value
+
+
+class Benchmark:
+    """One run of one benchmark: the lock, the deadline, a folder of its own, and what was found."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.found: list[dict[str, Any]] = []
+        self._stack = ExitStack()
+        self._started_at = 0.0
+
+    def __enter__(self) -> Self:
+        for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+            del os.environ[name]  # nothing may leave loopback
+        self._stack.enter_context(_Lock())
+        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="beray-bench-")))
+        self.folder.chmod(0o711)  # the uids of sandboxes must be able to pass
+        signal.signal(signal.SIGALRM, _out_of_time)
+        signal.alarm(MOST_SECONDS)
+        self._started_at = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        signal.alarm(0)
+        self._stack.close()
+        if error is None:
+            self._write()
+
+    def rounds(self, count: int, *measures: Callable[[], float], share: float = 1.0) -> list[list[float]]:
+        """Measure each side once a round, in turn, so that what disturbs the machine disturbs both.
+
+        Args:
+            count: How many rounds; on a slow machine fewer, but at least LEAST_ROUNDS.
+            measures: What gives one round's figure, for each side.
+            share: Part of the benchmark's time that may have gone by before rounds are left out.
+        """
+        results: list[list[float]] = [[] for _ in measures]
+        for done in range(count):
+            if done >= LEAST_ROUNDS and time.monotonic() - self._started_at > share * PLANNED_SECONDS:
+                break
+            for result, measure in zip(results, measures, strict=True):
+                result.append(measure())
+        return results
+
+    def compare(self, what: str, *, unit: str, ours: Side, other: Side, goal: Goal | None = None) -> None:
+        """Note and print a comparison; the ratio is ours to the other's."""
+        ratio = ours.median / other.median
+        entry = {
+            "what": what,
+            "unit": unit,
+            "ours": _shown(ours),
+            "other": _shown(other),
+            "ratio": ratio,
+            "goal": None if goal is None else f"{goal.kind} {goal.value:g}",
+            "is_met": None if goal is None else goal.is_met(ratio),
+        }
+        self.found.append(entry)
+        print(f"{what}\n  {ours.name}: {figure(ours.median)} {unit}")
+        print(f"  {other.name}: {figure(other.median)} {unit}\n  ratio {ratio:.2f}{_verdict(entry)}", flush=True)
+
+    def note(self, what: str, *, unit: str, ours: Side) -> None:
+        """Note and print a figure that has no other side."""
+        entry = {"what": what, "unit": unit, "ours": _shown(ours), "other": None, "ratio": None}
+        self.found.append(entry | {"goal": None, "is_met": None})
+        print(f"{what}\n  {ours.name}: {figure(ours.median)} {unit}", flush=True)
+
+    def _write(self) -> None:
+        RESULTS.mkdir(exist_ok=True)
+        result = {
+            "name": self.name,
+            "command": f"uv run --group bench python -m benchmarks.{self.name}",
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self._started_at, 1),
+            "machine": machine(),
+            "versions": versions(),
+            "found": self.found,
+        }
+        path = RESULTS / f"{self.name}.json"
+        path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"{result['seconds']} s, written to {path.relative_to(Path(__file__).parent.parent)}", flush=True)
+
+
+def figure(value: float) -> str:
+    """A number for people: three digits that count."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time a process has used so far, in steps of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def machine() -> dict[str, Any]:
+    """Where this runs, and what else ran on it."""
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    memory_kib = int(Path("/proc/meminfo").read_text().split()[1])
+    kind = subprocess.run(
+        ["stat", "-f", "-c", "%T", tempfile.gettempdir()], capture_output=True, text=True, check=False
+    )
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory_kib / (1 << 20)),
+        "kernel": platform.release(),
+        "filesystem": kind.stdout.strip(),
+        "load_1m": round(os.getloadavg()[0], 2),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What was measured, and with what."""
+    own = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version, "beray": _commit()}
+    return own | {name: version(name) for name in PACKAGES}
+
+
+def _commit() -> str:
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or version("beray")
+
+
+def _shown(side: Side) -> dict[str, Any]:
+    return {"name": side.name, "median": side.median, "rounds": list(side.rounds)}
+
+
+def _verdict(entry: dict[str, Any]) -> str:
+    if entry["is_met"] is None:
+        return ""
+    return f" (goal {entry['goal']}: {'met' if entry['is_met'] else 'FALLS SHORT'})"
+
+
+class _Lock:
+    """Held by one benchmark of this user at a time; the others wait their turn, for at most LOCK_SECONDS."""
+
+    def __enter__(self) -> None:
+        path = Path(tempfile.gettempdir()) / f"beray-bench-{os.getuid()}.lock"
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    sys.exit(f"another benchmark holds {path}")
+                time.sleep(0.5)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+
+def _out_of_time(number: int, frame: FrameType | None) -> None:
+    raise TooLong(f"the benchmark took more than {MOST_SECONDS} s")
