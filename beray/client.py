@@ -533,8 +533,6 @@ def _chunks_of(response: requests.Response) -> Iterator[bytes]:
     raw = response.raw
     if getattr(raw, "chunked", False):
         return cast(Iterator[bytes], response.iter_content(_STREAM_CHUNK_BYTES))  # one HTTP chunk at a time
-    if not hasattr(raw, "read1"):  # urllib3 1.26
-        return cast(Iterator[bytes], response.iter_content(1))
     return iter(lambda: raw.read1(_STREAM_CHUNK_BYTES, decode_content=True), b"")
 
 
