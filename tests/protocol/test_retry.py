@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beray.exceptions import APIError, ConnectionFailed, ConflictError, RequestTimeout, TLSError
+from beray.exceptions import APIError, ConflictError, ConnectionFailed, RequestTimeout, TLSError
 from beray.protocol import calls
 from beray.protocol.retry import RetryPolicy, is_worth_repeating
 

@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -22,7 +23,7 @@ def decode(data: bytes) -> list[ServerSentEvent]:
 def decode_cut(data: bytes, cuts: list[int]) -> tuple[list[ServerSentEvent], EventStreamDecoder]:
     decoder = EventStreamDecoder()
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    events = [event for start, end in zip(edges, edges[1:], strict=False) for event in decoder.feed(data[start:end])]
+    events = [event for start, end in pairwise(edges) for event in decoder.feed(data[start:end])]
     return events, decoder
 
 
@@ -145,10 +146,10 @@ def test_only_plain_digits_are_a_retry(line: bytes, retry_ms: int | None) -> Non
 @pytest.mark.parametrize("step", [1, 7, 10_000])
 def test_an_event_above_the_bound_is_refused(stream: bytes, step: int) -> None:
     decoder = EventStreamDecoder(max_event_bytes=99)
+    pieces = [stream[start : start + step] for start in range(0, len(stream), step)]
 
     with pytest.raises(EventTooLarge):
-        for start in range(0, len(stream), step):
-            decoder.feed(stream[start : start + step])
+        list(map(decoder.feed, pieces))
 
 
 def test_many_small_events_are_not_one_large_event() -> None:

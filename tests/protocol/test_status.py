@@ -11,7 +11,7 @@ def test_every_state_has_its_row_and_rows_name_states_only():
 
 
 def test_ended_and_stoppable_divide_the_states():
-    assert ENDED | STOPPABLE == set(STATUSES)
+    assert set(STATUSES) == ENDED | STOPPABLE
     assert not ENDED & STOPPABLE
 
 

@@ -3,6 +3,7 @@
 It can do what a decent server never does: cut an answer, say nothing, close without a word.
 """
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -39,14 +40,17 @@ class Exchange(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
-    def handle_any(self) -> None:
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        if name.startswith("do_"):  # what the base class calls for a method, such as do_GET
+            return self._answer
+        raise AttributeError(name)
+
+    def _answer(self) -> None:
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(int(headers.get("content-length", "0")))
         received = Received(self.command, parts.path, parse_qs(parts.query), headers, body)
         self.server.next_answer(received)(self)
-
-    do_GET = do_POST = do_PUT = do_DELETE = handle_any
 
     def begin(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -62,10 +66,8 @@ class Exchange(BaseHTTPRequestHandler):
     def wait_for_close(self) -> None:
         """Wait until the client closes its end."""
         self.connection.settimeout(WAIT_SECONDS)
-        try:
+        with contextlib.suppress(OSError):
             self.rfile.read(1)
-        except OSError:
-            pass
         self.close_connection = True
         self.server.client_left.set()
 
