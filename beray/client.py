@@ -8,11 +8,11 @@ import io
 import mimetypes
 import os
 import random
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar, cast
 
@@ -84,7 +84,7 @@ class BeRayClient:
         self._language = None if language is None else _header_value("language", language)
         self._conditions = Conditions(
             policy=RetryPolicy(max_retries=max_retries),
-            clock=time.monotonic,
+            clock=monotonic,
             random=random.random,
             language=self._language,
         )
@@ -423,7 +423,7 @@ class BeRayClient:
                 case Send():
                     result = self._send(effect)
                 case Sleep(seconds):
-                    time.sleep(seconds)
+                    sleep(seconds)
                     result = None
                 case _:
                     raise AssertionError(f"a call asks for no {effect}")
@@ -445,7 +445,7 @@ class BeRayClient:
                     case Emit(events):
                         yield from events
                     case Sleep(seconds):
-                        time.sleep(seconds)
+                        sleep(seconds)
                     case Send():
                         if opened is not None:
                             opened.close()

@@ -191,7 +191,10 @@ def normalize_base_url(base_url: str) -> str:
         raise ValueError(
             f"base_url must begin with http:// or https://, such as http://localhost:8000; got {base_url!r}"
         )
-    prepared = requests.Request("GET", base_url.strip()).prepare()  # InvalidURL is a ValueError
+    try:
+        prepared = requests.Request("GET", base_url.strip()).prepare()
+    except requests.exceptions.InvalidURL as error:
+        raise ValueError(f"base_url must name a server, such as http://localhost:8000; got {base_url!r}") from error
     url = cast(str, prepared.url)
     parts = urllib3.util.parse_url(url)
     if parts.query or parts.fragment:

@@ -173,8 +173,9 @@ class Terminal:
             else:
                 self._paint()
         if text is not None and self._spinner is None:
-            self._spinner = threading.Thread(target=self._spin, name="beray-spinner", daemon=True)
-            self._spinner.start()
+            spinner = threading.Thread(target=self._spin, name="beray-spinner", daemon=True)
+            spinner.start()
+            self._spinner = spinner  # only now: Ctrl-C before would leave a thread that can't be joined
 
     def _spin(self) -> None:
         while not self._closing.wait(FRAME_SECONDS):

@@ -1,6 +1,7 @@
 """What may reach a terminal, and how wide it is."""
 
 import io
+import threading
 
 import pytest
 from hypothesis import given
@@ -96,6 +97,18 @@ def test_changing_line_is_taken_away_before_what_stays() -> None:
     assert "working" in shown
     assert f"{CLEAR_LINE}done\n" in shown
     assert shown.endswith(CLEAR_LINE)
+
+
+def test_ctrl_c_while_the_spinner_starts_leaves_a_terminal_that_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    terminal = Terminal(Tty(), Tty(), {})
+    monkeypatch.setattr(threading.Thread, "start", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        terminal.status(lambda: "working")
+
+    terminal.close()
 
 
 def test_open_line_of_a_stream_is_ended_before_the_next_line() -> None:

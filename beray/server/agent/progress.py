@@ -30,13 +30,13 @@ class Used:
 
     def shown(self, kind: ModelKind) -> Usage:
         """As the wire shows it: null where it is not known."""
-        is_known = kind == "model" and self.is_measured
+        is_known = kind == "model" and self.is_measured and self.requests > 0  # what a failed request cost nobody says
         return {
             "requests": self.requests,
             "tool_calls": self.tool_calls,
             "input_tokens": self.input_tokens if is_known else None,
             "output_tokens": self.output_tokens if is_known else None,
-            "cost_usd": round(self.cost_usd, 6) if is_known and self.is_priced and self.requests else None,
+            "cost_usd": round(self.cost_usd, 6) if is_known and self.is_priced else None,
         }
 
 

@@ -1,0 +1,191 @@
+"""The tuned session keeps what people rely on: redirects, proxies, mocks, TLS, threads."""
+
+import json
+import subprocess
+import sys
+import threading
+from unittest.mock import patch
+
+import pytest
+import requests
+
+from beray.client import BeRayClient
+from beray.exceptions import ProtocolError, TLSError
+from tests.support.loopback import loopback_server, reply
+
+
+def test_calls_share_a_connection(peer, peer_client):
+    peer.always(reply(200, {}))
+
+    for _ in range(5):
+        peer_client.get_info()
+
+    assert peer.connections == 1
+
+
+def test_a_redirect_to_another_host_carries_no_token(peer, peer_client):
+    with loopback_server() as other:
+        other.always(reply(200, {"other": True}))
+        target = other.url.replace("127.0.0.1", "localhost") + "/elsewhere"
+        peer.script(reply(307, b"", {"Location": target}))
+
+        assert peer_client.get_task(1) == {"other": True}
+
+    assert peer.received[0].headers["authorization"] == "Bearer t0k"
+    assert "authorization" not in other.received[0].headers
+    assert other.received[0].path == "/elsewhere"
+
+
+def test_a_redirect_that_would_lose_the_body_is_refused(peer, peer_client):
+    peer.script(reply(302, b"", {"Location": f"{peer.url}/login"}), reply(200, {}))
+
+    with pytest.raises(ProtocolError, match="redirected"):
+        peer_client.create_task("g")
+
+
+def test_a_proxy_of_the_environment_is_used(peer, waits, monkeypatch):
+    peer.always(reply(200, {"by": "proxy"}))
+    monkeypatch.setenv("http_proxy", peer.url)
+    with BeRayClient("http://beray.invalid:8000", token="t") as client:
+        assert client.get_task(1) == {"by": "proxy"}
+
+
+def test_a_session_of_ones_own_is_used_and_left_open(peer, waits):
+    peer.always(reply(200, {}))
+    session = requests.Session()
+    session.headers["X-Mine"] = "yes"
+    with BeRayClient(peer.url, token="t", session=session) as client:
+        client.get_info()
+        client.list_tasks()
+
+    assert peer.received[1].headers["x-mine"] == "yes"
+    assert peer.received[1].headers["authorization"] == "Bearer t"
+    assert session.get(f"{peer.url}/still").status_code == 200
+    session.close()
+
+
+@pytest.mark.parametrize(
+    "target", ["requests.Session.send", "requests.Session.request", "requests.adapters.HTTPAdapter.send"]
+)
+def test_what_people_patch_in_their_tests_is_still_called(target):
+    response = requests.Response()
+    response.status_code = 200
+    response._content = b'{"patched": true}'
+    response.url = "http://nowhere.invalid/"
+    with patch(target, return_value=response), BeRayClient("http://nowhere.invalid") as client:
+        assert client.get_info() == {"patched": True}
+
+
+def test_threads_share_a_client(peer, peer_client):
+    peer.always(reply(200, {"ok": True}))
+    results: list[object] = []
+
+    def work() -> None:
+        results.extend(peer_client.get_task(number) for number in range(1, 21))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+
+    assert results == [{"ok": True}] * 160
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+         "-addext", "basicConstraints=critical,CA:TRUE",
+         "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=folder, check=True, capture_output=True, timeout=30,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def secure_peer(certificate):
+    import ssl
+
+    with loopback_server() as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        server.url = server.url.replace("http://", "https://")
+        server.always(reply(200, {"secure": True}))
+        yield server
+
+
+@pytest.mark.needs("openssl")
+def test_a_certificate_nobody_knows_is_refused_at_once(secure_peer, waits, monkeypatch):
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+    with BeRayClient(secure_peer.url, token="t") as client, pytest.raises(TLSError):
+        client.list_tasks()
+
+    assert secure_peer.received == []
+    assert waits == []
+
+
+@pytest.mark.needs("openssl")
+def test_a_certificate_of_the_environments_bundle_is_accepted(secure_peer, certificate, waits, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate / "cert.pem"))
+    with BeRayClient(secure_peer.url, token="t") as client:
+        assert client.get_task(1) == {"secure": True}
+        assert client.get_task(2) == {"secure": True}
+
+
+def run_python(code: str) -> object:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, json, beray; print(json.dumps(sorted(m.partition('.')[0] for m in sys.modules)))"
+
+    assert not set(run_python(code)) & {"requests", "urllib3", "asyncio", "ssl", "fastapi", "sqlalchemy", "pydantic"}
+
+
+def test_the_sdk_needs_requests_alone():
+    """With every package of the extras out of reach the client works."""
+    code = """
+import json, sys
+
+class Blocked:
+    names = {"fastapi", "starlette", "sqlalchemy", "pydantic", "dbos", "orjson", "uvicorn", "click", "rich", "aiohttp",
+             "pydantic_ai", "alembic", "argon2", "limits", "psycopg"}
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocked())
+import beray
+from beray.client import BeRayClient
+from beray.exceptions import ConnectionFailed
+
+try:
+    BeRayClient("http://127.0.0.1:1", max_retries=0).list_tasks()
+except ConnectionFailed:
+    print(json.dumps(sorted(beray.__all__)))
+"""
+
+    names = run_python(code)
+
+    assert {"BeRayClient", "BeRayException", "APIError", "NotFoundError"} <= set(names)
+
+
+def test_every_public_name_is_there():
+    import beray
+
+    assert len(beray.__all__) == len(set(beray.__all__))
+    for name in beray.__all__:
+        assert getattr(beray, name) is not None
+    assert set(beray.__all__) <= set(dir(beray))
+    with pytest.raises(AttributeError):
+        _ = beray.nothing_of_this_name
