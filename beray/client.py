@@ -478,7 +478,8 @@ class BeRayClient:
             is_unread = send.is_streamed and 200 <= response.status_code < 300
             body = b"" if is_unread else response.content
         except (OSError, urllib3.exceptions.HTTPError) as error:
-            return _as_value(network_error(error, method=call.method, url=url, timeout_seconds=read_timeout))
+            failure = network_error(error, method=call.method, url=url, timeout_seconds=read_timeout)
+            return _as_value(failure, cause=error)
         _check_redirects(call, response)
         return Answer(
             status=response.status_code,
@@ -505,12 +506,12 @@ class _OpenStream:
     def __init__(self, answer: Answer, *, timeout_seconds: float) -> None:
         self._answer = answer
         self._timeout_seconds = timeout_seconds
-        self._chunks = answer.response.iter_content(_STREAM_CHUNK_BYTES)
+        self._chunks = _chunks_of(answer.response)
 
     def read(self) -> bytes | NetworkError:
         """The next bytes, as soon as some are there; `b""` at the clean end."""
         try:
-            return cast(bytes, next(self._chunks, b""))
+            return next(self._chunks, b"")
         except (OSError, urllib3.exceptions.HTTPError) as error:
             method, url = self._answer.method, self._answer.url
             failure = network_error(error, method=method, url=url, timeout_seconds=self._timeout_seconds)
@@ -519,19 +520,30 @@ class _OpenStream:
                     f"{method} {url}: neither an event nor a heartbeat came for {self._timeout_seconds:g} s. "
                     "If this server sends no heartbeats, raise stream_timeout."
                 )
-                return RequestTimeout(message, method=method, url=url)
-            return _as_value(failure)
+                failure = RequestTimeout(message, method=method, url=url)
+            return _as_value(failure, cause=error)
 
     def close(self) -> None:
         """Close the connection, unless the body has been read to its end."""
         self._answer.response.close()
 
 
-def _as_value(error: BeRayException) -> NetworkError:
+def _chunks_of(response: requests.Response) -> Iterator[bytes]:
+    """The body's bytes as they come, without waiting until a chunk is full."""
+    raw = response.raw
+    if getattr(raw, "chunked", False):
+        return cast(Iterator[bytes], response.iter_content(_STREAM_CHUNK_BYTES))  # one HTTP chunk at a time
+    if not hasattr(raw, "read1"):  # urllib3 1.26
+        return cast(Iterator[bytes], response.iter_content(1))
+    return iter(lambda: raw.read1(_STREAM_CHUNK_BYTES, decode_content=True), b"")
+
+
+def _as_value(failure: BeRayException, *, cause: Exception) -> NetworkError:
     """A flow decides about a network failure; any other error is for the caller at once."""
-    if isinstance(error, NetworkError):
-        return error
-    raise error
+    if not isinstance(failure, NetworkError):
+        raise failure from cause
+    failure.__cause__ = cause  # what `raise ... from` would do
+    return failure
 
 
 def _check_redirects(call: Call, response: requests.Response) -> None:
@@ -549,11 +561,16 @@ def _body(content: object) -> Body:
     if isinstance(content, bytes | bytearray | memoryview):
         data = bytes(content)
         return data if len(data) <= UPLOAD_CHUNK_BYTES else UploadBody(io.BytesIO(data))
-    if hasattr(content, "read") and hasattr(content, "seek"):
+    if _is_binary_file(content):
         return UploadBody(cast(BinaryIO, content))
     raise TypeError(
-        f"content must be bytes, str, a path or a file opened for reading bytes; got {type(content).__name__}"
+        f"content must be bytes, str, a path or a seekable file opened for reading bytes; got {type(content).__name__}"
     )
+
+
+def _is_binary_file(content: Any) -> bool:
+    is_text = hasattr(content, "encoding")  # isinstance would miss the wrappers that tempfile gives
+    return hasattr(content, "read") and not is_text and hasattr(content, "seekable") and bool(content.seekable())
 
 
 def _content_type(path: str, content: object) -> str:

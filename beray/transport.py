@@ -18,6 +18,7 @@ from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
+from beray import __version__
 from beray.exceptions import BeRayException, ConnectionFailed, ProtocolError, RequestTimeout, TLSError
 
 POOL_SIZE = 32  # connections kept for reuse: more threads than this on one client still work, with fresh connections
@@ -79,6 +80,7 @@ class TunedSession(requests.Session):
     def __init__(self, base_url: str) -> None:
         super().__init__()
         self._prefix = f"{base_url}/"
+        self.headers["User-Agent"] = f"beray/{__version__} {requests.utils.default_user_agent()}"
         self.mount("https://", TunedAdapter(pool_maxsize=POOL_SIZE))
         self.mount("http://", TunedAdapter(pool_maxsize=POOL_SIZE))
         self._environment: Any = super().merge_environment_settings(self._prefix, {}, None, None, None)

@@ -220,11 +220,11 @@ def content_of(event: ServerSentEvent) -> JsonObject | None:
     Anything else, which a BeRay server never sends, becomes `{"type": <event type>, "data": <JSON value or text>}`;
     an event with blank data is None.
     """
-    if not event.data.strip():
-        return None
     try:
         content = parse_json(event.data)
     except (ValueError, RecursionError):
+        if not event.data.strip():
+            return None
         content = event.data
     return content if isinstance(content, dict) else {"type": event.type, "data": content}
 

@@ -1,9 +1,11 @@
 """Each operation as it goes over the wire (WIRE.md)."""
 
 import json
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from beray.protocol import calls
 
@@ -102,3 +104,11 @@ def test_what_could_do_its_work_twice_is_not_called_idempotent():
         "/tasks/7/start",
     }
     assert calls.create_task("g", tools=None, idempotency_key="k").has_key
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=50))
+def test_any_path_arrives_as_it_was_and_leaves_the_url_alone(path):
+    parts = urlsplit("http://host" + calls.get_file_content(3, path).target)
+
+    assert (parts.path, parts.fragment) == ("/api/v1/tasks/3/files/content", "")
+    assert parse_qs(parts.query, keep_blank_values=True, strict_parsing=True) == {"path": [path]}

@@ -4,6 +4,8 @@ import json
 import pickle
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from beray import exceptions
 from beray.exceptions import (
@@ -99,6 +101,11 @@ def test_str_is_one_line(body):
     assert len(line) < 1000
 
 
+@given(st.binary(max_size=200) | st.dictionaries(st.text(), st.none() | st.text()))
+def test_any_body_makes_an_error_of_one_line(body):
+    assert len(str(error_of(answer(500, body))).splitlines()) == 1
+
+
 def test_request_id_comes_from_the_header_where_the_body_has_none():
     assert error_of(answer(502, b"", X_Request_ID="req_9")).request_id == "req_9"
 
@@ -111,6 +118,7 @@ def test_request_id_comes_from_the_header_where_the_body_has_none():
         ({"Retry-After": "Tue, 24 Nov 2026 08:00:30 GMT", "Date": DATE}, 30.0),
         ({"Retry-After": "Tue, 24 Nov 2026 07:00:00 GMT", "Date": DATE}, 0.0),
         ({"Retry-After": "Tue, 24 Nov 2026 08:00:30 GMT"}, None),
+        ({"Retry-After": "Tue, 24 Nov 2026 08:00:30", "Date": DATE}, None),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "-1"}, None),
         ({"Retry-After": "٣"}, None),

@@ -31,6 +31,8 @@ SILENT = RequestTimeout("silent", was_sent=True)
         (KEYED_POST, CUT, True, True),
         (KEYED_POST, SILENT, True, True),
         (KEYED_POST, ConflictError(409, code="idempotency_mismatch"), True, False),
+        (KEYED_POST, ConflictError(409, code="idempotency_in_progress"), False, True),
+        (PLAIN_POST, ConflictError(409, code="idempotency_in_progress"), False, False),
     ],
 )
 def test_network_failures(call, failure, is_key_honoured, is_repeated):

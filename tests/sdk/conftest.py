@@ -8,6 +8,16 @@ from beray.client import BeRayClient
 from tests.support.loopback import LoopbackServer, loopback_server
 
 
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy and no certificates of the machine's own."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def peer() -> Iterator[LoopbackServer]:
     """A server that gives the answers of the test's script."""

@@ -1,6 +1,9 @@
 """Streams: each event once, in order, through cuts; typed errors; no connection left behind."""
 
 import json
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -9,12 +12,13 @@ from beray.exceptions import (
     APIError,
     AuthenticationError,
     ConnectionFailed,
+    EventTooLarge,
     NotFoundError,
     ProtocolError,
     RequestTimeout,
 )
 from beray.protocol.sse import HEARTBEAT, RETRY_LINE, encode_event
-from tests.support.loopback import drop, events, reply
+from tests.support.loopback import Exchange, LoopbackServer, drop, events, reply
 
 
 def frame(seq: int, kind: str = "text.delta", **fields: object) -> bytes:
@@ -127,16 +131,6 @@ def test_reconnecting_gives_up(peer, peer_client, waits):
     assert 5 <= len(waits) <= 20
 
 
-def test_breaking_out_closes_the_connection(peer, peer_client):
-    peer.script(events([frame(1), frame(2)], end="silent"))
-
-    for event in peer_client.stream_task_updates(3):
-        assert event["seq"] == 1
-        break
-
-    assert peer.client_left.wait(5)
-
-
 def test_a_server_without_ids_is_passed_on_and_its_end_believed(peer, peer_client):
     peer.script(events([b'data: {"status": "running"}\n\n', b"data: plain words\n\n", b"event: x\ndata: [1]\n\n"]))
 
@@ -161,3 +155,119 @@ def test_an_answer_that_is_no_event_stream_is_told(peer, peer_client):
 
     with pytest.raises(ProtocolError, match="event-stream"):
         next(peer_client.stream_task_updates(3))
+
+
+def test_an_event_comes_before_the_next_is_sent(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    """The reader must not wait until its buffer is full."""
+    got_first = threading.Event()
+
+    def live(exchange: Exchange) -> None:
+        events([frame(1)], end="open")(exchange)
+        assert got_first.wait(10)
+        exchange.write_chunk(frame(2, "task.finished"))
+        exchange.wfile.write(b"0\r\n\r\n")
+
+    peer.script(live)
+    updates = peer_client.stream_task_updates(3)
+
+    assert next(updates)["seq"] == 1
+    got_first.set()
+    assert seqs(updates) == [2]
+
+
+def test_a_stream_without_chunks_is_read_as_it_comes(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    """A proxy may end the body by closing the connection, HTTP/1.0 style."""
+    got_first = threading.Event()
+
+    def live(exchange: Exchange) -> None:
+        exchange.begin(200, {"Content-Type": "text/event-stream", "Connection": "close"})
+        exchange.wfile.write(frame(1))
+        exchange.wfile.flush()
+        assert got_first.wait(10)
+        exchange.wfile.write(frame(2, "task.finished"))
+
+    peer.script(live)
+    updates = peer_client.stream_task_updates(3)
+
+    assert next(updates)["seq"] == 1
+    got_first.set()
+    assert seqs(updates) == [2]
+
+
+def test_a_negative_start_is_refused_at_once(peer_client: BeRayClient) -> None:
+    with pytest.raises(ValueError, match="after must be 0 or more"):
+        peer_client.stream_task_updates(3, after=-1)
+
+
+def test_heartbeats_keep_a_silent_stream_alive(peer: LoopbackServer, waits: list[float]) -> None:
+    """Longer in sum than the limit, but never silent for so long."""
+    pace = threading.Event()
+
+    def beat(exchange: Exchange) -> None:
+        events([frame(1)], end="open")(exchange)
+        for _ in range(6):
+            pace.wait(0.2)  # never set: this is the rhythm itself
+            exchange.write_chunk(HEARTBEAT)
+            exchange.wfile.flush()
+        exchange.write_chunk(frame(2, "task.finished"))
+        exchange.wfile.write(b"0\r\n\r\n")
+
+    peer.script(beat)
+
+    with BeRayClient(peer.url, stream_timeout=0.9) as client:
+        assert seqs(client.stream_task_updates(3)) == [1, 2]
+    assert waits == []
+    assert len(peer.received) == 1
+
+
+def test_silence_of_a_server_without_ids_names_the_remedy(peer: LoopbackServer, waits: list[float]) -> None:
+    peer.script(events([b'data: {"status": "running"}\n\n'], end="silent"))
+
+    with BeRayClient(peer.url, stream_timeout=0.2) as client:
+        updates = client.stream_task_updates(3)
+        assert next(updates) == {"status": "running"}
+        with pytest.raises(RequestTimeout, match="raise stream_timeout"):
+            next(updates)
+
+
+@pytest.mark.parametrize("leave", [lambda updates: updates.close(), lambda updates: None], ids=["close", "forget"])
+def test_breaking_out_closes_the_connection(
+    peer: LoopbackServer, peer_client: BeRayClient, leave: Callable[[Any], None]
+) -> None:
+    peer.script(events([frame(1), frame(2)], end="silent"))
+
+    updates = peer_client.stream_task_updates(3)
+    assert next(updates)["seq"] == 1
+    leave(updates)
+    del updates
+
+    assert peer.client_left.wait(10)
+
+
+def test_a_stream_read_to_its_end_gives_its_connection_back(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    peer.script(events([frame(1, "task.finished")]), reply(200, []))
+
+    list(peer_client.stream_task_updates(3))
+    peer_client.list_tasks()
+
+    assert peer.connections == 1
+
+
+def test_the_client_can_be_used_while_a_stream_is_open(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    peer.script(events([frame(1), frame(2, "task.finished")]), *[reply(200, {"id": 3})] * 2)
+
+    for _ in peer_client.stream_task_updates(3):
+        assert peer_client.get_task(3) == {"id": 3}
+
+
+def test_an_event_without_end_is_refused(
+    peer: LoopbackServer, peer_client: BeRayClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "beray.protocol.sse.EventStreamDecoder.__init__.__kwdefaults__", {"last_event_id": "", "max_event_bytes": 1000}
+    )
+    peer.script(events([b"data: ", b"x" * 2000], end="silent"))
+
+    with pytest.raises(EventTooLarge):
+        next(peer_client.stream_task_updates(3))
+    assert peer.client_left.wait(10)

@@ -1,9 +1,11 @@
 """The tuned session keeps what people rely on: redirects, proxies, mocks, TLS, threads."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -11,7 +13,9 @@ import requests
 
 from beray.client import BeRayClient
 from beray.exceptions import ProtocolError, TLSError
-from tests.support.loopback import loopback_server, reply
+from beray.protocol.sse import encode_event
+from beray.transport import TunedSession
+from tests.support.loopback import LoopbackServer, events, loopback_server, reply
 
 
 def test_calls_share_a_connection(peer, peer_client):
@@ -92,6 +96,123 @@ def test_threads_share_a_client(peer, peer_client):
     assert results == [{"ok": True}] * 160
 
 
+def redirect(status: int, location: str) -> Any:
+    return reply(status, b"", {"Location": location})
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.get_task(3),
+        lambda client: client.create_task("写诗", idempotency_key="k"),
+        lambda client: client.login_with_form("a@b.c", "p"),
+        lambda client: client.logout(),
+        lambda client: client.upload_file(3, "a/图 +&=%.png", b"\0"),
+        lambda client: client.upload_file(3, "empty", b""),
+        lambda client: client.upload_file(3, "large", b"x" * 300_000),
+        lambda client: client.delete_file(3, "a"),
+        lambda client: client.download_files_as_zip(3),
+        lambda client: next(client.stream_task_updates(3, after=5), None),
+    ],
+)
+def test_the_tuned_session_sends_what_a_stock_one_sends(peer: LoopbackServer, call: Any) -> None:
+    peer.always(reply(200, {"access_token": "t0k"}, {"Content-Type": "text/event-stream"}))
+
+    with requests.Session() as stock:
+        call(BeRayClient(peer.url, "t0k", session=stock))
+    call(BeRayClient(peer.url, "t0k"))
+
+    by_stock, by_tuned = peer.received[0], peer.received[len(peer.received) // 2]
+    assert by_tuned.headers.pop("user-agent").endswith(by_stock.headers.pop("user-agent"))
+    assert by_tuned == by_stock
+
+
+def test_a_redirect_on_the_same_host_keeps_token_and_body(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    """What servers do that want a trailing slash, or none."""
+    peer.script(redirect(307, "/api/v1/tasks?x=1#part"), reply(201, {"id": 1}))
+
+    assert peer_client.create_task("g") == {"id": 1}
+
+    first, second = peer.received
+    assert (second.method, second.path, second.query, second.body) == (
+        "POST",
+        "/api/v1/tasks",
+        {"x": ["1"]},
+        first.body,
+    )
+    assert second.headers["authorization"] == "Bearer t0k"
+
+
+def test_a_large_upload_is_redirected_whole(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    peer.script(redirect(308, "/elsewhere"), reply(201, {}))
+
+    peer_client.upload_file(1, "f", b"x" * 300_000)
+
+    assert peer.received[1].body == b"x" * 300_000
+
+
+def test_redirects_in_a_circle_are_an_error(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    peer.always(redirect(302, "/api/v1/tasks/"))
+
+    with pytest.raises(ProtocolError, match="30 redirects"):
+        peer_client.list_tasks()
+
+
+def test_cookies_are_kept_and_sent_back(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    """A load balancer may pin a client by a cookie."""
+    peer.script(reply(200, [], {"Set-Cookie": "node=a; Path=/"}), reply(200, []))
+
+    peer_client.list_tasks()
+    peer_client.list_tasks()
+
+    assert [one.headers.get("cookie") for one in peer.received] == [None, "node=a"]
+
+
+def test_pools_that_were_closed_are_opened_again(peer: LoopbackServer) -> None:
+    peer.always(reply(200, []))
+    client = BeRayClient(peer.url)
+    client.list_tasks()
+    session = client._session()
+
+    session.get_adapter(peer.url).close()
+    client.list_tasks()
+    session.get_adapter(peer.url).poolmanager.clear()  # type: ignore[attr-defined]
+    client.list_tasks()
+
+    assert len(peer.received) == 3
+
+
+def test_a_response_is_complete(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    peer.script(reply(200, "é".encode(), {"Content-Type": "text/plain; charset=utf-8", "ETag": '"1"'}))
+
+    response = peer_client.get_file_content(1, "a")
+
+    assert (response.text, response.encoding, response.headers["etag"]) == ("é", "utf-8", '"1"')
+    assert (response.url, response.reason) == (f"{peer.url}/api/v1/tasks/1/files/content?path=a", "OK")
+    assert response.request.method == "GET"
+    assert response.elapsed.total_seconds() > 0
+    assert list(response.cookies) == []
+
+
+def test_hooks_on_the_session_are_called(peer: LoopbackServer) -> None:
+    peer.always(reply(200, []))
+    seen: list[int] = []
+    session = TunedSession(peer.url)
+    session.hooks["response"].append(lambda response, **_: seen.append(response.status_code))
+
+    BeRayClient(peer.url, session=session).list_tasks()
+
+    assert seen == [200]
+
+
+def test_the_client_names_itself(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    peer.script(reply(200, []))
+
+    peer_client.list_tasks()
+
+    assert re.fullmatch(r"beray/[0-9.]+ python-requests/[0-9.]+", peer.received[0].headers["user-agent"])
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tls")
@@ -119,9 +240,7 @@ def secure_peer(certificate):
 
 
 @pytest.mark.needs("openssl")
-def test_a_certificate_nobody_knows_is_refused_at_once(secure_peer, waits, monkeypatch):
-    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
-    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+def test_a_certificate_nobody_knows_is_refused_at_once(secure_peer, waits):
     with BeRayClient(secure_peer.url, token="t") as client, pytest.raises(TLSError):
         client.list_tasks()
 
@@ -135,6 +254,16 @@ def test_a_certificate_of_the_environments_bundle_is_accepted(secure_peer, certi
     with BeRayClient(secure_peer.url, token="t") as client:
         assert client.get_task(1) == {"secure": True}
         assert client.get_task(2) == {"secure": True}
+
+
+@pytest.mark.needs("openssl")
+def test_a_secure_stream_that_is_cut_is_resumed(secure_peer, certificate, waits, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate / "cert.pem"))
+    frames = [encode_event(seq, kind, b'{"seq":%d,"type":"%b"}' % (seq, kind.encode())) for seq, kind in
+              ((1, "text.delta"), (2, "task.finished"))]  # fmt: skip
+    secure_peer.script(events([frames[0]], end="cut"), events([frames[1]]))
+    with BeRayClient(secure_peer.url, token="t") as client:
+        assert [update["seq"] for update in client.stream_task_updates(3)] == [1, 2]
 
 
 def run_python(code: str) -> object:

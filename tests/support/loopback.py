@@ -3,11 +3,10 @@
 It can do what a decent server never does: cut an answer, say nothing, close without a word.
 """
 
-import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -40,17 +39,14 @@ class Exchange(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
-    def __getattr__(self, name: str) -> Callable[[], None]:
-        if name.startswith("do_"):  # what the base class calls for a method, such as do_GET
-            return self._answer
-        raise AttributeError(name)
-
-    def _answer(self) -> None:
+    def handle_any(self) -> None:
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(int(headers.get("content-length", "0")))
         received = Received(self.command, parts.path, parse_qs(parts.query), headers, body)
         self.server.next_answer(received)(self)
+
+    do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815  # the parent looks for these names
 
     def begin(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -66,7 +62,7 @@ class Exchange(BaseHTTPRequestHandler):
     def wait_for_close(self) -> None:
         """Wait until the client closes its end."""
         self.connection.settimeout(WAIT_SECONDS)
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             self.rfile.read(1)
         self.close_connection = True
         self.server.client_left.set()
@@ -163,7 +159,7 @@ class events:  # noqa: N801  # reads like `reply`
 
     Args:
         chunks: Bytes, one HTTP chunk each.
-        end: `clean`, `cut` (the connection breaks) or `silent` (until the client goes).
+        end: `clean`, `cut` (the connection breaks), `silent` (until the client goes) or `open` (the test goes on).
     """
 
     chunks: list[bytes]
@@ -180,5 +176,5 @@ class events:  # noqa: N801  # reads like `reply`
             exchange.wfile.write(b"0\r\n\r\n")
         elif self.end == "cut":
             exchange.close_connection = True
-        else:
+        elif self.end == "silent":
             exchange.wait_for_close()
