@@ -170,15 +170,14 @@ def machine() -> dict[str, Any]:
         platform.machine(),
     )
     memory_kib = int(Path("/proc/meminfo").read_text().split()[1])
-    kind = subprocess.run(
-        ["stat", "-f", "-c", "%T", tempfile.gettempdir()], capture_output=True, text=True, check=False
-    )
+    df = ["df", "--output=fstype", tempfile.gettempdir()]
+    kind = subprocess.run(df, capture_output=True, text=True, check=True).stdout.split()[-1]
     return {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(memory_kib / (1 << 20)),
         "kernel": platform.release(),
-        "filesystem": kind.stdout.strip(),
+        "filesystem": kind,
         "load_1m": round(os.getloadavg()[0], 2),
     }
 

@@ -1,8 +1,8 @@
 """A whole task over HTTP: create → first event seen, create → finished, and tasks per second.
 
 Rules mode, so that no model's speed counts: the server, the engine, the agent's loop, the sandbox (two tool calls:
-write a script, run it) and the stream are real. The twin of "first event" commits one row and streams it back: POST, then
-GET, with the same client, to a bare Starlette server.
+write a script, run it) and the stream are real. The twin of "first event" commits one row and streams it back: POST,
+then GET, with the same client, to a bare Starlette server.
 """
 
 import json

@@ -145,6 +145,8 @@ class DbosEngine:
         from dbos._utils import generate_uuid
 
         dbos = self._dbos
+        if dbos is None:  # closed since
+            return
         system = dbos._sys_db
         queue = system.get_queue(QUEUE)
         for key in system.get_queue_partitions(QUEUE):
