@@ -6,7 +6,7 @@
    exactly one model. Of several none is picked: the notice lists them and asks. Nothing outside loopback is searched.
 4. Else fixed rules, `beray:rules`, which are no AI model and say so.
 
-This module is imported at start, so the model library is imported only when a model is built.
+This module is imported at start, so it knows nothing of the model library: `building.py` builds what was chosen.
 """
 
 import http.client
@@ -14,15 +14,12 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from beray.protocol.types import ModelKind
 from beray.server.messages import Language, text
 from beray.server.settings import SettingError, Settings
-
-if TYPE_CHECKING:
-    from pydantic_ai.models import Model
 
 RULES: Final = "beray:rules"
 
@@ -313,31 +310,3 @@ def _model_names(body: bytes) -> list[str] | None:
     if not isinstance(entries, list):
         return None
     return [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
-
-
-def build_model(choice: ModelChoice, language: Language) -> "Model":
-    """The model library's object for `choice`; close it with `close_model`.
-
-    Rules mode is spared the provider's client, which is half of what there is to load.
-
-    Imports the model library, which takes a second or two the first time: call it in a thread.
-
-    Args:
-        choice: From `choose_model`.
-        language: Language in which rules mode speaks; a model takes the user's.
-    """
-    if choice.kind == "rules":
-        from beray.server.agent.rules_model import build_rules_model
-
-        return build_rules_model(language)
-    from beray.server.agent.providers import build_provider_model
-
-    return build_provider_model(choice)
-
-
-async def close_model(choice: ModelChoice, model: "Model") -> None:
-    """Close the connections of a model built for `choice`."""
-    if choice.kind == "model":
-        from beray.server.agent.providers import close_provider_model
-
-        await close_provider_model(model)

@@ -36,8 +36,8 @@ from sqlalchemy import Connection
 from beray.protocol.types import TaskError
 from beray.server.agent import faults
 from beray.server.agent.budget import BudgetExceeded, describe_budget
+from beray.server.agent.building import build_model, close_model
 from beray.server.agent.coalesce import Coalescer
-from beray.server.agent.models import build_model, close_model
 from beray.server.agent.progress import Progress
 from beray.server.agent.prompts import system_prompt
 from beray.server.agent.recording import RecordedToolset, Recorder, request_fields

@@ -1,0 +1,37 @@
+"""Builds what `models.py` has chosen, for the model library: only for use once a task runs."""
+
+from typing import TYPE_CHECKING
+
+from beray.server.agent.models import ModelChoice
+from beray.server.messages import Language
+
+if TYPE_CHECKING:
+    from pydantic_ai.models import Model
+
+
+def build_model(choice: ModelChoice, language: Language) -> "Model":
+    """The model library's object for `choice`; close it with `close_model`.
+
+    Rules mode is spared the provider's client, which is half of what there is to load.
+
+    Imports the model library, which takes a second or two the first time: call it in a thread.
+
+    Args:
+        choice: From `choose_model`.
+        language: Language in which rules mode speaks; a model takes the user's.
+    """
+    if choice.kind == "rules":
+        from beray.server.agent.rules_model import build_rules_model
+
+        return build_rules_model(language)
+    from beray.server.agent.providers import build_provider_model
+
+    return build_provider_model(choice)
+
+
+async def close_model(choice: ModelChoice, model: "Model") -> None:
+    """Close the connections of a model built for `choice`."""
+    if choice.kind == "model":
+        from beray.server.agent.providers import close_provider_model
+
+        await close_provider_model(model)
