@@ -176,7 +176,7 @@ def test_pools_that_were_closed_are_opened_again(peer: LoopbackServer) -> None:
 
     session.get_adapter(peer.url).close()
     client.list_tasks()
-    session.get_adapter(peer.url).poolmanager.clear()  # type: ignore[attr-defined]
+    session.get_adapter(peer.url).poolmanager.clear()
     client.list_tasks()
 
     assert len(peer.received) == 3
