@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from beray import __version__
@@ -330,6 +331,15 @@ async def _answer_crash(request: Request, error: Exception) -> Response:
     return _respond(request, Refused("internal_error", request_id=request.scope["beray.request_id"]))
 
 
+def _allowed_methods(request: Request) -> list[str]:
+    """Every method that the path takes; the framework's own answer names those of the first route that fits."""
+    routes = cast(FastAPI, request.app).routes
+    asked = (
+        (method, {**request.scope, "method": method}) for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+    )
+    return [method for method, scope in asked if any(route.matches(scope)[0] is Match.FULL for route in routes)]
+
+
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     """What the framework refuses by itself, in our shape."""
     assert isinstance(error, HTTPException)
@@ -339,7 +349,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     if error.status_code == 404:
         return _respond(request, Refused("not_found", path=path))
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(_allowed_methods(request))
         response = _respond(request, Refused("method_not_allowed", path=path, method=request.method, allowed=allowed))
         response.headers["allow"] = allowed
         return response

@@ -57,6 +57,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     # fields of a request; the key is `invalid.` and the validator's type
     "invalid.missing": ("缺少此字段。", "This field is required."),
     "invalid.json_invalid": ("不是有效的 JSON。", "This is not valid JSON."),
+    "invalid.events": ("须为 all、none 或 tail:N。", "This must be all, none or tail:N."),
     "invalid.nul": ("不能含有 NUL 字符。", "This must not hold a NUL character."),
     "invalid.model_attributes_type": ("须为 JSON 对象。", "This must be a JSON object."),
     "invalid.string_type": ("须为字符串。", "This must be a string."),

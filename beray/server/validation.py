@@ -16,6 +16,8 @@ def validation_refusal(error: RequestValidationError, language: Language) -> Ref
     """A 422 that lists each wrong field; its sentence names the first."""
     items = [_item(entry, language) for entry in error.errors()[:SHOWN]]
     first = items[0]
+    if first["type"] == "json_invalid":  # its place is a number of bytes, which would read like a field
+        return malformed_body(language)
     place = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
     return Refused("validation_error", reason=f"{place}: {first['msg']}", errors=items)
 

@@ -74,6 +74,37 @@ def test_errors_have_the_one_shape(server, method, path, status, code):
     assert (status == 422) == ("errors" in problem)
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/api/v1/tasks", ["GET", "POST"]),
+        ("/api/v1/tasks/1/", ["DELETE", "GET"]),
+        ("/api/v1/tasks/1/files/content", ["DELETE", "GET", "HEAD", "PUT"]),
+        ("/api/v1/auth/login", ["POST"]),
+        ("/health", ["GET"]),
+    ],
+)
+def test_a_refused_method_is_answered_with_all_that_the_path_takes(server, path, allowed):
+    answer = requests.patch(server.base_url + path, timeout=10)
+
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == ", ".join(allowed)
+    assert ", ".join(allowed) in answer.json()["detail"]
+
+
+def test_a_body_that_is_no_json_is_told_as_such(server):
+    answer = requests.post(
+        f"{server.base_url}/api/v1/auth/login",
+        data=b"{bad",
+        headers={"Content-Type": "application/json", "Accept-Language": "en"},
+        timeout=10,
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_error")
+    assert answer.json()["detail"] == "The request is not valid: This is not valid JSON."
+    assert answer.json()["errors"] == [{"loc": ["body"], "msg": "This is not valid JSON.", "type": "json_invalid"}]
+
+
 def test_request_id_is_the_clients_if_it_is_sane(server):
     def answered(sent: str) -> str:
         return requests.get(f"{server.base_url}/health", headers={"X-Request-ID": sent}, timeout=10).headers[

@@ -120,7 +120,7 @@ def _wanted_tail(events: str) -> int | None:
         return 0
     match = TAIL.fullmatch(events)
     if match is None:
-        reason = "events: all, none, tail:N"
+        reason = f"events: {text('invalid.events')}"
         item = {"loc": ["query", "events"], "msg": reason, "type": "events"}
         raise Refused("validation_error", reason=reason, errors=[item])  # type: ignore[list-item]  # an ErrorItem
     return int(match[1])
