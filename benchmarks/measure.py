@@ -56,7 +56,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Goal:
-    """What the ratio should be, as DESIGN.md states it: at least, or at most, `value`."""
+    """What the ratio should be: at least, or at most, `value`."""
 
     kind: Literal["≥", "≤"]
     value: float

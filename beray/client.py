@@ -271,7 +271,7 @@ class BeRayClient:
             after: Start after this `seq`; 0 replays from the beginning.
 
         Yields:
-            One event object (WIRE.md, "Events"), `seq` rising by exactly 1.
+            One event object (the documentation's page "Events" has their types), `seq` rising by exactly 1.
 
         Raises:
             NotFoundError: No such task, or it is someone else's. This and the other refusals come at the first

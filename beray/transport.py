@@ -153,7 +153,7 @@ class TunedAdapter(HTTPAdapter):
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Set the pool's certificates; there are none on a plain connection."""
         if cert or not url.startswith("http://"):
-            super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
+            super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]  # so requests has it
 
     def request_url(self, request: Any, proxies: Any) -> str:
         """Path and query, unless a proxy needs more."""

@@ -1,6 +1,6 @@
 """Task states and the transitions between them, as one table.
 
-Server, SDK, tests and docs all read `TRANSITIONS`; nothing else may say what may follow what (WIRE.md, "Status").
+The server changes a status only where `TRANSITIONS` allows it; nothing else may say what may follow what.
 
     queued -> running <-> waiting -> completed | failed | stopped
     an ended task -> queued by a further message (a new run)
@@ -28,8 +28,3 @@ ENDED: Final[frozenset[Status]] = frozenset({"completed", "failed", "stopped"})
 """States in which no agent works on the task; its last event is a `task.finished`."""
 
 STOPPABLE: Final[frozenset[Status]] = frozenset({"queued", "running", "waiting"})
-
-
-def can_change(old: Status, new: Status) -> bool:
-    """Whether a task may go from `old` to `new` in one step."""
-    return new in TRANSITIONS[old]

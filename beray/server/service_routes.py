@@ -1,13 +1,15 @@
 """HTTP about the service itself: /health, /ready, /api/v1/info (WIRE.md, "Service")."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from beray import __version__
 from beray.server.readiness import Readiness
+
+SHOWN_WHEN_READY: Final = ("model", "model_kind", "sandbox")
 
 
 def build_routers(readiness: Readiness, info: Callable[[], dict[str, Any]]) -> tuple[APIRouter, APIRouter]:
@@ -22,9 +24,15 @@ def build_routers(readiness: Readiness, info: Callable[[], dict[str, Any]]) -> t
 
     @root.get("/ready")
     async def ready() -> JSONResponse:
-        """Whether tasks can be taken and run: each part with its state and how to mend it; 503 until all work."""
+        """Whether tasks can be taken and run: each part with its state and how to mend it; 503 until all work.
+
+        Model and sandbox are told as in /api/v1/info: "ok" alone would not say what confines the commands.
+        """
         is_ready = readiness.status == "ready"
-        body = {"status": readiness.status, "checks": readiness.checks}
+        told = info()
+        body = {"status": readiness.status, "checks": readiness.checks} | {
+            name: told[name] for name in SHOWN_WHEN_READY
+        }
         return JSONResponse(
             body, status_code=200 if is_ready else 503, headers={} if is_ready else {"retry-after": "1"}
         )

@@ -121,3 +121,12 @@ def test_ready_names_every_part(server):
 
     assert (answer.status_code, answer.json()["status"]) == (200, "ready")
     assert set(answer.json()["checks"]) == {"database", "engine", "sandbox", "model"}
+
+
+def test_ready_says_what_confines_the_commands_and_what_not(server):
+    info = requests.get(f"{server.base_url}/api/v1/info", timeout=10).json()
+
+    ready = requests.get(f"{server.base_url}/ready", timeout=10).json()
+
+    assert (ready["model"], ready["model_kind"]) == ("beray:rules", "rules")
+    assert ready["sandbox"] == info["sandbox"]

@@ -1,26 +1,23 @@
-"""Every method of the specification: what it sends, what it returns, what it raises."""
+"""Every method of the specification: what it sends, what it returns.
+
+How a client is made and lives is in test_client.py, what goes wrong in test_failures.py, streams in test_stream.py.
+"""
 
 import io
-import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
 from beray.client import BeRayClient
-from beray.exceptions import (
-    APIError,
-    AuthenticationError,
-    BeRayException,
-    ConflictError,
-    ConnectionFailed,
-    NotFoundError,
-    ProtocolError,
-    RequestTimeout,
-    UnprocessableEntityError,
-)
-from tests.support.loopback import cut_body, drop, reply, silence
+from beray.exceptions import AuthenticationError, ConnectionFailed, NotFoundError, ProtocolError
+from tests.support.loopback import LoopbackServer, drop, reply
 
 SESSION = {"access_token": "new-token", "token_type": "bearer", "expires_in": 60, "user": {"id": 1, "email": "a@b.c"}}
+
 
 METHODS = [
     ("request_verification_code", ("a@b.c",), "POST", "/api/v1/auth/request-verification-code"),
@@ -38,7 +35,9 @@ METHODS = [
 
 
 @pytest.mark.parametrize(("name", "arguments", "method", "path"), METHODS)
-def test_method_sends_its_call_and_returns_the_json(peer, peer_client, name, arguments, method, path):
+def test_method_sends_its_call_and_returns_the_json(
+    peer: LoopbackServer, peer_client: BeRayClient, name: str, arguments: tuple[Any, ...], method: str, path: str
+) -> None:
     peer.script(reply(200, {"some": "值"}))
 
     result = getattr(peer_client, name)(*arguments)
@@ -49,6 +48,15 @@ def test_method_sends_its_call_and_returns_the_json(peer, peer_client, name, arg
     assert received.headers["authorization"] == "Bearer t0k"
 
 
+def test_a_server_that_is_not_ready_says_what_is_missing(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    peer.script(reply(503, {"engine": "starting"}))
+
+    assert peer_client.get_ready() == {"engine": "starting"}
+
+
+# Accounts
+
+
 @pytest.mark.parametrize(
     ("log_in", "path"),
     [
@@ -57,7 +65,7 @@ def test_method_sends_its_call_and_returns_the_json(peer, peer_client, name, arg
         (lambda client: client.login_with_form("a@b.c", "password"), "/api/v1/auth/token"),
     ],
 )
-def test_logging_in_keeps_the_token(peer, log_in, path):
+def test_logging_in_keeps_the_token(peer: LoopbackServer, log_in: Any, path: str) -> None:
     peer.script(reply(200, SESSION), reply(200, {}))
     with BeRayClient(peer.url) as client:
         assert log_in(client) == SESSION
@@ -69,7 +77,25 @@ def test_logging_in_keeps_the_token(peer, log_in, path):
     assert peer.received[1].headers["authorization"] == "Bearer new-token"
 
 
-def test_logging_out_forgets_the_token(peer, peer_client):
+def test_a_login_without_a_token_in_its_answer_is_refused(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    peer.script(reply(200, {"user": {}}))
+
+    with pytest.raises(ProtocolError, match="access_token"):
+        peer_client.login("a@b.c", "p")
+
+    assert peer_client.token == "t0k"
+
+
+def test_a_refused_login_keeps_the_old_token(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    peer.script(reply(401, {"detail": "wrong", "code": "invalid_credentials"}))
+
+    with pytest.raises(AuthenticationError):
+        peer_client.login("a@b.c", "p")
+
+    assert peer_client.token == "t0k"
+
+
+def test_logging_out_forgets_the_token(peer: LoopbackServer, peer_client: BeRayClient) -> None:
     peer.script(reply(200, {"message": "已成功登出"}), reply(401, {"detail": "未登录"}))
 
     assert peer_client.logout()["message"] == "已成功登出"
@@ -79,7 +105,9 @@ def test_logging_out_forgets_the_token(peer, peer_client):
     assert "authorization" not in peer.received[1].headers
 
 
-def test_logging_out_of_an_expired_session_forgets_the_token_too(peer, peer_client):
+def test_logging_out_of_an_expired_session_forgets_the_token_too(
+    peer: LoopbackServer, peer_client: BeRayClient
+) -> None:
     peer.script(reply(401, {"detail": "expired"}))
 
     with pytest.raises(AuthenticationError):
@@ -88,41 +116,51 @@ def test_logging_out_of_an_expired_session_forgets_the_token_too(peer, peer_clie
     assert peer_client.token is None
 
 
-def test_set_token_counts_from_the_next_call(peer, peer_client):
-    peer.script(reply(200, {}), reply(200, {}))
+def test_a_log_out_that_did_not_arrive_can_be_tried_again(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    peer.script(drop)
 
-    peer_client.set_token("other")
-    peer_client.list_tasks()
-    peer_client.set_token(None)
-    peer_client.list_tasks()
+    with pytest.raises(ConnectionFailed):
+        peer_client.logout()
 
-    assert [received.headers.get("authorization") for received in peer.received] == ["Bearer other", None]
+    assert peer_client.token == "t0k"
 
 
-@pytest.mark.parametrize("token", ["", " x", "a\nb", "a\r\nX: y", "é", "a\0"])
-def test_a_token_that_is_no_header_value_is_refused(token):
-    with pytest.raises(ValueError, match="token"):
-        BeRayClient("http://localhost", token=token)
+# Tasks
 
 
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [(401, AuthenticationError), (403, AuthenticationError), (404, NotFoundError), (409, ConflictError),
-     (422, UnprocessableEntityError), (400, APIError), (500, APIError)],
-)  # fmt: skip
-def test_refusals_are_typed_and_name_the_request(peer, peer_client, status, kind):
-    peer.script(reply(status, {"detail": "为什么", "code": "c", "request_id": "r"}))
+def test_each_creation_has_a_key_of_its_own_kept_across_repetitions(
+    peer: LoopbackServer, peer_client: BeRayClient, waits: list[float]
+) -> None:
+    peer.script(
+        reply(503, {"detail": "starting"}, {"Retry-After": "2", "Idempotency-Supported": "true"}),
+        drop,
+        reply(201, {"id": 1}),
+        reply(201, {"id": 2}),
+    )
 
-    with pytest.raises(kind) as error:
-        peer_client.get_task(3)
+    assert peer_client.create_task("g", ["shell"])["id"] == 1
+    assert peer_client.create_task(goal="g")["id"] == 2
 
-    assert isinstance(error.value, BeRayException)
-    assert (error.value.status_code, error.value.error_detail, error.value.code) == (status, "为什么", "c")
-    assert (error.value.method, error.value.request_id) == ("GET", "r")
-    assert isinstance(error.value.response, requests.Response)
+    keys = [one.headers["idempotency-key"] for one in peer.received]
+    assert len(set(keys[:3])) == 1
+    assert keys[3] != keys[0]
+    assert peer.received[0].json == {"goal": "g", "tools": ["shell"]}
+    assert len(waits) == 2
 
 
-def test_files_come_as_responses(peer, peer_client):
+def test_a_key_of_the_callers_own_is_used(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    peer.script(reply(201, {"id": 1}))
+
+    peer_client.create_task("g", hold=True, idempotency_key="k-1")
+
+    assert peer.received[0].headers["idempotency-key"] == "k-1"
+    assert peer.received[0].json == {"goal": "g", "tools": None, "hold": True}
+
+
+# Files
+
+
+def test_files_come_as_responses(peer: LoopbackServer, peer_client: BeRayClient) -> None:
     peer.script(reply(200, b"bytes \xff"), reply(200, b"PK zip"))
 
     file = peer_client.get_file_content(1, "results/总结.txt")
@@ -135,173 +173,92 @@ def test_files_come_as_responses(peer, peer_client):
     assert peer.received[1].json == {"paths": ["results/", "a"]}
 
 
-def test_a_file_that_is_not_there_raises(peer, peer_client):
-    peer.script(reply(404, {"detail": "no"}), reply(404, {"detail": "no"}))
-
-    with pytest.raises(NotFoundError):
-        peer_client.get_file_content(1, "x")
-    with pytest.raises(NotFoundError):
-        peer_client.get_file_content(1, "x", stream=True)
-
-
-def test_a_streamed_file_is_read_as_it_comes(peer, peer_client):
+def test_a_streamed_file_is_read_as_it_comes(peer: LoopbackServer, peer_client: BeRayClient) -> None:
     peer.script(reply(200, b"x" * 100_000))
 
     with peer_client.get_file_content(1, "x", stream=True) as response:
         assert sum(len(chunk) for chunk in response.iter_content(4096)) == 100_000
 
 
-@pytest.mark.parametrize("content", [b"ab\0", "中文", io.BytesIO(b"from a file"), b"x" * 700_000])
-def test_upload_takes_bytes_text_and_files(peer, peer_client, content):
-    expected = (
-        content.encode() if isinstance(content, str) else content if isinstance(content, bytes) else b"from a file"
-    )
-    peer.script(reply(201, {"path": "a"}))
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_refused_download_is_an_exception_not_a_response(
+    peer: LoopbackServer, peer_client: BeRayClient, stream: bool
+) -> None:
+    peer.always(reply(404, {"detail": "没有", "code": "file_not_found"}))
 
-    peer_client.upload_file(1, "a", content, content_type="text/x-odd")
-
-    assert peer.received[0].body == expected
-    assert peer.received[0].headers["content-type"] == "text/x-odd"
-
-
-def test_upload_of_something_else_is_refused(peer_client):
-    with pytest.raises(TypeError, match="content"):
-        peer_client.upload_file(1, "a", 7)
-
-
-def test_tools_and_hold_are_sent_when_given(peer, peer_client):
-    peer.always(reply(201, {"id": 1}))
-
-    peer_client.create_task("g")
-    peer_client.create_task("g", tools=["shell"], hold=True)
-
-    assert peer.received[0].json == {"goal": "g", "tools": None}
-    assert peer.received[1].json == {"goal": "g", "tools": ["shell"], "hold": True}
-    keys = {received.headers["idempotency-key"] for received in peer.received}
-    assert len(keys) == 2
-
-
-def test_language_is_asked_for(peer):
-    peer.script(reply(200, {}))
-    with BeRayClient(peer.url, language="en") as client:
-        client.get_info()
-
-    assert peer.received[0].headers["accept-language"] == "en"
-
-
-# Repeating
-
-
-def test_a_passing_refusal_is_asked_again_after_the_servers_wish(peer, peer_client, waits):
-    peer.script(reply(503, {"detail": "starting"}, {"Retry-After": "3"}), reply(429, {}), reply(200, []))
-
-    assert peer_client.list_tasks() == []
-
-    assert len(peer.received) == 3
-    assert 3.0 <= waits[0] < 4.0
-
-
-def test_repeating_ends(peer, peer_client):
-    peer.always(reply(503, {"detail": "down"}))
-
-    with pytest.raises(APIError) as error:
-        peer_client.list_tasks()
-
-    assert error.value.status_code == 503
-    assert len(peer.received) == 3
-
-
-def test_a_cut_answer_of_an_idempotent_call_is_asked_again(peer, peer_client):
-    peer.script(drop, cut_body, reply(200, {"id": 3}))
-
-    assert peer_client.get_task(3) == {"id": 3}
-
-
-def test_a_task_is_not_made_twice_on_a_server_that_ignores_keys(peer, peer_client):
-    peer.always(drop)
-
-    with pytest.raises(ConnectionFailed):
-        peer_client.create_task("g")
-
-    assert len(peer.received) == 1
-
-
-def test_a_task_is_asked_for_again_with_the_same_key_where_keys_are_honoured(peer, peer_client):
-    peer.script(reply(200, {}, {"Idempotency-Supported": "true"}), drop, reply(201, {"id": 5}))
-    peer_client.get_info()
-
-    assert peer_client.create_task("g")["id"] == 5
-
-    assert peer.received[1].headers["idempotency-key"] == peer.received[2].headers["idempotency-key"]
-
-
-def test_a_login_is_never_repeated_after_a_cut(peer, peer_client):
-    peer.always(drop)
-
-    with pytest.raises(ConnectionFailed):
-        peer_client.login("a@b.c", "password")
-
-    assert len(peer.received) == 1
-
-
-def test_a_deletion_whose_answer_was_lost_is_done(peer, peer_client):
-    peer.script(drop, reply(404, {"detail": "gone", "code": "task_not_found"}))
-
-    assert peer_client.delete_task(3)["message"]
-
-
-def test_a_deletion_of_what_never_was_is_not_found(peer, peer_client):
-    peer.script(reply(404, {"detail": "gone"}))
-
+    with pytest.raises(NotFoundError) as one:
+        peer_client.get_file_content(1, "a", stream=stream)
     with pytest.raises(NotFoundError):
-        peer_client.delete_task(3)
+        peer_client.download_files_as_zip(1, ["a"], stream=stream)
+
+    assert (one.value.code, one.value.error_detail) == ("file_not_found", "没有")
 
 
-def test_a_silent_server_does_not_hang_a_call(peer, waits):
-    peer.always(silence)
-    with BeRayClient(peer.url, timeout=0.2, max_retries=0) as client, pytest.raises(RequestTimeout) as error:
-        client.list_tasks()
+@pytest.mark.parametrize(
+    ("path", "content", "given", "sent"),
+    [
+        ("a.png", b"x", None, "image/png"),
+        ("a", b"x", None, "application/octet-stream"),
+        ("a", "中文", None, "text/plain; charset=utf-8"),
+        ("a.png", "中文", "application/x-own", "application/x-own"),
+    ],
+)
+def test_the_content_type_is_guessed_unless_given(
+    peer: LoopbackServer, peer_client: BeRayClient, path: str, content: bytes | str, given: str | None, sent: str
+) -> None:
+    peer.script(reply(201, {}))
 
-    assert "0.2" in str(error.value)
+    peer_client.upload_file(1, path, content, given)
 
-
-def test_an_unreachable_server_is_one_line(waits):
-    with BeRayClient("http://127.0.0.1:1") as client, pytest.raises(ConnectionFailed) as error:
-        client.list_tasks()
-
-    assert "\n" not in str(error.value)
-    assert "127.0.0.1:1" in str(error.value)
-    assert not error.value.was_sent
-
-
-def test_another_service_at_the_address_is_told(peer, peer_client):
-    peer.script(reply(200, b"<html>hello</html>"))
-
-    with pytest.raises(ProtocolError, match="base_url"):
-        peer_client.list_tasks()
+    assert peer.received[0].headers["content-type"] == sent
+    assert peer.received[0].body == (content.encode() if isinstance(content, str) else content)
 
 
-@pytest.mark.parametrize("base_url", ["", "localhost:8000", "ftp://x", "http://", "http://x/?a=1"])
-def test_a_base_url_that_cannot_be_one_is_refused(base_url):
-    with pytest.raises(ValueError, match="base_url"):
-        BeRayClient(base_url)
+@pytest.mark.parametrize("size", [0, 1, 256 * 1024, 256 * 1024 + 1, 1_000_000])
+@pytest.mark.parametrize("kind", ["bytes", "bytearray", "path", "file", "buffer", "temporary"])
+def test_content_of_every_kind_arrives_whole(
+    peer: LoopbackServer, peer_client: BeRayClient, tmp_path: Path, kind: str, size: int
+) -> None:
+    data = os.urandom(size)
+    (tmp_path / "f").write_bytes(data)
+    peer.script(reply(201, {}))
+
+    with (tmp_path / "f").open("rb") as opened, tempfile.NamedTemporaryFile() as temporary:
+        temporary.write(data)
+        temporary.seek(0)
+        content: Any = {
+            "bytes": data,
+            "bytearray": bytearray(data),
+            "path": tmp_path / "f",
+            "file": opened,
+            "buffer": io.BytesIO(data),
+            "temporary": temporary,
+        }[kind]
+        peer_client.upload_file(1, "f", content)
+
+    assert peer.received[0].body == data
+    assert peer.received[0].headers["content-length"] == str(size)
+    assert "transfer-encoding" not in peer.received[0].headers
 
 
-def test_a_base_url_may_end_in_slashes_and_hold_a_path(peer):
-    peer.always(reply(200, {}))
-    with BeRayClient(f"{peer.url}/proxy//") as client:
-        client.get_info()
+def test_a_file_is_sent_from_where_it_stands_at_every_attempt(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    peer.script(drop, reply(503), reply(201, {}))
+    source = io.BytesIO(b"head|" + b"x" * 300_000)
+    source.seek(5)
 
-    assert peer.received[0].path == "/proxy/api/v1/info"
+    peer_client.upload_file(1, "f", source)
+
+    assert [one.body for one in peer.received] == [b"x" * 300_000] * 3
 
 
-def test_errors_with_a_list_as_detail_keep_it(peer, peer_client):
-    detail = [{"loc": ["body", "goal"], "msg": "field required", "type": "missing"}]
-    peer.script(reply(422, {"detail": detail}))
+@pytest.mark.parametrize("content", [None, 5, ["a"], io.StringIO("text")])
+def test_content_of_another_type_is_refused(peer: LoopbackServer, peer_client: BeRayClient, content: Any) -> None:
+    with pytest.raises(TypeError, match="content must be bytes"):
+        peer_client.upload_file(1, "f", content)
 
-    with pytest.raises(UnprocessableEntityError) as error:
-        peer_client.create_task("g")
+    assert peer.received == []
 
-    assert error.value.error_detail == detail
-    assert "field required" in str(error.value)
-    assert json.dumps(detail) not in str(error.value)
+
+def test_a_missing_file_is_the_callers_own_error(peer_client: BeRayClient, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        peer_client.upload_file(1, "f", tmp_path / "missing")

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import threading
 from typing import Any
 from unittest.mock import patch
 
@@ -78,22 +77,6 @@ def test_what_people_patch_in_their_tests_is_still_called(target):
     response.url = "http://nowhere.invalid/"
     with patch(target, return_value=response), BeRayClient("http://nowhere.invalid") as client:
         assert client.get_info() == {"patched": True}
-
-
-def test_threads_share_a_client(peer, peer_client):
-    peer.always(reply(200, {"ok": True}))
-    results: list[object] = []
-
-    def work() -> None:
-        results.extend(peer_client.get_task(number) for number in range(1, 21))
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=30)
-
-    assert results == [{"ok": True}] * 160
 
 
 def redirect(status: int, location: str) -> Any:
@@ -176,7 +159,7 @@ def test_pools_that_were_closed_are_opened_again(peer: LoopbackServer) -> None:
 
     session.get_adapter(peer.url).close()
     client.list_tasks()
-    session.get_adapter(peer.url).poolmanager.clear()  # type: ignore[attr-defined]
+    session.get_adapter(peer.url).poolmanager.clear()
     client.list_tasks()
 
     assert len(peer.received) == 3

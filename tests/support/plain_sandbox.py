@@ -98,7 +98,7 @@ class PlainProcess:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._process._transport.close()  # type: ignore[attr-defined]  # its pipes, which nobody reads any more
+        self._process._transport.close()  # its pipes, which nobody reads any more
         self._sandbox.running.discard(self)
 
     def _time_out(self) -> None:

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-VERSION = 1  # raised with every change of the text, so that runs can be told apart
-
 _PROMPT = """\
 You are BeRay, an agent that carries out a user's task by itself, with tools, in its own folder (the work_dir).
 

@@ -100,7 +100,7 @@ class DbosEngine:
 
             return await dbos.run_step_async({"name": name}, recorded)
 
-        @dbos.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)  # type: ignore[untyped-decorator]
+        @dbos.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)  # type: ignore[untyped-decorator]  # theirs has no types
         async def workflow(task_id: int, run: int) -> None:
             try:
                 await run_task(task_id, run, step)

@@ -70,8 +70,9 @@ def _mount_options(place: Place) -> list[str]:
         options += _system_folder(folder)
     for path in ETC_FOLDERS:
         options += ["--ro-bind-try", path, path]
-    options += ["--proc", "/proc", "--dev", "/dev", *_sized_tmpfs("/dev/shm"), "--remount-ro", "/dev"]  # noqa: S108
-    options += [*_sized_tmpfs("/tmp"), "--dir", "/run", "--dir", "/var", "--symlink", "../tmp", "/var/tmp"]  # noqa: S108
+    options += ["--proc", "/proc", "--dev", "/dev", *_sized_tmpfs("/dev/shm"), "--remount-ro", "/dev"]  # noqa: S108 - inside only
+    options += [*_sized_tmpfs("/tmp"), "--dir", "/run", "--dir", "/var"]  # noqa: S108 - inside only
+    options += ["--symlink", "../tmp", "/var/tmp"]  # noqa: S108 - inside only
     for path in place.layout.read_only:
         options += ["--ro-bind", path, path]
     return [*options, "--bind", place.home, place.home, "--bind", place.work_dir, place.work_dir]

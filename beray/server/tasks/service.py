@@ -28,7 +28,7 @@ from beray.server.tasks.control import RunControl
 from beray.server.tasks.view import NO_USAGE, task_body
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 
-GOAL_MOST = 100_000  # characters; issue: over it is 422
+GOAL_MOST = 100_000  # characters; a longer goal is 422
 ID_MOST = 2**63 - 1  # a larger id is unknown like any other (WIRE.md)
 HOLD_MS = 3_600_000  # a task made with "hold" and never started ends after an hour (WIRE.md)
 ANSWER_KEPT_MS = 24 * 3_600_000  # how long an Idempotency-Key gives the first answer again (WIRE.md)

@@ -12,7 +12,7 @@ from beray.server.settings import Settings
 
 
 async def opened(data_dir: Path, **settings: object) -> Capabilities:
-    sandbox, capabilities = await open_sandbox(Settings(**settings), data_dir=data_dir)  # type: ignore[arg-type]
+    sandbox, capabilities = await open_sandbox(Settings(**settings), data_dir=data_dir)
     await sandbox.close()
     return capabilities
 

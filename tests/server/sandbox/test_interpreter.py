@@ -27,9 +27,9 @@ def test_a_copy_of_the_base_interpreter_runs_without_the_original(service_dir: P
     """As root, the original may lie below /root, out of every other user's reach."""
     root = service_dir / "copied"
     root.mkdir()
-    program = copy_interpreter(Path(sys._base_executable).resolve(), root)  # type: ignore[attr-defined]
+    program = copy_interpreter(Path(sys._base_executable).resolve(), root)
     assert program is not None
-    again = copy_interpreter(Path(sys._base_executable).resolve(), root)  # type: ignore[attr-defined]
+    again = copy_interpreter(Path(sys._base_executable).resolve(), root)
 
     ended = subprocess.run(
         [program, "-I", "-S", "-c", f"{CHECK}; print(sys.prefix)"],

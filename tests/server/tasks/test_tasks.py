@@ -38,8 +38,8 @@ FIELDS = {
 
 def api(client: BeRayClient, method: str, path: str, **request: object) -> requests.Response:
     """A call without the SDK, as the client's user."""
-    headers = {"Authorization": f"Bearer {client.token}", **request.pop("headers", {})}  # type: ignore[dict-item]
-    return requests.request(method, f"{client.base_url}/api/v1{path}", headers=headers, timeout=30, **request)  # type: ignore[arg-type]
+    headers = {"Authorization": f"Bearer {client.token}", **request.pop("headers", {})}
+    return requests.request(method, f"{client.base_url}/api/v1{path}", headers=headers, timeout=30, **request)
 
 
 def finish(client: BeRayClient, task_id: int) -> list[dict]:

@@ -18,11 +18,9 @@ MessageKind = Literal["accepted", "started", "refused", "exit", "timeout", "stop
 """In this order: `accepted`, when a supervisor has the job; `started` or `refused` (the command could not be executed);
 one of the rest."""
 
-REPORT_FD = 3
-"""Where a command finds its report pipe, if it has one."""
-
 RESERVED_FDS = 4
-"""Descriptors below this number have a meaning of their own in a command's process; nothing else is ever put there."""
+"""Descriptors below this number have a meaning of their own in a command's process (3 is its report pipe, if it has
+one); nothing else is ever put there."""
 
 
 @dataclass(frozen=True)
