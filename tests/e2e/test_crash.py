@@ -42,8 +42,7 @@ def log_of(client: BeRayClient, task_id: int) -> list[str]:
     return client.get_file_content(task_id, "log").text.split()
 
 
-@pytest.mark.parametrize("end", ["kill", "stop"])
-@pytest.mark.parametrize("place", [1, 2, 3])
+@pytest.mark.parametrize(("place", "end"), [(1, "kill"), (2, "kill"), (3, "kill"), (2, "stop")])
 def test_task_goes_on_where_it_was(make_server, place, end):
     """Cut while the model is asked for the step after `place` finished ones."""
     with ScriptedModel(hang_once(THREE_STEPS, at=place)) as model:

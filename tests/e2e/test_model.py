@@ -1,7 +1,5 @@
 """A real model's path: an OpenAI-compatible server does the goal through tool calls, streaming."""
 
-import pytest
-
 from beray.client import BeRayClient
 from tests.support.scripted_model import HELLO, Reply, ScriptedModel, failure, turns
 
@@ -33,27 +31,27 @@ def test_the_goal_is_done_by_the_model_through_tools(make_server):
         assert "sk-canary" not in server.log_text()
 
 
-@pytest.mark.parametrize(
-    ("reply", "code"),
-    [
-        (failure(401, "Incorrect API key provided: sk-canary"), "model_auth"),
-        (failure(404, "no such model", code="model_not_found"), "model_not_found"),
-        (failure(429, "quota", code="insufficient_quota"), "model_quota"),
-    ],
-)
-def test_a_model_that_refuses_fails_the_task_with_what_to_do(make_server, reply, code):
-    with ScriptedModel(turns(reply)) as model:
+REFUSALS = {
+    "model_auth": failure(401, "Incorrect API key provided: sk-canary"),
+    "model_not_found": failure(404, "no such model", code="model_not_found"),
+    "model_quota": failure(429, "quota", code="insufficient_quota"),
+}
+
+
+def test_a_model_that_refuses_fails_the_task_with_what_to_do(make_server):
+    """The goal names the refusal that the scripted model gives."""
+    with ScriptedModel(lambda request, number: REFUSALS[request["messages"][-1]["content"]]) as model:
         server = make_server(model="openai:scripted", model_base_url=model.base_url, model_api_key="sk-canary").start()
         with BeRayClient(server.base_url, token=server.register("a@example.com")) as client:
-            task_id = client.create_task(GOAL)["id"]
-            events = list(client.stream_task_updates(task_id))
+            for code in REFUSALS:
+                events = list(client.stream_task_updates(client.create_task(code)["id"]))
 
-        error = events[-1]["error"]
-        assert (events[-1]["status"], error["code"]) == ("failed", code)
-        assert error["message"]
-        assert error["hint"]
-        assert "sk-canary" not in str(events)
-        assert len(model.requests) == 1
+                error = events[-1]["error"]
+                assert (events[-1]["status"], error["code"]) == ("failed", code)
+                assert error["message"]
+                assert error["hint"]
+                assert "sk-canary" not in str(events)
+            assert len(model.requests) == len(REFUSALS), "what can't pass is not tried again"
 
 
 def test_text_of_a_slow_model_is_seen_while_it_comes(make_server):

@@ -66,6 +66,7 @@ class DbosEngine:
         from dbos._serialization import DBOSPortableJSONSerializer
 
         logging.getLogger("dbos").setLevel(logging.WARNING)
+        logging.getLogger("dbos").addFilter(_is_news)
         serializer = DBOSPortableJSONSerializer()
         engine = _sqlite_engine(self._path)
         config: DBOSConfig = {
@@ -181,7 +182,6 @@ class DbosEngine:
             await asyncio.wait({self._claiming}, timeout=CLOSE_SECONDS)
         for stop in dbos.background_thread_stop_events:
             stop.set()
-        logging.getLogger("dbos").setLevel(logging.ERROR)  # it warns of every run cut here
         running = set(dbos._workflow_tasks)
         for task in running:
             task.cancel()
@@ -190,6 +190,11 @@ class DbosEngine:
         await asyncio.to_thread(_destroy)
         self._client.destroy()
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="beray"))
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a warning tells something: a cancelled step is what every stop and every close consists of."""
+    return not record.getMessage().startswith("Asyncio task cancelled")
 
 
 def _destroy() -> None:

@@ -23,15 +23,18 @@ def _without_nul(value: str) -> str:
 Plain = Annotated[Text, AfterValidator(_without_nul)]
 
 
+LIMIT_MOST = 2**31 - 1  # what is larger limits nothing, and may not fit where it is kept
+
+
 class AskedLimits(BaseModel):
     """Limits a client sets for its task; each counts only below the operator's."""
 
     model_config = ConfigDict(strict=True)
 
-    requests: int | None = Field(None, ge=1)
-    tool_calls: int | None = Field(None, ge=1)
-    tokens: int | None = Field(None, ge=1)
-    wall_seconds: int | None = Field(None, ge=1)
+    requests: int | None = Field(None, ge=1, le=LIMIT_MOST)
+    tool_calls: int | None = Field(None, ge=1, le=LIMIT_MOST)
+    tokens: int | None = Field(None, ge=1, le=LIMIT_MOST)
+    wall_seconds: int | None = Field(None, ge=1, le=LIMIT_MOST)
 
 
 class CreateTask(BaseModel):

@@ -122,6 +122,7 @@ def test_goal_of_greatest_length_is_taken(client):
         b'{"goal": "a", "hold": "perhaps"}',
         b'{"goal": "a", "limits": {"requests": 0}}',
         b'{"goal": "a", "limits": {"requests": "3"}}',
+        b'{"goal": "a", "limits": {"requests": 99999999999999999999}}',
         b'{"goal": "a", "model": "openai:other"}',
         b'{"goal": "a\\u0000b"}',
         b"[" * 50_000,
