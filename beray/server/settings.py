@@ -106,8 +106,8 @@ class Settings:
     secret_key: str | None = _set(
         None,
         _text,
-        "Key for codes and tokens; embedded, one is made once and kept in the data folder.",
-        "验证码和令牌所用的密钥；内嵌模式下自动生成一次，保存在数据文件夹中。",
+        "Key for verification codes, 32 bytes or more; unset: one is made once and kept in the data folder.",
+        "验证码所用的密钥，至少 32 字节；未设置时自动生成一次，保存在数据文件夹中。",
         is_secret=True,
     )
     language: str = _set(
