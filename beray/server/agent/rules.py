@@ -123,7 +123,7 @@ def _regex(pattern: str) -> "re.Pattern[str]":
     return re.compile(re.sub(r"\\s([*+])", r"\\s\1+", pattern), re.IGNORECASE | re.DOTALL)
 
 
-# ---- a goal's lines and fenced blocks
+# A goal's lines and fenced blocks
 
 _FENCE = re.compile(r" {0,3}(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^`\s]*)[^`]*")
 _FENCE_LANGUAGES: Final[dict[str, ScriptLanguage]] = {
@@ -175,7 +175,7 @@ def _is_lead_in(line: str) -> bool:
     return _LEAD_IN.fullmatch(_NUMBER.sub("", line, count=1).strip()) is not None
 
 
-# ---- one instruction
+# One instruction
 
 _NUMBER = _regex(
     r"\s*(?:[(（]?(?:\d{1,3}|[一二三四五六七八九十]{1,3})\s*[.、)）．](?!\d)|[-*•](?=\s)"
@@ -398,7 +398,7 @@ def _commands(line: str) -> list[Step] | None:
     return [RunCode("bash", command.strip()) for command in re.findall(r"`([^`\n]+)`", found["all"]) if command.strip()]
 
 
-# ---- literal text and paths
+# Literal text and paths
 
 _AND_RUN = _regex(
     r"(?:(?:\s*,)?\s+(?:and\s+then|and|then)\s+(?:run|execute)\s+(?:it|the\s+script|the\s+program)[.]?"
