@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from beray import __version__
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.run import AgentRun, Outcome, RunLimits
+from beray.server.api_page import add_api_page
 from beray.server.auth import routes as auth_routes
 from beray.server.auth.service import open_accounts
 from beray.server.clock import Clock, system_clock
@@ -139,7 +140,15 @@ class App:
         await self._asgi(scope, receive, send)
 
     def _build_web(self) -> FastAPI:
-        web = FastAPI(title="BeRay", version=__version__, redirect_slashes=False, lifespan=self._lifespan)
+        web = FastAPI(
+            title="BeRay",
+            version=__version__,
+            redirect_slashes=False,
+            lifespan=self._lifespan,
+            docs_url=None,  # the framework's pages load scripts from another host; ours is `api_page.py`
+            redoc_url=None,
+        )
+        add_api_page(web)
         service, info = build_service_routers(self.readiness, self.info)
         web.include_router(service)
         web.include_router(info, prefix=API)
@@ -215,21 +224,23 @@ class App:
             self.readiness.set("engine", "ok")
         except Exception as error:  # shown by /ready: the API still answers reads, and the operator sees why
             log.exception("the engine did not start")
-            self.readiness.set("engine", "failed", f"{type(error).__name__}: {error}")
+            hint = f"The engine did not start ({type(error).__name__}: {error}). See the server's log, then restart it."
+            self.readiness.set("engine", "failed", hint)
 
     async def _tidy(self) -> None:
         while True:
             await asyncio.sleep(TIDY_SECONDS)
             try:
                 await self.tasks.tidy()
+                self._watch_disk()
             except Exception:  # tried again at the next round
                 log.exception("tidying failed")
-            self._watch_disk()
 
     def _watch_disk(self) -> None:
         free = shutil.disk_usage(self.settings.data_dir).free
         if free < FREE_BYTES_LEAST:
-            self.readiness.set("database", "failed", f"{self.settings.data_dir} has only {free >> 20} MiB free.")
+            hint = f"{self.settings.data_dir} has only {free >> 20} MiB free. Delete tasks, or give it more room."
+            self.readiness.set("database", "failed", hint)
         else:
             self.readiness.set("database", "ok")
 

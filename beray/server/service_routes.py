@@ -17,11 +17,13 @@ def build_routers(readiness: Readiness, info: Callable[[], dict[str, Any]]) -> t
     root = APIRouter(tags=["service"])
     api = APIRouter(tags=["service"])
 
+    @root.head("/health", include_in_schema=False)
     @root.get("/health")
     async def health() -> dict[str, str]:
         """The process is alive."""
         return {"status": "ok", "version": __version__}
 
+    @root.head("/ready", include_in_schema=False)
     @root.get("/ready")
     async def ready() -> JSONResponse:
         """Whether tasks can be taken and run: each part with its state and how to mend it; 503 until all work.

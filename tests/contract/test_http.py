@@ -81,7 +81,7 @@ def test_errors_have_the_one_shape(server, method, path, status, code):
         ("/api/v1/tasks/1/", ["DELETE", "GET"]),
         ("/api/v1/tasks/1/files/content", ["DELETE", "GET", "HEAD", "PUT"]),
         ("/api/v1/auth/login", ["POST"]),
-        ("/health", ["GET"]),
+        ("/health", ["GET", "HEAD"]),
     ],
 )
 def test_a_refused_method_is_answered_with_all_that_the_path_takes(server, path, allowed):
@@ -161,3 +161,19 @@ def test_ready_says_what_confines_the_commands_and_what_not(server):
 
     assert (ready["model"], ready["model_kind"]) == ("beray:rules", "rules")
     assert ready["sandbox"] == info["sandbox"]
+
+
+def test_the_page_of_the_api_names_every_route_and_loads_nothing(server):
+    answer = requests.get(f"{server.base_url}/docs", timeout=10)
+
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    for method, path in WIRE_ROUTES:
+        assert f"<b>{method.upper()}</b> <code>{path}</code>" in answer.text
+    assert re.findall(r"""(?:src|href)\s*=\s*["']?([^"' >]+)""", answer.text) == ["/openapi.json"]
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_health_can_be_asked_without_a_body(server):
+    answer = requests.head(f"{server.base_url}/health", timeout=10)
+
+    assert (answer.status_code, answer.content) == (200, b"")
