@@ -39,8 +39,8 @@ def render(document: dict[str, Any]) -> str:
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>"
         '<p>For programs: <a href="/openapi.json">/openapi.json</a>. Log in with <code>POST /api/v1/auth/login</code>'
-        " and send the token as <code>Authorization: Bearer …</code>. Errors are"
-        " <code>application/problem+json</code> with <code>detail</code>, <code>code</code>, <code>request_id</code>.</p>"
+        " and send the token as <code>Authorization: Bearer …</code>. Errors are <code>application/problem+json</code>"
+        " with <code>detail</code>, <code>code</code>, <code>request_id</code>.</p>"
         f"{sections}</html>"
     )
 
