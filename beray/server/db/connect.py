@@ -7,7 +7,9 @@ what makes `synchronous=FULL` cheap, and one writer is what keeps SQLite from sl
 """
 
 import asyncio
+import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +83,7 @@ def sqlite_engine(path: Path, *, is_read_only: bool = False) -> Engine:
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # BEGIN is ours: the driver's own would be DEFERRED and late
+        add_unixepoch(connection)
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
@@ -97,6 +100,16 @@ def sqlite_engine(path: Path, *, is_read_only: bool = False) -> Engine:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def add_unixepoch(connection: sqlite3.Connection) -> None:
+    """Give SQLite older than 3.42 the `unixepoch('subsec')` that the engine's library takes for granted.
+
+    The library looks at Python's version (3.12 and later), not at SQLite's: a Python built on Debian 12 has 3.40, where
+    the call gives NULL.
+    """
+    if sqlite3.sqlite_version_info < (3, 42):
+        connection.create_function("unixepoch", 1, lambda modifier: time.time_ns() / 1e9)
 
 
 class _Job:

@@ -26,7 +26,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
-from beray.server.db.connect import BUSY_TIMEOUT_MS
+from beray.server.db.connect import BUSY_TIMEOUT_MS, add_unixepoch
 from beray.server.engine.base import RunTask
 
 APPLICATION_VERSION = "agent-1"
@@ -214,6 +214,7 @@ def _sqlite_engine(path: Path) -> Engine:
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: Any, record: Any) -> None:
         connection.isolation_level = "IMMEDIATE"
+        add_unixepoch(connection)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from beray.server.clock import system_clock
 from beray.server.db.connect import Database
 
 
@@ -104,3 +105,12 @@ async def test_commits_are_durable(database):
     journal = await database.write(lambda connection: connection.execute(text("PRAGMA journal_mode")).scalar())
 
     assert (synchronous, journal) == (2, "wal")
+
+
+async def test_time_in_milliseconds_can_be_asked_of_any_sqlite(database):
+    """The engine's library uses it in defaults of its tables, whatever SQLite this Python was built with."""
+    query = text("SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)")
+
+    for run in (database.read, database.write):
+        now = await run(lambda connection: connection.execute(query).scalar_one())
+        assert abs(now - system_clock()) < 60_000
