@@ -81,7 +81,11 @@ class _Uvicorn(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM; uvicorn's own raises them again at its end, before the application is closed."""
+        """Take SIGINT and SIGTERM; uvicorn's own raises them again at its end, before the application is closed.
+
+        `_Service` does so before the loop runs: an exception raised out of a signal handler there would end in some
+        callback, logged and lost, and the server would go on.
+        """
         before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -107,7 +111,8 @@ class _Service:
 
     def run(self, listener: socket.socket) -> None:
         """Open, serve, close."""
-        with asyncio.Runner(loop_factory=self._uvicorn.config.get_loop_factory()) as runner:
+        loop_factory = self._uvicorn.config.get_loop_factory()
+        with self._uvicorn.capture_signals(), asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(self._serve(listener))
 
     async def _serve(self, listener: socket.socket) -> None:

@@ -113,6 +113,18 @@ def test_accounts_and_tasks_survive_a_restart(make_server):
         assert client.login("stays@example.com", PASSWORD)["user"]["email"] == "stays@example.com"
 
 
+@pytest.mark.parametrize("sign", ["server.lock", "beray.db-wal", "server.json"])
+def test_signal_while_it_starts_ends_it(make_server, sign):
+    """An exception raised out of a signal handler ends in whatever callback runs: the signal must be remembered."""
+    server = make_server(local_user=1)
+    server.launch()
+    wait_until((server.data_dir / sign).exists, what=sign)
+
+    assert server.stop() == 0
+    assert "Exception" not in server.log_text()
+    assert not (server.data_dir / "server.json").exists()
+
+
 def test_data_folder_keeps_secrets_private(make_server):
     server = make_server(local_user=1).start()
 
