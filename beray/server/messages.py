@@ -37,6 +37,11 @@ def language_of(goal: str) -> Language:
 MESSAGES: Final[dict[str, tuple[str, str]]] = {
     # requests
     "bad_request": ("请求无法处理：{reason}", "The request cannot be handled: {reason}"),
+    "not_http": ("这不是有效的 HTTP 请求。", "This is not a valid HTTP request."),
+    "head_too_large": (
+        "请求行和请求头超过了 {limit} 字节。",
+        "The request line and headers are over {limit} bytes.",
+    ),
     "validation_error": ("请求无效：{reason}", "The request is not valid: {reason}"),
     "not_found": ("没有这个地址：{path}", "There is nothing at {path}."),
     "method_not_allowed": (
@@ -398,7 +403,10 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "{path} has changed and does not match If-Match. Read it again before writing.",
     ),
     "range_not_satisfiable": ("请求的范围超出文件大小 {size}。", "The range lies outside the file of {size} bytes."),
-    "disk_full": ("磁盘空间不足，旧内容保持不变。", "The disk is full; the old content is unchanged."),
+    "disk_full": (
+        "服务器的磁盘已满，没有做任何更改。请删除一些任务或文件，或扩大磁盘空间，然后重试。",
+        "The server's disk is full, so nothing was changed. Delete tasks or files or give it more room, then retry.",
+    ),
     "file_uploaded": ("文件 {path} 已上传。", "{path} has been uploaded."),
     "file_deleted": ("{path} 已删除。", "{path} has been deleted."),
 }

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool
 
+from beray.server.errors import Refused
+
 T = TypeVar("T")
 Query = Callable[[Connection], T]
 
@@ -68,6 +70,9 @@ class Database:
 
         An exception from `query` undoes only its own changes and is raised here. A caller that is cancelled does not
         undo a write that has begun.
+
+        Raises:
+            Refused: `disk_full`: there is no room to commit; nothing was changed.
         """
         return await self._writer.submit(query)
 
@@ -78,6 +83,7 @@ def sqlite_engine(path: Path, *, is_read_only: bool = False) -> Engine:
         f"sqlite:///{path}",
         connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
         poolclass=NullPool,
+        hide_parameters=True,  # addresses, goals and hashes have no business in a logged error
     )
 
     @event.listens_for(engine, "connect")
@@ -181,15 +187,30 @@ class _Writer:
                 for job in group:
                     self._run(connection, job)
         except Exception as error:  # the commit itself failed (disk full, lock): nothing of the group was kept
+            refusal = _refusal(error)
             for job in group:
-                job.error = job.error or error
+                job.error = job.error or refusal
 
     def _run(self, connection: Connection, job: _Job) -> None:
         try:
             with connection.begin_nested():
                 job.result = job.query(connection)
         except Exception as error:  # belongs to the job's caller, who gets it from its future
-            job.error = error
+            job.error = _refusal(error)
+            if not connection.connection.in_transaction:  # the failure undid the whole group, not only this job
+                raise
+
+
+def _refusal(error: Exception) -> Exception:
+    """What the caller gets for `error`: a full disk is not a fault of ours."""
+    cause: BaseException | None = error
+    while cause is not None:  # undoing a job may itself fail, and hide why
+        if isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            refused = Refused("disk_full")
+            refused.__cause__ = error
+            return refused
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 def _settle(group: list[_Job]) -> None:

@@ -10,10 +10,11 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import orjson
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from beray.protocol.status import Status
 from beray.protocol.types import JsonObject, TaskError
@@ -32,7 +33,10 @@ from beray.server.tasks.control import RunControl, RunHandle
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 
 FINISHED_FILES = 100  # files named in task.finished at most (WIRE.md); the tree has them all
+STORE_AGAIN_SECONDS = 1.0  # between tries to store how a run begins or ends (the disk may be full for a while)
 CANCEL_SECONDS = 5  # a stop has failed if the agent has not let go by then; measured: well under 1 s
+
+T = TypeVar("T")
 
 log = logging.getLogger("beray.tasks")
 
@@ -102,7 +106,7 @@ class Runner:
             self._events.insert(connection, task_id, [started])
             return record
 
-        record = await self._database.write(take)
+        record = await self._store(take)
         if record is None:
             return None
         self._events.announce(task_id)
@@ -196,9 +200,21 @@ class Runner:
             events = [finished] if error is None else [NewEvent("error", dict(error)), finished]
             self._events.insert(connection, record.id, events, attempt=record.attempt)
 
-        await self._database.write(write)
+        await self._store(write)
         self._events.announce(record.id)
         log.info("run finished", extra={"task_id": record.id, "run": record.run, "status": status})
+
+    async def _store(self, query: Callable[[Connection], T]) -> T:
+        """Write, however long the database can't: a run whose begin or end is lost never ends for its user."""
+        has_failed = False
+        while True:
+            try:
+                return await self._database.write(query)
+            except (OperationalError, Refused):
+                if not has_failed:
+                    log.warning("how a run goes could not be stored; trying until it can", exc_info=True)
+                has_failed = True
+                await asyncio.sleep(STORE_AGAIN_SECONDS)
 
     def _list_files(self, task_id: int) -> tuple[list[JsonObject], int]:
         try:

@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from beray.server.clock import system_clock
 from beray.server.db.connect import Database
+from beray.server.errors import Refused
 
 
 @pytest.fixture
@@ -114,3 +115,43 @@ async def test_time_in_milliseconds_can_be_asked_of_any_sqlite(database):
     for run in (database.read, database.write):
         now = await run(lambda connection: connection.execute(query).scalar_one())
         assert abs(now - system_clock()) < 60_000
+
+
+async def fill(database: Database) -> None:
+    """Let the database grow no further, as on a full disk."""
+    await database.write(
+        lambda connection: (
+            connection.execute(text("CREATE TABLE big (x BLOB)"))
+            and connection.execute(text("PRAGMA max_page_count = 1")).scalar()
+        )
+    )
+
+
+def insert_big(connection) -> None:
+    connection.execute(text("INSERT INTO big VALUES (zeroblob(1000000))"))
+
+
+async def test_full_disk_is_refused_as_such_and_the_database_goes_on(database):
+    await fill(database)
+
+    with pytest.raises(Refused) as refused:
+        await database.write(insert_big)
+    others = await asyncio.gather(
+        database.write(insert(1)), database.write(insert_big), database.write(insert(2)), return_exceptions=True
+    )
+
+    assert (refused.value.code, refused.value.status_code) == ("disk_full", 507)
+    # Those that came in one group with the full one may be refused with it; what is told must be what is kept.
+    assert await database.read(numbers) == [answer for answer in others if isinstance(answer, int)]
+    await database.write(lambda connection: connection.execute(text("PRAGMA max_page_count = 100000")).scalar())
+    await database.write(insert_big)
+
+
+async def test_error_of_a_statement_does_not_show_its_values(database):
+    """It is logged; addresses, goals and hashes are none of the log's business."""
+    await database.write(insert(424242))
+
+    with pytest.raises(IntegrityError) as error:
+        await database.write(insert(424242))
+
+    assert "424242" not in str(error.value)

@@ -1,0 +1,90 @@
+"""A run around the agent: it begins and ends for its user, whatever happens to the disk meanwhile."""
+
+import asyncio
+import json
+import logging
+
+import pytest
+from sqlalchemy import insert, text
+
+from beray.server.agent.models import ModelChoice
+from beray.server.agent.run import AgentRun, Outcome, RunLimits
+from beray.server.db import migrate
+from beray.server.db.connect import Database, sqlite_engine
+from beray.server.db.tables import task, user
+from beray.server.events.log import EventLog, frame_body
+from beray.server.events.wakeups import LocalWakeups
+from beray.server.sandbox.base import Capabilities, Limits
+from beray.server.tasks import runner as runner_module
+from beray.server.tasks.control import RunControl
+from beray.server.tasks.runner import RunAgent, Runner, Workshop
+from beray.server.tasks.view import NO_USAGE
+from beray.server.work_dirs.work_dir import WorkDirs
+from tests.support.plain_sandbox import PlainSandbox
+from tests.support.waiting import wait_until
+
+AT = 1_800_000_000_123
+
+
+@pytest.fixture
+async def database(tmp_path):
+    engine = sqlite_engine(tmp_path / "beray.db")
+    migrate.upgrade(engine)
+    values = {"id": 1, "user_id": 1, "goal": "g", "status": "queued", "usage": json.dumps(NO_USAGE)}
+    with engine.begin() as connection:
+        connection.execute(insert(user).values(id=1, email="a@example.com", created_at=0))
+        connection.execute(insert(task).values(created_at=0, updated_at=0, **values))
+    engine.dispose()
+    database = Database(tmp_path / "beray.db")
+    database.open()
+    yield database
+    database.close()
+
+
+async def set_most_pages(database: Database, pages: int) -> None:
+    """How far the database may grow; below what it has: no further, as on a full disk."""
+    await database.write(lambda connection: connection.execute(text(f"PRAGMA max_page_count = {pages}")).scalar())
+
+
+def make_runner(database: Database, tmp_path, run_agent: RunAgent) -> tuple[Runner, EventLog]:
+    events = EventLog(database, LocalWakeups(), lambda: AT)
+    runner = Runner(
+        database=database,
+        events=events,
+        work_dirs=WorkDirs(tmp_path / "tasks"),
+        control=RunControl(),
+        clock=lambda: AT,
+        run_agent=run_agent,
+    )
+    runner.workshop = Workshop(
+        model=ModelChoice("beray:rules", "rules"),
+        sandbox=PlainSandbox(),
+        capabilities=Capabilities("plain", (), None),
+        sandbox_limits=Limits(),
+        run_limits=RunLimits(),
+        task_uid=lambda task_id: None,
+    )
+    return runner, events
+
+
+async def test_run_that_ends_on_a_full_disk_is_ended_when_there_is_room(database, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(runner_module, "STORE_AGAIN_SECONDS", 0.01)
+
+    async def agent(run: AgentRun) -> Outcome:
+        await set_most_pages(database, 1)
+        return Outcome(is_completed=True, result="x" * 1_000_000, error=None, usage=NO_USAGE)
+
+    async def step(name, work):
+        return await work()
+
+    runner, events = make_runner(database, tmp_path, agent)
+    with caplog.at_level(logging.WARNING, logger="beray.tasks"):
+        running = asyncio.create_task(runner.run_task(1, 1, step))
+        await asyncio.to_thread(wait_until, lambda: "could not be stored" in caplog.text, what="a try that failed")
+        assert not running.done()
+        await set_most_pages(database, 1_000_000)
+        await asyncio.wait_for(running, timeout=10)
+
+    last = json.loads(frame_body(await events.read_last(1)))
+    assert (last["type"], last["status"], len(last["result"])) == ("task.finished", "completed", 1_000_000)
+    assert caplog.text.count("could not be stored") == 1
