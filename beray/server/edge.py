@@ -126,7 +126,12 @@ def refusal(refused: Refused, language: Language, request_id: str) -> tuple[int,
 
 def _request_id(headers: MutableMapping[bytes, bytes]) -> str:
     sent = headers.get(b"x-request-id", b"")
-    return sent.decode() if SANE_REQUEST_ID.fullmatch(sent) else f"req_{secrets.token_hex(12)}"
+    return sent.decode() if SANE_REQUEST_ID.fullmatch(sent) else new_request_id()
+
+
+def new_request_id() -> str:
+    """An id for a request that brings none."""
+    return f"req_{secrets.token_hex(12)}"
 
 
 def _language(headers: MutableMapping[bytes, bytes], default: Language) -> Language:

@@ -20,6 +20,7 @@ import uvicorn
 from beray import __version__
 from beray.server.agent.models import choose_model, probe_models
 from beray.server.app import App, create_app
+from beray.server.connection import BoundedConnection
 from beray.server.db.migrate import NewerSchemaError
 from beray.server.sandbox.base import SandboxUnavailable
 from beray.server.settings import Settings
@@ -67,6 +68,8 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=BoundedConnection,
+                ws="none",  # there are none; an upgrade that is asked for is answered as the request it is
                 lifespan="off",  # `_Service` opens the application: what fails there keeps its own words
                 log_config=None,
                 access_log=False,

@@ -1,0 +1,95 @@
+"""uvicorn's HTTP connection with bounds: on the head of a request, and on a client's silence in the middle of one.
+
+uvicorn keeps a head of any size in memory, and waits for the rest of a request for ever. Nobody needs an account to
+connect, so a few such clients would take the server from everybody.
+"""
+
+import asyncio
+from typing import Final
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from beray.server.edge import new_request_id, refusal
+from beray.server.errors import Refused
+from beray.server.messages import current_language, text
+
+HEAD_MOST: Final = 64 << 10  # bytes; common proxies take 8 to 32 KiB
+HEAD_SECONDS: Final = 30.0  # for a whole head, however slowly it drips
+SILENCE_SECONDS: Final = 60.0  # between two pieces of a body
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """One client's connection."""
+
+    head_seconds = HEAD_SECONDS
+    silence_seconds = SILENCE_SECONDS
+
+    _deadline: asyncio.TimerHandle | None = None
+    _is_in_head = False
+    _is_in_body = False
+    _head_began_now = False
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the parent's
+        """A client has come; it must say something soon."""
+        super().connection_made(transport)
+        self._close_in(self.head_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        self._close_in(None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """The client has sent something."""
+        self._head_began_now = False
+        super().data_received(data)
+        if self._is_in_body:
+            self._close_in(self.silence_seconds)
+        elif self._deadline is None and (self.cycle is None or self.cycle.response_complete):
+            self._close_in(self.head_seconds)  # empty lines between requests: they end uvicorn's wait for the next
+        if self._is_in_head and not self._head_began_now:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_MOST and not self.transport.is_closing():
+                self._refuse(text("head_too_large", limit=HEAD_MOST))
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        self._is_in_head = self._head_began_now = True
+        self._head_bytes = 0
+        self._close_in(self.head_seconds)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._is_in_head, self._is_in_body = False, True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is whole; now the client waits for us."""
+        self._is_in_body = False
+        self._close_in(None)
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP; uvicorn's own sentence would not be in the one shape of errors."""
+        self._refuse(text("not_http"))
+
+    def _refuse(self, reason: str) -> None:
+        refused = Refused("bad_request", reason=reason)
+        status, headers, body = refusal(refused, current_language.get(), new_request_id())
+        lines = [name + b": " + value + b"\r\n" for name, value in (*headers, (b"connection", b"close"))]
+        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+        self.transport.close()
+
+    def _close_in(self, seconds: float | None) -> None:
+        """Close after this time, unless called again before; None: no more."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self.loop.call_later(seconds, self._close_silent)
+
+    def _close_silent(self) -> None:
+        if self.flow.read_paused:  # it may have sent more; it is we who don't read
+            self._close_in(self.silence_seconds)
+        else:
+            self.transport.close()

@@ -1,0 +1,110 @@
+"""A connection is bounded: what is no HTTP, a head without end, and silence in the middle each end it."""
+
+import json
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+from beray.server.connection import HEAD_MOST, BoundedConnection
+from beray.server.edge import Edge
+from tests.support.asgi import served
+
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
+
+
+class Hasty(BoundedConnection):
+    """Waits a fraction of a second, so that the tests need not wait longer."""
+
+    head_seconds = 0.2
+    silence_seconds = 0.2
+
+
+async def echo(scope, receive, send) -> None:
+    """Answers with how much was sent."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size, more = size + len(message["body"]), message["more_body"]
+    body = str(size).encode()
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture(scope="module")
+def url():
+    edge = Edge(echo, default_language="zh", max_body_bytes=10 << 20)
+    with served(edge, connection=Hasty) as url:
+        yield url
+
+
+def connect(url: str) -> socket.socket:
+    parts = urlsplit(url)
+    return socket.create_connection((parts.hostname, parts.port), timeout=10)
+
+
+def until_closed(client: socket.socket) -> bytes:
+    """All it answers until it closes; a connection it leaves open fails by the socket's timeout."""
+    answer = b""
+    while piece := client.recv(65536):
+        answer += piece
+    return answer
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"\x16\x03\x01garbage\r\n\r\n", HEAD + b"Content-Length: -1\r\n\r\n", b"GET /\xe9 HTTP/1.1\r\n\r\n"],
+    ids=["tls", "negative-length", "not-ascii"],
+)
+def test_what_is_not_http_is_refused_in_the_one_shape(url, sent):
+    with connect(url) as client:
+        client.sendall(sent)
+        head, _, body = until_closed(client).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/problem+json" in head
+    assert json.loads(body)["code"] == "bad_request"
+
+
+def test_head_without_end_is_refused(url):
+    with connect(url) as client:
+        client.sendall(HEAD)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            client.sendall((b"A: " + b"b" * 8000 + b"\r\n") * (HEAD_MOST // 80))
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"\r\n", HEAD, HEAD + b"Content-Length: 9\r\n\r\n", HEAD + b"Content-Length: 9\r\n\r\nhalf"]
+)
+def test_client_that_falls_silent_is_let_go(url, sent):
+    with connect(url) as client:
+        client.sendall(sent)
+
+        assert until_closed(client) == b""
+
+
+def test_empty_lines_after_an_answer_are_silence_too(url):
+    with connect(url) as client:
+        client.sendall(HEAD + b"Content-Length: 0\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        client.sendall(b"\r\n")
+
+        until_closed(client)
+
+
+def test_requests_after_one_another_and_large_bodies_are_no_silence_and_no_head(url):
+    body = b"x" * (4 << 20)
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    small = HEAD + b"A: " + b"a" * 1000 + b"\r\nContent-Length: 0\r\n\r\n"
+    with connect(url) as client:
+        client.sendall(request)
+        client.sendall(small * (3 * HEAD_MOST // len(small)))
+        client.sendall(HEAD + b"Content-Length: 1\r\nConnection: close\r\n\r\nx")
+        answer = until_closed(client)
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert str(len(body)).encode() in answer
+    assert answer.count(b"HTTP/1.1 200 ") == 3 * HEAD_MOST // len(small) + 2
