@@ -30,11 +30,12 @@ class RunControl:
             if self._handles.get(task_id) is handle:
                 del self._handles[task_id]
 
-    def stop(self, task_id: int) -> None:
-        """Tell the task's run to stop, if it is in this process."""
+    def stop(self, task_id: int) -> bool:
+        """Tell the task's run to stop, if it is in this process; whether it is."""
         handle = self._handles.get(task_id)
         if handle is not None:
             handle.stop.set()
+        return handle is not None
 
     async def wait_over(self, task_id: int) -> None:
         """Wait until no run of the task goes on in this process."""

@@ -221,10 +221,19 @@ class Tasks:
         Raises:
             Refused: task_not_found, task_already_ended (completed or failed).
         """
-        last_seq = await self._database.write(lambda connection: self._request_stop(connection, user, task_id))
-        if last_seq is not None:
-            self._events.announce(task_id)
-            self._control.stop(task_id)
+        try:
+            last_seq = await self._database.write(lambda connection: self._request_stop(connection, user, task_id))
+        except Refused as refused:
+            if refused.code != "disk_full":
+                raise
+            # What fills the disk must be stoppable all the same; its end is stored once there is room.
+            await self.get(user, task_id)  # a full disk may have been met before the owner was checked
+            if not self._control.stop(task_id):
+                raise
+        else:
+            if last_seq is not None:
+                self._events.announce(task_id)
+                self._control.stop(task_id)
         status = await self._wait_ended(user, task_id, STOP_ANSWER_SECONDS)
         key = "task_stopped" if status == "stopped" else "task_stop_requested"
         return {"message": text(key, task_id=task_id), "status": status}

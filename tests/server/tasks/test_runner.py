@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from unittest.mock import AsyncMock
 
 import pytest
 from sqlalchemy import insert, text
@@ -10,14 +11,18 @@ from sqlalchemy import insert, text
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.run import AgentRun, Outcome, RunLimits
 from beray.server.db import migrate
+from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database, sqlite_engine
 from beray.server.db.tables import task, user
+from beray.server.errors import Refused
 from beray.server.events.log import EventLog, frame_body
 from beray.server.events.wakeups import LocalWakeups
 from beray.server.sandbox.base import Capabilities, Limits
 from beray.server.tasks import runner as runner_module
+from beray.server.tasks import service as service_module
 from beray.server.tasks.control import RunControl
 from beray.server.tasks.runner import RunAgent, Runner, Workshop
+from beray.server.tasks.service import Tasks
 from beray.server.tasks.view import NO_USAGE
 from beray.server.work_dirs.work_dir import WorkDirs
 from tests.support.plain_sandbox import PlainSandbox
@@ -41,18 +46,23 @@ async def database(tmp_path):
     database.close()
 
 
+@pytest.fixture
+def control():
+    return RunControl()
+
+
 async def set_most_pages(database: Database, pages: int) -> None:
     """How far the database may grow; below what it has: no further, as on a full disk."""
     await database.write(lambda connection: connection.execute(text(f"PRAGMA max_page_count = {pages}")).scalar())
 
 
-def make_runner(database: Database, tmp_path, run_agent: RunAgent) -> tuple[Runner, EventLog]:
+def make_runner(database: Database, tmp_path, run_agent: RunAgent, control: RunControl) -> tuple[Runner, EventLog]:
     events = EventLog(database, LocalWakeups(), lambda: AT)
     runner = Runner(
         database=database,
         events=events,
         work_dirs=WorkDirs(tmp_path / "tasks"),
-        control=RunControl(),
+        control=control,
         clock=lambda: AT,
         run_agent=run_agent,
     )
@@ -67,19 +77,22 @@ def make_runner(database: Database, tmp_path, run_agent: RunAgent) -> tuple[Runn
     return runner, events
 
 
-async def test_run_that_ends_on_a_full_disk_is_ended_when_there_is_room(database, tmp_path, monkeypatch, caplog):
+async def run_step(name, work):
+    return await work()
+
+
+async def test_run_that_ends_on_a_full_disk_is_ended_when_there_is_room(
+    database, tmp_path, control, monkeypatch, caplog
+):
     monkeypatch.setattr(runner_module, "STORE_AGAIN_SECONDS", 0.01)
 
     async def agent(run: AgentRun) -> Outcome:
         await set_most_pages(database, 1)
         return Outcome(is_completed=True, result="x" * 1_000_000, error=None, usage=NO_USAGE)
 
-    async def step(name, work):
-        return await work()
-
-    runner, events = make_runner(database, tmp_path, agent)
+    runner, events = make_runner(database, tmp_path, agent, control)
     with caplog.at_level(logging.WARNING, logger="beray.tasks"):
-        running = asyncio.create_task(runner.run_task(1, 1, step))
+        running = asyncio.create_task(runner.run_task(1, 1, run_step))
         await asyncio.to_thread(wait_until, lambda: "could not be stored" in caplog.text, what="a try that failed")
         assert not running.done()
         await set_most_pages(database, 1_000_000)
@@ -88,3 +101,43 @@ async def test_run_that_ends_on_a_full_disk_is_ended_when_there_is_room(database
     last = json.loads(frame_body(await events.read_last(1)))
     assert (last["type"], last["status"], len(last["result"])) == ("task.finished", "completed", 1_000_000)
     assert caplog.text.count("could not be stored") == 1
+
+
+async def test_run_is_stopped_on_a_full_disk_by_its_owner_only(database, tmp_path, control, monkeypatch):
+    """What fills the disk must be stoppable; that it was is stored once there is room."""
+    monkeypatch.setattr(runner_module, "STORE_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(service_module, "STOP_ANSWER_SECONDS", 0.1)
+    cut = asyncio.Event()
+    works = asyncio.Event()
+
+    async def agent(run: AgentRun) -> Outcome:
+        works.set()
+        try:
+            return await asyncio.Future()
+        finally:
+            cut.set()
+
+    runner, events = make_runner(database, tmp_path, agent, control)
+    tasks = Tasks(
+        database=database,
+        events=events,
+        work_dirs=WorkDirs(tmp_path / "tasks"),
+        control=control,
+        clock=lambda: AT,
+        model=ModelChoice("beray:rules", "rules"),
+        task_uid=lambda task_id: None,
+    )
+    running = asyncio.create_task(runner.run_task(1, 1, run_step))
+    await asyncio.wait_for(works.wait(), timeout=10)
+    with monkeypatch.context() as full:
+        full.setattr(database, "write", AsyncMock(side_effect=Refused("disk_full")))
+        with pytest.raises(Refused) as refused:
+            await tasks.stop(UserRow(2, "b@example.com", 0), 1)
+        assert (refused.value.code, cut.is_set()) == ("task_not_found", False)
+
+        answer = await tasks.stop(UserRow(1, "a@example.com", 0), 1)
+        assert (answer["status"], cut.is_set()) == ("running", True)
+    await asyncio.wait_for(running, timeout=10)
+
+    last = json.loads(frame_body(await events.read_last(1)))
+    assert (last["type"], last["status"]) == ("task.finished", "stopped")
