@@ -8,12 +8,13 @@ import logging
 import re
 import secrets
 from collections.abc import MutableMapping
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from beray.server.errors import Refused, problem
-from beray.server.messages import Language, current_language
+from beray.server.messages import Language, current_language, text
 
 SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:+/=@-]{1,128}")
 PROBLEM_JSON = b"application/problem+json"
@@ -46,6 +47,7 @@ class Edge:
         scope = {**scope, "path": _without_slash(scope["path"]), "beray.request_id": request_id, "beray.send": send}
         answer = _Answer(send, request_id)
         try:
+            _check_query(scope["query_string"])
             limited = self._limited(scope, headers, receive)
             await self._app(scope, limited, answer.send)
         except Refused as refused:
@@ -122,6 +124,19 @@ def refusal(refused: Refused, language: Language, request_id: str) -> tuple[int,
     if refused.code in {"body_too_large", "upload_too_large"}:
         headers.append((b"connection", b"close"))  # what is left of the body is not read
     return refused.status_code, headers, body
+
+
+def _check_query(query: bytes) -> None:
+    """Refuse what is not UTF-8: read leniently, two names of files would become one."""
+    if b"%" not in query and query.isascii():
+        return
+    try:
+        unquote_to_bytes(query).decode()
+    except UnicodeDecodeError:
+        reason = text("query_not_utf8")
+        raise Refused(
+            "validation_error", reason=reason, errors=[{"loc": ["query"], "msg": reason, "type": "string_unicode"}]
+        ) from None
 
 
 def _request_id(headers: MutableMapping[bytes, bytes]) -> str:

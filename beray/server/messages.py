@@ -38,6 +38,10 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     # requests
     "bad_request": ("请求无法处理：{reason}", "The request cannot be handled: {reason}"),
     "not_http": ("这不是有效的 HTTP 请求。", "This is not a valid HTTP request."),
+    "query_not_utf8": (
+        "地址的查询部分不是有效的 UTF-8。",
+        "The query part of the address is not valid UTF-8.",
+    ),
     "head_too_large": (
         "请求行和请求头超过了 {limit} 字节。",
         "The request line and headers are over {limit} bytes.",

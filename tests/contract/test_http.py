@@ -177,3 +177,21 @@ def test_health_can_be_asked_without_a_body(server):
     answer = requests.head(f"{server.base_url}/health", timeout=10)
 
     assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize("query", ["path=%ff", "path=a%ED%A0%80", "q=%C3", "x=%e4%b8"])
+def test_query_that_is_not_utf8_is_refused(server, query):
+    """Read leniently, `%ff` and `%fe` would be one file."""
+    answer = requests.get(f"{server.base_url}/api/v1/info?{query}", timeout=10)
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_error")
+    assert answer.json()["errors"][0]["loc"] == ["query"]
+    assert requests.get(f"{server.base_url}/api/v1/info?x=%E4%B8%AD%25ff", timeout=10).status_code == 200
+
+
+def test_asking_for_a_websocket_gets_the_answer_in_the_one_shape(server):
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "x", "Sec-WebSocket-Version": "13"}
+
+    answer = requests.get(f"{server.base_url}/api/v1/users/me", headers=headers, timeout=10)
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")

@@ -193,8 +193,16 @@ class DbosEngine:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a warning tells something: a cancelled step is what every stop and every close consists of."""
-    return not record.getMessage().startswith("Asyncio task cancelled")
+    """Whether a warning tells something.
+
+    A cancelled step is what every stop and every close consists of. A run whose record is gone was a deleted task's.
+    """
+    from dbos._error import DBOSNonExistentWorkflowError
+
+    error = record.exc_info[1] if record.exc_info else None
+    return not (
+        record.getMessage().startswith("Asyncio task cancelled") or isinstance(error, DBOSNonExistentWorkflowError)
+    )
 
 
 def _destroy() -> None:

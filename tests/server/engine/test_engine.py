@@ -1,11 +1,15 @@
 """The engine's promises. Each case is a process of its own: the engine library is a singleton."""
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from dbos._error import DBOSNonExistentWorkflowError
+
+from beray.server.engine.dbos_engine import _is_news
 
 PROGRAM = Path(__file__).parent / "engine_program.py"
 
@@ -57,3 +61,11 @@ def test_purged_run_is_forgotten(tmp_path):
 
 def test_failed_run_does_not_stop_the_engine(tmp_path):
     assert run("failure", tmp_path) == {"runs": [[1, 1], [2, 1]]}
+
+
+def test_log_keeps_quiet_about_the_runs_of_deleted_tasks_only():
+    gone, other = DBOSNonExistentWorkflowError("target", "1.1"), RuntimeError("x")
+
+    assert not _is_news(logging.makeLogRecord({"msg": "Exception encountered", "exc_info": (type(gone), gone, None)}))
+    assert not _is_news(logging.makeLogRecord({"msg": "Asyncio task cancelled for x"}))
+    assert _is_news(logging.makeLogRecord({"msg": "Exception encountered", "exc_info": (type(other), other, None)}))
