@@ -15,7 +15,12 @@ from beray.server.messages import current_language, text
 
 HEAD_MOST: Final = 64 << 10  # bytes; common proxies take 8 to 32 KiB
 HEAD_SECONDS: Final = 30.0  # for a whole head, however slowly it drips
+PIPELINED_MOST: Final = 256  # requests that wait behind the one being answered; browsers and SDKs send none ahead
 SILENCE_SECONDS: Final = 60.0  # between two pieces of a body
+
+
+class TooManyPipelined(Exception):
+    """The client sends requests ahead without reading answers."""
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -63,6 +68,8 @@ class BoundedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._is_in_head, self._is_in_body = False, True
+        if len(self.pipeline) >= PIPELINED_MOST:
+            raise TooManyPipelined  # the parser stops here, and uvicorn takes it for a request that can't be read
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

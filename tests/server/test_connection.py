@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from beray.server.connection import HEAD_MOST, BoundedConnection
+from beray.server.connection import HEAD_MOST, PIPELINED_MOST, BoundedConnection
 from beray.server.edge import Edge
 from tests.support.asgi import served
 
@@ -108,3 +108,11 @@ def test_requests_after_one_another_and_large_bodies_are_no_silence_and_no_head(
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert str(len(body)).encode() in answer
     assert answer.count(b"HTTP/1.1 200 ") == 3 * HEAD_MOST // len(small) + 2
+
+
+def test_requests_sent_ahead_without_end_are_refused(url):
+    """One read may hold thousands of them, and each costs far more memory than its bytes."""
+    with connect(url) as client:
+        client.sendall((HEAD + b"Content-Length: 0\r\n\r\n") * (PIPELINED_MOST * 4))
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            client.sendall((HEAD + b"Content-Length: 0\r\n\r\n") * (PIPELINED_MOST * 2000))
