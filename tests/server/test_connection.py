@@ -14,10 +14,10 @@ HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
 
 
 class Hasty(BoundedConnection):
-    """Waits a fraction of a second, so that the tests need not wait longer."""
+    """Waits a second, so that the tests need not wait longer."""
 
-    head_seconds = 0.2
-    silence_seconds = 0.2
+    head_seconds = 1.0
+    silence_seconds = 1.0
 
 
 async def echo(scope, receive, send) -> None:
