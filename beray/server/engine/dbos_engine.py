@@ -50,6 +50,7 @@ class DbosEngine:
         self._per_process = per_process
         self._dbos: Any = None
         self._client: Any = None
+        self._launching: asyncio.Task[None] | None = None
         self._claiming: asyncio.Task[None] | None = None
         self._claim_again = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -57,7 +58,8 @@ class DbosEngine:
     async def start(self) -> None:
         """Launch; unfinished runs of this process' earlier life go on."""
         self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._launch)
+        self._launching = asyncio.create_task(asyncio.to_thread(self._launch))
+        await asyncio.shield(self._launching)  # a thread can't be cancelled: `close` waits for it
         # The loop on which coroutines run: launched from a thread, DBOS could not see it.
         self._dbos._background_event_loop._main_loop = self._loop
 
@@ -175,6 +177,10 @@ class DbosEngine:
 
     async def close(self) -> None:
         """Stop working; runs are cut without being ended and go on at the next start."""
+        if self._launching is not None:
+            await asyncio.gather(
+                self._launching, return_exceptions=True
+            )  # half launched it can't be ended: its threads would live on
         if self._dbos is None:
             return
         dbos, self._dbos = self._dbos, None
