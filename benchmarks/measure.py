@@ -209,15 +209,10 @@ class _Lock:
     def __enter__(self) -> None:
         path = Path(tempfile.gettempdir()) / f"beray-bench-{os.getuid()}.lock"
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    sys.exit(f"another benchmark holds {path}")
-                time.sleep(0.5)
+        signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"another benchmark holds {path}"))
+        signal.alarm(LOCK_SECONDS)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        signal.alarm(0)
 
     def __exit__(self, *_: object) -> None:
         os.close(self._file)

@@ -11,6 +11,7 @@ Listens on a free loopback port, which it writes to FOLDER/port, and ends when i
 
 import hashlib
 import json
+import select
 import socket
 import sqlite3
 import sys
@@ -19,7 +20,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
+from subprocess import PIPE, Popen
 from typing import Any
 
 import orjson
@@ -55,17 +56,15 @@ class Twin:
 @contextmanager
 def running_twin(folder: Path, database: Path | None = None) -> Iterator[Twin]:
     """A twin in a process of its own, for as long as the block lasts."""
-    port_file = folder / "port"
-    port_file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "benchmarks.twin", str(folder), *([str(database)] if database else [])]
-    with Popen(command, stdin=PIPE, stdout=DEVNULL) as process:
+    with Popen(command, stdin=PIPE, stdout=PIPE) as process:
         try:
-            deadline = time.monotonic() + START_SECONDS
-            while not port_file.exists():
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError("the twin did not start")
-                time.sleep(0.02)
-            yield Twin(f"http://127.0.0.1:{port_file.read_text()}", process.pid)
+            assert process.stdout is not None
+            ready, _, _ = select.select([process.stdout], [], [], START_SECONDS)
+            port = process.stdout.readline().decode().strip() if ready else ""
+            if not port:
+                raise RuntimeError("the twin did not start")
+            yield Twin(f"http://127.0.0.1:{port}", process.pid)
         finally:
             process.kill()
 
@@ -137,9 +136,7 @@ def main() -> None:
         server.should_exit = True
 
     threading.Thread(target=end_with_input, daemon=True).start()
-    partial = folder / "port.new"
-    partial.write_text(str(listener.getsockname()[1]))
-    partial.rename(folder / "port")
+    print(listener.getsockname()[1], flush=True)
     server.run(sockets=[listener])  # on uvloop, as ours
 
 

@@ -47,9 +47,15 @@ def common(function: Function) -> Function:
 
 def _remember_server(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     if value is not None:
-        ctx.find_object(App).server_option = value  # type: ignore[union-attr]  # main() always gives one
+        _app(ctx).server_option = value
 
 
 def _remember_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
-        ctx.find_object(App).is_debug = True  # type: ignore[union-attr]  # main() always gives one
+        _app(ctx).is_debug = True
+
+
+def _app(ctx: click.Context) -> App:
+    app = ctx.find_object(App)
+    assert app is not None, "main() always gives one"
+    return app

@@ -1,6 +1,5 @@
 """The documentation is true: it names everything there is, in both languages, and its programs run."""
 
-import os
 import re
 import subprocess
 import sys
@@ -19,11 +18,11 @@ from beray.server.messages import MESSAGES
 from beray.server.sandbox.base import Confinement
 from beray.server.settings import Settings, env_name
 from tests.support.server import ServerProcess
+from tests.support.snippets import run_snippet
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 LANGUAGES = ("zh", "en")
-SNIPPET_SECONDS = 60
 CJK = re.compile(r"[\u4e00-\u9fff]")
 HEADING = re.compile(r"^(#{1,6}) (.+)$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -188,26 +187,6 @@ def test_snippets_of_the_quick_start_run(language: str, server: ServerProcess, a
         assert archive.read("sorted.txt") == b"Ada\nZoe\n"
     assert refusal.startswith("404 task_not_found ")
     assert bool(CJK.search(refusal)) is (language == "zh")
-
-
-def run_snippet(snippet: str, server: ServerProcess, folder: Path) -> str:
-    """What a program of the page prints, run unchanged: it reaches the test's server as a proxy."""
-    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    environment |= {"http_proxy": server.base_url, "PYTHONIOENCODING": "utf-8"}
-    program = folder / "snippet.py"
-    program.write_text(snippet, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", program.name],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=SNIPPET_SECONDS,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,7 @@ client that honours it unchanged can do.
 """
 
 import hashlib
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +20,12 @@ from beray.server.auth.codes import Codes
 from beray.server.clock import system_clock
 from beray.server.db.connect import sqlite_engine
 from tests.support.server import ServerProcess
+from tests.support.snippets import run_snippet
 from tests.support.waiting import wait_until
 
 DOCUMENT = Path(__file__).parent / "specification" / "beray-python-sdk.zh.md"
 SHA256 = "b720c9fedfd61211db511734a37443e8b9b84d30b9fff7a8f8ef1b2551d614a0"
 BASE_URL = "http://localhost:8000"  # what the document's snippets say
-SNIPPET_SECONDS = 60
 HELLO = "写一个打印 hello world 的 Python 脚本"
 LONG_GOAL = "```bash\nsleep 300\n```"
 
@@ -244,30 +241,9 @@ def test_snippet_runs_unchanged(number: int, make_server: Callable[..., ServerPr
         for seed in seeds:
             seed(scene)
 
-        scene.output = run_snippet(scene, SNIPPETS[number])
+        scene.output = run_snippet(scene.prelude + SNIPPETS[number], server, tmp_path)
 
+        assert "流式连接出错" not in scene.output
+        assert "发生错误" not in scene.output
         for check in checks:
             check(scene)
-
-
-def run_snippet(scene: Scene, snippet: str) -> str:
-    """What the snippet prints, run as a program of its own; it must end well and warn of nothing."""
-    program = scene.folder / "snippet.py"
-    program.write_text(scene.prelude + snippet, encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    environment |= {"http_proxy": scene.server.base_url, "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", program.name],
-        cwd=scene.folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=SNIPPET_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert "流式连接出错" not in done.stdout
-    assert "发生错误" not in done.stdout
-    return done.stdout

@@ -94,7 +94,7 @@ def _code_for_all(place: Path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__", "console")
     shutil.copytree(ROOT / "beray", code / "beray", ignore=ignored)
     (code / "tests" / "support").mkdir(parents=True)
-    for name in ("__init__.py", "support/__init__.py", "support/sandbox_cases.py"):
+    for name in ("__init__.py", "support/__init__.py", "support/waiting.py", "support/sandbox_cases.py"):
         shutil.copy(ROOT / "tests" / name, code / "tests" / name)
     for path in (code, *code.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)

@@ -30,6 +30,7 @@ from beray.server.sandbox.guarded import GuardedSandbox
 from beray.server.sandbox.landlock import LandlockConfine
 from beray.server.sandbox.uids import TaskUids
 from beray.server.settings import Settings
+from tests.support.waiting import until
 
 CANARY = "canary-of-the-server-8f3a"
 LIMITS = Limits(wall_seconds=60)
@@ -470,7 +471,7 @@ async def a_cancelled_start_leaves_nothing(box: Box) -> None:
     marker = new_marker()
     for _ in range(3):
         task = asyncio.create_task(box.start("sh", "-c", f"sleep 1000; : {marker}"))
-        while not task.done() and not processes_with(marker):
+        while not task.done() and not processes_with(marker):  # at every turn of the loop: the moment is short
             await asyncio.sleep(0)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -736,7 +737,7 @@ async def files_of_others_are_out_of_reach(box: Box) -> None:
     (mine / "link").symlink_to(secret)
     (mine / "folder").symlink_to(other)
     script = f"""
-cat {secret} link folder/secret /etc/shadow /root/.bashrc {database} ~root/.profile && echo READ
+cat {secret} link folder/secret /etc/shadow ~root/.bashrc {database} ~root/.profile && echo READ
 ls {other} {box.data_dir} {box.data_dir}/tasks /root && echo LISTED
 ls {box.data_dir} | grep beray.db
 echo planted > {other}/planted
@@ -993,13 +994,6 @@ async def close_ends_what_still_runs(box: Box) -> None:
 
 
 # Running them
-
-
-async def until(look: Callable[[], bool], *, seconds: float = 20) -> None:
-    """Wait for a thing, with a deadline."""
-    async with asyncio.timeout(seconds):
-        while not look():
-            await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager

@@ -7,6 +7,7 @@ import pytest
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.run import RunLimits
 from tests.support.scripted_model import HELLO, Reply, call, failure, sequence, turns
+from tests.support.waiting import until
 
 GOAL = "Write a program that greets."
 
@@ -255,7 +256,7 @@ async def test_wall_time_ends_a_command_and_leaves_nothing(bench, scripted):
 async def test_stopping_in_a_command_kills_it(bench, scripted):
     server = scripted(sequence(Reply(calls=[call("shell", command="echo on; sleep 60")])))
     running = asyncio.create_task(bench.run(GOAL, model=choice(server)))
-    await until(bench, "tool.output")
+    await until(lambda: bench.events("tool.output"))
 
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -267,7 +268,7 @@ async def test_stopping_in_a_command_kills_it(bench, scripted):
 async def test_stopping_in_a_silent_answer_is_at_once(bench, scripted):
     server = scripted(sequence(Reply(["Once upon", " a time"], hangs_after=2)))
     running = asyncio.create_task(bench.run(GOAL, model=choice(server)))
-    await until(bench, "text.delta")
+    await until(lambda: bench.events("text.delta"))
 
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -290,10 +291,3 @@ async def test_half_an_emoji_from_the_model_harms_nothing(bench, scripted):
 
     assert outcome.result == "done\ufffd"
     assert (bench.work_dir / "a.txt").read_text() == "x\ufffd"
-
-
-async def until(bench, kind):
-    """Wait for an event of this type."""
-    async with asyncio.timeout(20):
-        while not await bench.events(kind):
-            await asyncio.sleep(0.01)

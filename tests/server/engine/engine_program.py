@@ -13,6 +13,7 @@ from sqlalchemy import text
 from beray.server.db import migrate
 from beray.server.db.connect import Database, sqlite_engine
 from beray.server.engine.dbos_engine import DbosEngine
+from tests.support.waiting import until
 
 DEADLINE_SECONDS = 30
 
@@ -34,6 +35,24 @@ class Bench:
 
         await self.database.write(query)
         self.engine.wake()
+
+    async def unfinished(self) -> int:
+        """Runs whose end the engine has not recorded."""
+        query = text("SELECT count(*) FROM workflow_status WHERE status IN ('PENDING', 'ENQUEUED')")
+        return int(await self.database.read(lambda connection: connection.execute(query).scalar_one()))
+
+    async def all_recorded(self) -> None:
+        """Wait until the engine has recorded the end of every run."""
+
+        async def is_none_left() -> bool:
+            return await self.unfinished() == 0
+
+        await until(is_none_left, what="the end of every run")
+
+    async def finish(self) -> None:
+        """Let every run end, then close."""
+        await self.all_recorded()
+        await self.close()
 
     async def close(self) -> None:
         await self.engine.close()
@@ -74,8 +93,7 @@ async def simple(path: Path) -> Any:
     await bench.engine.start()
     await bench.submit(1)
     await record.ended.wait()
-    await finished(bench)
-    await bench.close()
+    await bench.finish()
     return {"runs": record.runs, "steps": record.steps, "results": record.results}
 
 
@@ -93,8 +111,7 @@ async def rollback(path: Path) -> Any:
     except ValueError:
         await bench.submit(2)
     await record.ended.wait()
-    await finished(bench)
-    await bench.close()
+    await bench.finish()
     return {"runs": record.runs}
 
 
@@ -116,8 +133,7 @@ async def goes_on(path: Path) -> Any:
     bench = Bench(path, turns(record, 3))
     await bench.engine.start()
     await record.ended.wait()
-    await finished(bench)
-    await bench.close()
+    await bench.finish()
     return {"runs": record.runs, "steps": record.steps, "results": record.results}
 
 
@@ -125,7 +141,7 @@ async def idle(path: Path) -> Any:
     record = Record()
     bench = Bench(path, turns(record, 1))
     await bench.engine.start()
-    left = await unfinished_count(bench)
+    left = await bench.unfinished()
     await bench.close()
     assert left == 0
     return {"runs": record.runs}
@@ -157,8 +173,7 @@ async def concurrency(path: Path) -> Any:
         await bench.submit(100 + number, user_id=1)
         await bench.submit(200 + number, user_id=2)
     await ended.wait()
-    await finished(bench)
-    await bench.close()
+    await bench.finish()
     return {"most_of_user": most_of_user, "most": most, "done": done}
 
 
@@ -168,7 +183,7 @@ async def purge(path: Path) -> Any:
     await bench.engine.start()
     await bench.submit(1)
     await record.ended.wait()
-    await finished(bench)
+    await bench.all_recorded()
     await bench.engine.purge(1, 1)
     query = text("SELECT (SELECT count(*) FROM workflow_status) + (SELECT count(*) FROM operation_outputs)")
     left = await bench.database.read(lambda connection: connection.execute(query).scalar())
@@ -191,24 +206,12 @@ async def failure(path: Path) -> Any:
     await bench.submit(1)
     await bench.submit(2)
     await second.wait()
-    await finished(bench)
-    await bench.close()
+    await bench.finish()
     return {"runs": sorted(record.runs)}
 
 
 async def nothing() -> None:
     return None
-
-
-async def unfinished_count(bench: Bench) -> int:
-    query = text("SELECT count(*) FROM workflow_status WHERE status IN ('PENDING', 'ENQUEUED')")
-    return int(await bench.database.read(lambda connection: connection.execute(query).scalar_one()))
-
-
-async def finished(bench: Bench) -> None:
-    """Wait until the engine has recorded the end of every run."""
-    while await unfinished_count(bench):
-        await asyncio.sleep(0.01)
 
 
 CASES = {

@@ -11,13 +11,15 @@ from dbos._error import DBOSNonExistentWorkflowError
 
 from beray.server.engine.dbos_engine import _is_news
 
-PROGRAM = Path(__file__).parent / "engine_program.py"
+PROGRAM = "tests.server.engine.engine_program"
+ROOT = Path(__file__).parents[3]
 
 
 def run(case: str, folder: Path) -> dict:
     """Run a case of `engine_program.py`; what it reports as JSON on its last line."""
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), case, str(folder / "beray.db")],
+        [sys.executable, "-m", PROGRAM, case, str(folder / "beray.db")],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,

@@ -4,31 +4,19 @@ import asyncio
 import json
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import text
 
-from beray.server.db import migrate
-from beray.server.db.connect import Database, sqlite_engine
-from beray.server.db.tables import task, user
 from beray.server.events.log import EventLog, Fenced, NewEvent, frame_body, frame_seq, is_finished
 from beray.server.events.wakeups import LocalWakeups, wait_changed
+from tests.support.databases import seeded_database
 
 AT = 1_800_000_000_123
 
 
 @pytest.fixture
-async def database(tmp_path):
-    engine = sqlite_engine(tmp_path / "beray.db")
-    migrate.upgrade(engine)
-    with engine.begin() as connection:
-        connection.execute(insert(user).values(id=1, email="a@example.com", created_at=0))
-        for number in (1, 2):
-            values = {"id": number, "user_id": 1, "goal": "g", "status": "running", "usage": "{}", "attempt": 3}
-            connection.execute(insert(task).values(created_at=0, updated_at=0, **values))
-    engine.dispose()
-    database = Database(tmp_path / "beray.db")
-    database.open()
-    yield database
-    database.close()
+def database(tmp_path):
+    with seeded_database(tmp_path / "beray.db", 1, 2, status="running", attempt=3) as database:
+        yield database
 
 
 @pytest.fixture

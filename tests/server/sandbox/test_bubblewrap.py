@@ -9,7 +9,7 @@ from beray.server.sandbox.base import Limits, SandboxError
 from beray.server.sandbox.bubblewrap import BubblewrapConfine, check_targets
 from beray.server.sandbox.environment import Layout
 
-PLACE = Place("/data/tasks/1/work", "/data/tasks/1/work.home", 4711, Layout(Path("/data/sandbox"), ("/opt/python",)))
+PLACE = Place("/srv/tasks/1/work", "/srv/tasks/1/work.home", 4711, Layout(Path("/srv/sandbox"), ("/opt/python",)))
 
 CONFINE = BubblewrapConfine("/usr/bin/bwrap", scopes_signals=True)
 
@@ -49,7 +49,7 @@ def test_every_memory_folder_has_a_size() -> None:
 
 
 def test_a_mount_point_below_a_writable_folder_is_refused() -> None:
-    options = ("--ro-bind", "/usr", "/data/tasks/1/work/usr")
+    options = ("--ro-bind", "/usr", f"{PLACE.work_dir}/usr")
 
     with pytest.raises(SandboxError, match="can't be mounted"):
         check_targets(options, writable=(PLACE.work_dir, PLACE.home))

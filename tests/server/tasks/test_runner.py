@@ -6,14 +6,12 @@ import logging
 from unittest.mock import AsyncMock
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import text
 
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.run import AgentRun, Outcome, RunLimits
-from beray.server.db import migrate
 from beray.server.db.auth import UserRow
-from beray.server.db.connect import Database, sqlite_engine
-from beray.server.db.tables import task, user
+from beray.server.db.connect import Database
 from beray.server.errors import Refused
 from beray.server.events.log import EventLog, frame_body
 from beray.server.events.wakeups import LocalWakeups
@@ -25,6 +23,7 @@ from beray.server.tasks.runner import RunAgent, Runner, Workshop
 from beray.server.tasks.service import Tasks
 from beray.server.tasks.view import NO_USAGE
 from beray.server.work_dirs.work_dir import WorkDirs
+from tests.support.databases import seeded_database
 from tests.support.plain_sandbox import PlainSandbox
 from tests.support.waiting import wait_until
 
@@ -32,18 +31,9 @@ AT = 1_800_000_000_123
 
 
 @pytest.fixture
-async def database(tmp_path):
-    engine = sqlite_engine(tmp_path / "beray.db")
-    migrate.upgrade(engine)
-    values = {"id": 1, "user_id": 1, "goal": "g", "status": "queued", "usage": json.dumps(NO_USAGE)}
-    with engine.begin() as connection:
-        connection.execute(insert(user).values(id=1, email="a@example.com", created_at=0))
-        connection.execute(insert(task).values(created_at=0, updated_at=0, **values))
-    engine.dispose()
-    database = Database(tmp_path / "beray.db")
-    database.open()
-    yield database
-    database.close()
+def database(tmp_path):
+    with seeded_database(tmp_path / "beray.db", 1, status="queued") as database:
+        yield database
 
 
 @pytest.fixture
