@@ -139,6 +139,10 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         'The goal is missing. For example: {program} run "Write a Python script that prints hello world"',
     ),
     "usage.goal_no_text": ("目标不是 UTF-8 文本。", "The goal is not UTF-8 text."),
+    "usage.goal_unreadable": (
+        "目标文件 {path} 无法读取：{reason}。",
+        "The goal's file {path} cannot be read: {reason}.",
+    ),
     "usage.goal_too_long": ("目标超过 {limit}。", "The goal is longer than {limit}."),
     "usage.json_or_events": ("--json 与 --events 只能选一个。", "Choose one of --json and --events."),
     "usage.bad_status": ("没有这种状态：{names}。可用：{known}。", "No such status: {names}. There are: {known}."),

@@ -227,8 +227,12 @@ def read_goal(words: tuple[str, ...], goal_file: str | None) -> str:
 
 
 def _read_goal_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return _read_text(file)
+    try:
+        with path.open("rb") as file:
+            return _read_text(file)
+    except OSError as error:
+        what = say("usage.goal_unreadable", path=path, reason=error.strerror or type(error).__name__)
+        raise click.UsageError(what) from error
 
 
 def _read_text(stream: Any) -> str:
