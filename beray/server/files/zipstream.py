@@ -145,13 +145,15 @@ class _Names:
 
     def __init__(self) -> None:
         self._given: set[str] = set()
+        self._last_number: dict[str, int] = {}  # a thousand names that become one would else count from 1 each
 
     def give(self, path: str) -> str:
         safe = _DRIVE.sub(r"\1_", _UNSAFE.sub("_", replace_escaped_bytes(path, "_")))
-        name, number = safe, 1
+        name, number = safe, self._last_number.get(safe, 1)
         while name in self._given:
             number += 1
             pure = PurePosixPath(safe)
             name = str(pure.with_name(f"{pure.stem} ({number}){pure.suffix}"))
         self._given.add(name)
+        self._last_number[safe] = number
         return name

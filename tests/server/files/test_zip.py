@@ -266,3 +266,22 @@ def test_archive_is_made_no_faster_than_it_is_taken(files_server: FilesServer, t
         answer.raw.read()
 
     wait_until(lambda: not files_server.open_descriptors(), what="closed files")
+
+
+def test_thousands_of_names_that_become_one_are_numbered_at_once() -> None:
+    """By a count of comparisons, not by the clock: each name may be tried against few that were given."""
+    names, tries = zipstream._Names(), 0
+
+    class Counted(set[str]):
+        def __contains__(self, name: object) -> bool:
+            nonlocal tries
+            tries += 1
+            return super().__contains__(name)
+
+    names._given = Counted()
+    controls = [chr(code) for code in range(1, 32)]
+    given = [names.give(f"a{first}{second}") for first in controls for second in controls]
+
+    assert len(set(given)) == len(given) == 961
+    assert given[:3] == ["a__", "a__ (2)", "a__ (3)"]
+    assert tries < 3 * len(given)
