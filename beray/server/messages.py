@@ -159,6 +159,14 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "可以重新提交；若再次出现，请查看服务器日志。",
         "Submit it again; if it happens again, look at the server's log.",
     ),
+    "task_disk_full": (
+        "服务器的磁盘已满，任务无法继续；已有的文件保留。",
+        "The server's disk is full, so the task could not go on; its files are kept.",
+    ),
+    "task_disk_full_hint": (
+        "请删除一些文件或任务，或扩大磁盘空间，然后重新提交。",
+        "Delete files or tasks, or give the disk more room, then submit it again.",
+    ),
     "goal_empty": ("任务目标不能为空。", "The goal must not be empty."),
     "goal_too_long": (
         "任务目标有 {length} 个字符，上限为 {most}。",

@@ -68,9 +68,13 @@ class AgentRun:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended by itself (a stop or a crash is not an outcome)."""
+    """How a run ended by itself (a stop or a crash is not an outcome).
+
+    Attributes:
+        usage: None: what has been recorded so far.
+    """
 
     is_completed: bool
     result: str | None
     error: TaskError | None
-    usage: Usage
+    usage: Usage | None

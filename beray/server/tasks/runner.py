@@ -118,9 +118,9 @@ class Runner:
             outcome = await self._until_stopped(record, handle, step)
         except Fenced:
             raise
-        except Exception:  # the edge of a worker: a fault of ours must end the task, not leave it running for ever
+        except Exception as error:  # the edge of a worker: a fault must end the task, not leave it running for ever
             log.exception("run failed", extra={"task_id": record.id, "run": record.run})
-            outcome = _internal_failure(record)
+            outcome = None if handle.stop.is_set() else _failure(record, error)
         await self._finish(record, outcome)
 
     async def _until_stopped(self, record: queries.RunRecord, handle: RunHandle, step: Step) -> Outcome | None:
@@ -169,8 +169,8 @@ class Runner:
 
         def write(connection: Connection) -> None:
             now = self._clock()
-            usage = None if outcome is None else orjson.dumps(outcome.usage).decode()
-            changes = {"usage": usage} if usage is not None else {}
+            usage = None if outcome is None else outcome.usage
+            changes = {} if usage is None else {"usage": orjson.dumps(usage).decode()}
             has_ended = queries.change_status(
                 connection,
                 record.id,
@@ -281,12 +281,15 @@ def _ending(outcome: Outcome | None) -> tuple[Status, str | None, TaskError | No
     return ("completed" if outcome.is_completed else "failed"), outcome.result, outcome.error
 
 
-def _internal_failure(record: queries.RunRecord) -> Outcome:
+def _failure(record: queries.RunRecord, error: Exception) -> Outcome:
+    code, message, hint = "internal_error", "task_internal_error", "task_internal_error_hint"
+    if isinstance(error, Refused) and error.code == "disk_full":
+        code, message, hint = "disk_full", "task_disk_full", "task_disk_full_hint"
     language = language_of(record.goal)
-    error: TaskError = {
-        "code": "internal_error",
-        "message": text("task_internal_error", language),
-        "hint": text("task_internal_error_hint", language),
+    told: TaskError = {
+        "code": code,
+        "message": text(message, language),
+        "hint": text(hint, language),
         "retryable": True,
     }
-    return Outcome(is_completed=False, result=None, error=error, usage=orjson.loads(record.usage))
+    return Outcome(is_completed=False, result=None, error=told, usage=None)

@@ -13,7 +13,7 @@ from beray.server.agent.run import AgentRun, Outcome, RunLimits
 from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
 from beray.server.errors import Refused
-from beray.server.events.log import EventLog, frame_body
+from beray.server.events.log import EventLog, NewEvent, frame_body
 from beray.server.events.wakeups import LocalWakeups
 from beray.server.sandbox.base import Capabilities, Limits
 from beray.server.tasks import runner as runner_module
@@ -91,6 +91,34 @@ async def test_run_that_ends_on_a_full_disk_is_ended_when_there_is_room(
     last = json.loads(frame_body(await events.read_last(1)))
     assert (last["type"], last["status"], len(last["result"])) == ("task.finished", "completed", 1_000_000)
     assert caplog.text.count("could not be stored") == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_stopped", "status", "code"),
+    [
+        (ValueError("a fault of ours"), False, "failed", "internal_error"),
+        (Refused("disk_full"), False, "failed", "disk_full"),
+        (Refused("disk_full"), True, "stopped", None),
+        (ValueError("torn by the stop"), True, "stopped", None),
+    ],
+)
+async def test_run_that_a_fault_ends_keeps_its_usage_and_says_why(
+    database, tmp_path, control, fault, is_stopped, status, code
+):
+    used = {**NO_USAGE, "requests": 7}
+
+    async def agent(run: AgentRun) -> Outcome:
+        await run.emit(NewEvent("usage.updated", {"usage": used}))
+        if is_stopped:
+            control.stop(1)
+        raise fault
+
+    runner, events = make_runner(database, tmp_path, agent, control)
+    await runner.run_task(1, 1, run_step)
+
+    last = json.loads(frame_body(await events.read_last(1)))
+    assert (last["type"], last["status"], last["usage"]) == ("task.finished", status, used)
+    assert (last["error"] or {"code": None})["code"] == code
 
 
 async def test_run_is_stopped_on_a_full_disk_by_its_owner_only(database, tmp_path, control, monkeypatch):
