@@ -1,6 +1,7 @@
 """What users may do with their tasks: the rules, and who owns what."""
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
@@ -70,7 +71,7 @@ class Tasks:
         self._clock = clock
         self._model = model
         self._task_uid = task_uid
-        self._deletions: set[asyncio.Task[None]] = set()
+        self._deletions: dict[int, asyncio.Task[None]] = {}
         self.engine: Engine | None = None
         """Set by `create_app` once the engine works; until then nothing can be submitted."""
 
@@ -288,26 +289,50 @@ class Tasks:
         """Remove a task with its processes, events and work_dir; hidden at once.
 
         Raises:
-            Refused: task_not_found; task_being_deleted when it takes over 5 s (the rest is finished in the background).
+            Refused: task_not_found; task_being_deleted when it takes over 5 s or a part of it failed (the rest is
+                finished in the background); disk_full.
         """
         if not 0 < task_id <= ID_MOST:
             raise Refused("task_not_found", task_id=task_id)
+        try:
+            runs = await self._hide(user, task_id)
+        except Refused as refused:
+            if refused.code != "disk_full":
+                raise
+            await self._empty(user, task_id)  # what fills the disk must be deletable all the same
+            runs = await self._hide(user, task_id)
+        job = self._delete_hidden(task_id, runs)
+        await asyncio.wait({job}, timeout=DELETE_ANSWER_SECONDS)
+        if not job.done() or job.cancelled() or job.exception() is not None:
+            raise Refused("task_being_deleted", task_id=task_id, retry_after_seconds=5)
+
+    async def _hide(self, user: UserRow, task_id: int) -> int:
+        """Hide the task from everybody; how many runs it had."""
         now = self._clock()
         hidden = await self._database.write(lambda connection: queries.hide_task(connection, user.id, task_id, now))
         if hidden is None:
             raise Refused("task_not_found", task_id=task_id)
-        _, runs = hidden
-        job = self._delete_hidden(task_id, runs)
-        done, _ = await asyncio.wait({job}, timeout=DELETE_ANSWER_SECONDS)
-        if not done:
-            raise Refused("task_being_deleted", task_id=task_id, retry_after_seconds=5)
-        job.result()
+        return hidden[1]
+
+    async def _empty(self, user: UserRow, task_id: int) -> None:
+        """Stop the task and remove its files, without a word in the database."""
+        await self.get(user, task_id)
+        self._control.stop(task_id)
+        with contextlib.suppress(TimeoutError):  # the run's end can't be stored either before there is room
+            await asyncio.wait_for(self._control.wait_over(task_id), STOP_ANSWER_SECONDS)
+        await asyncio.to_thread(self._work_dirs.delete, task_id)
 
     def _delete_hidden(self, task_id: int, runs: int) -> "asyncio.Task[None]":
-        job = asyncio.create_task(self._remove(task_id, runs))
-        self._deletions.add(job)
-        job.add_done_callback(self._deletions.discard)
+        job = self._deletions.get(task_id)
+        if job is None:
+            job = self._deletions[task_id] = asyncio.create_task(self._remove(task_id, runs))
+            job.add_done_callback(lambda done: self._note_deletion(task_id, done))
         return job
+
+    def _note_deletion(self, task_id: int, job: "asyncio.Task[None]") -> None:
+        del self._deletions[task_id]
+        if not job.cancelled() and (error := job.exception()) is not None:
+            log.error("a deletion failed and will be tried again", extra={"task_id": task_id}, exc_info=error)
 
     async def _remove(self, task_id: int, runs: int) -> None:
         self._control.stop(task_id)
@@ -320,15 +345,17 @@ class Tasks:
         log.info("task deleted", extra={"task_id": task_id})
 
     async def finish_deletions(self) -> None:
-        """Go on with deletions that an earlier process did not finish."""
+        """Go on with deletions that failed, or that an earlier process did not finish."""
         for task_id, runs in await self._database.scan(queries.list_hidden):
             self._delete_hidden(task_id, runs)
 
     async def tidy(self) -> None:
-        """End held tasks whose time is up and forget old idempotency answers; called now and then."""
+        """End held tasks whose time is up, finish deletions, forget old idempotency answers; called now and then."""
         now = self._clock()
         for task_id in await self._database.scan(lambda connection: queries.list_overdue_held(connection, now)):
             await self._end_overdue(task_id)
+        if self.engine is not None:
+            await self.finish_deletions()
         await self._database.write(lambda connection: queries.purge_answers(connection, now - ANSWER_KEPT_MS))
 
     async def _end_overdue(self, task_id: int) -> None:

@@ -1,9 +1,10 @@
 """A run around the agent: it begins and ends for its user, whatever happens to the disk meanwhile."""
 
 import asyncio
+import errno
 import json
 import logging
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from sqlalchemy import text
@@ -25,7 +26,7 @@ from beray.server.tasks.view import NO_USAGE
 from beray.server.work_dirs.work_dir import WorkDirs
 from tests.support.databases import seeded_database
 from tests.support.plain_sandbox import PlainSandbox
-from tests.support.waiting import wait_until
+from tests.support.waiting import until, wait_until
 
 AT = 1_800_000_000_123
 
@@ -65,6 +66,18 @@ def make_runner(database: Database, tmp_path, run_agent: RunAgent, control: RunC
         task_uid=lambda task_id: None,
     )
     return runner, events
+
+
+def make_tasks(database: Database, tmp_path, events: EventLog, control: RunControl) -> Tasks:
+    return Tasks(
+        database=database,
+        events=events,
+        work_dirs=WorkDirs(tmp_path / "tasks"),
+        control=control,
+        clock=lambda: AT,
+        model=ModelChoice("beray:rules", "rules"),
+        task_uid=lambda task_id: None,
+    )
 
 
 async def run_step(name, work):
@@ -136,15 +149,7 @@ async def test_run_is_stopped_on_a_full_disk_by_its_owner_only(database, tmp_pat
             cut.set()
 
     runner, events = make_runner(database, tmp_path, agent, control)
-    tasks = Tasks(
-        database=database,
-        events=events,
-        work_dirs=WorkDirs(tmp_path / "tasks"),
-        control=control,
-        clock=lambda: AT,
-        model=ModelChoice("beray:rules", "rules"),
-        task_uid=lambda task_id: None,
-    )
+    tasks = make_tasks(database, tmp_path, events, control)
     running = asyncio.create_task(runner.run_task(1, 1, run_step))
     await asyncio.wait_for(works.wait(), timeout=10)
     with monkeypatch.context() as full:
@@ -159,3 +164,49 @@ async def test_run_is_stopped_on_a_full_disk_by_its_owner_only(database, tmp_pat
 
     last = json.loads(frame_body(await events.read_last(1)))
     assert (last["type"], last["status"]) == ("task.finished", "stopped")
+
+
+OWNER = UserRow(1, "a@example.com", 0)
+
+
+async def test_deletion_that_fails_midway_is_finished_later(database, tmp_path, control, monkeypatch, caplog):
+    """The disk refuses; whoever deletes is told that it goes on, and it does."""
+    tasks = make_tasks(database, tmp_path, EventLog(database, LocalWakeups(), lambda: AT), control)
+    tasks.engine = AsyncMock()
+    work_dir = await tasks.open_work_dir(OWNER, 1)
+    with monkeypatch.context() as broken:
+        broken.setattr(WorkDirs, "delete", Mock(side_effect=OSError(errno.EIO, "input/output error")))
+        with pytest.raises(Refused) as refused:
+            await tasks.delete(OWNER, 1)
+
+    assert refused.value.code == "task_being_deleted"
+    assert "will be tried again" in caplog.text
+    await tasks.tidy()
+    await until(lambda: database.read(is_without_tasks), what="the end of the deletion")
+    assert not work_dir.path.exists()
+
+
+async def test_task_that_fills_the_disk_can_be_deleted(database, tmp_path, control, monkeypatch):
+    tasks = make_tasks(database, tmp_path, EventLog(database, LocalWakeups(), lambda: AT), control)
+    folder = (await tasks.open_work_dir(OWNER, 1)).path
+    (folder / "big").write_bytes(b"x")
+    write = database.write
+
+    async def write_while_there_is_room(query):
+        if folder.exists():
+            raise Refused("disk_full")
+        return await write(query)
+
+    monkeypatch.setattr(database, "write", write_while_there_is_room)
+    with pytest.raises(Refused) as refused:
+        await tasks.delete(UserRow(2, "b@example.com", 0), 1)
+    assert refused.value.code == "task_not_found"
+    assert (folder / "big").exists()
+
+    await tasks.delete(OWNER, 1)
+
+    assert await database.read(is_without_tasks)
+
+
+def is_without_tasks(connection) -> bool:
+    return connection.execute(text("SELECT count(*) FROM task")).scalar() == 0
