@@ -16,7 +16,7 @@ from beray.server.events.log import EventLog
 from beray.server.messages import text
 from beray.server.tasks.bodies import CreateTask, MessageBody, StopBody, TaskBody, TaskWithEventsBody
 from beray.server.tasks.service import ID_MOST, Tasks
-from beray.server.tasks.stream import Streams, TaskStream
+from beray.server.tasks.stream import Streams, TaskStream, Watcher
 from beray.server.tasks.view import task_body, task_body_with_events
 
 LIST_MOST = 1000  # tasks of one page at most; without `limit` all are listed (WIRE.md)
@@ -83,8 +83,16 @@ def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: St
         """The task's events as `text/event-stream`: those after `Last-Event-ID` (or `after`), then live."""
         user = await accounts.authenticate(request)
         await tasks.get(user, task_id)
-        start = _stream_start(request, after)
-        return _AsgiAnswer(TaskStream(events, streams, user_id=user.id, task_id=task_id, after=start))
+
+        async def is_allowed() -> bool:
+            try:
+                await accounts.authenticate(request)
+            except Refused:
+                return False
+            return True
+
+        watcher = Watcher(user.id, task_id, _stream_start(request, after), is_allowed)
+        return _AsgiAnswer(TaskStream(events, streams, watcher))
 
     @router.post("/tasks/{task_id}/stop", response_model=StopBody)
     async def stop_task(request: Request, task_id: int) -> StopAnswer:

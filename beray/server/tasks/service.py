@@ -336,12 +336,12 @@ class Tasks:
 
     async def _remove(self, task_id: int, runs: int) -> None:
         self._control.stop(task_id)
-        self._events.announce(task_id)  # its watchers look again, and see that it is gone
         await self._control.wait_over(task_id)
         await asyncio.to_thread(self._work_dirs.delete, task_id)
         if self.engine is not None:
             await self.engine.purge(task_id, runs)
         await self._database.write(lambda connection: queries.delete_task(connection, task_id))
+        self._events.announce(task_id)  # its watchers look again, and see that it is gone
         log.info("task deleted", extra={"task_id": task_id})
 
     async def finish_deletions(self) -> None:

@@ -7,8 +7,9 @@ gap or repeat. A slow reader only slows itself (real backpressure through `send`
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
@@ -16,6 +17,8 @@ from beray.protocol.sse import HEARTBEAT, HEARTBEAT_SECONDS, RETRY_LINE
 from beray.server.errors import Refused
 from beray.server.events.log import PAGE, EventLog, frame_seq, is_finished
 from beray.server.events.wakeups import wait_changed
+
+ALLOWED_SECONDS = 1.0  # how long a reader is believed to be still logged in; a look costs one indexed read
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -55,19 +58,34 @@ class Streams:
         return self._open.total()
 
 
+@dataclass(frozen=True)
+class Watcher:
+    """Who watches which task.
+
+    Attributes:
+        after: The `seq` of the last event they have.
+        is_allowed: Whether they are still logged in.
+    """
+
+    user_id: int
+    task_id: int
+    after: int
+    is_allowed: Callable[[], Awaitable[bool]]
+
+
 class TaskStream:
     """The answer to GET /tasks/{id}/stream, as an ASGI response."""
 
-    def __init__(self, events: EventLog, streams: Streams, *, user_id: int, task_id: int, after: int) -> None:
+    def __init__(self, events: EventLog, streams: Streams, watcher: Watcher) -> None:
         self._events = events
         self._streams = streams
-        self._user_id = user_id
-        self._task_id = task_id
-        self._after = after
+        self._watcher = watcher
+        self._task_id = watcher.task_id
+        self._allowed_until = asyncio.get_running_loop().time() + ALLOWED_SECONDS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send events until the last one, the reader's end, or the server's."""
-        with self._streams.counted(self._user_id):
+        """Send events until the last one, the reader's end or logout, or the server's end."""
+        with self._streams.counted(self._watcher.user_id):
             gone = asyncio.create_task(_wait_disconnect(receive))
             sending = asyncio.create_task(self._send(send))
             try:
@@ -87,9 +105,9 @@ class TaskStream:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _replay_and_follow(self, send: Send, changed: asyncio.Event) -> None:
-        cursor = self._after
+        cursor = self._watcher.after
         has_ended = False
-        while not has_ended and not self._streams.is_closing:
+        while not has_ended and not self._streams.is_closing and await self._is_allowed():
             changed.clear()
             frames = await self._events.read(self._task_id, after=cursor)
             if frames:
@@ -100,6 +118,13 @@ class TaskStream:
             has_ended = await self._has_ended(frames)
             if not has_ended and not await wait_changed(changed, HEARTBEAT_SECONDS):
                 await send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
+
+    async def _is_allowed(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now < self._allowed_until:
+            return True
+        self._allowed_until = now + ALLOWED_SECONDS
+        return await self._watcher.is_allowed()
 
     async def _has_ended(self, frames: list[bytes]) -> bool:
         """Whether the last stored event is a `task.finished`; one met earlier in a replay ends nothing."""

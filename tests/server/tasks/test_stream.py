@@ -6,9 +6,9 @@ import threading
 import pytest
 import requests
 
-from beray.protocol.sse import EventStreamDecoder
+from beray.protocol.sse import HEARTBEAT, EventStreamDecoder
 from tests.server.tasks.test_tasks import HELLO, begun, finish
-from tests.support.server import ServerProcess
+from tests.support.server import PASSWORD, ServerProcess
 from tests.support.waiting import wait_until
 
 
@@ -119,6 +119,35 @@ def test_streams_of_a_user_are_capped(make_server):
         wait_until(lambda: open_stream(client, task_id).status_code == 200, what="a free place")
         streams[1].close()
         client.stop_task(task_id)
+
+
+def test_deletion_ends_a_stream_without_waiting_for_a_heartbeat(client):
+    task_id = begun(client)
+    stream = open_stream(client, task_id)
+    content = stream.iter_content(None)
+    received = [next(content)]
+
+    client.delete_task(task_id)
+
+    received.extend(content)
+    assert HEARTBEAT not in b"".join(received)
+
+
+def test_logout_ends_an_open_stream(make_server):
+    server: ServerProcess = make_server().start()
+    from beray.client import BeRayClient
+
+    token = server.register("a@example.com")
+    with BeRayClient(server.base_url, token=token) as leaving, BeRayClient(server.base_url) as staying:
+        staying.login("a@example.com", PASSWORD)
+        task_id = begun(leaving, "```bash\necho begun\nwhile :; do echo more; sleep 0.2; done\n```")
+        stream = open_stream(leaving, task_id)
+
+        leaving.logout()
+
+        assert "task.finished" not in stream.content.decode()  # read to its end: the server has closed it
+        assert staying.get_task(task_id)["status"] == "running"
+        staying.stop_task(task_id)
 
 
 def test_stop_of_the_server_ends_streams_cleanly_and_they_resume(make_server):
