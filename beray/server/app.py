@@ -50,6 +50,7 @@ from beray.server.validation import malformed_body, validation_refusal
 from beray.server.work_dirs.work_dir import WorkDirs
 
 API: Final = "/api/v1"
+ENGINE_AGAIN_SECONDS = 5  # between tries to start the engine (the disk may have been full)
 TIDY_SECONDS = 30  # how often held tasks and old idempotency answers are looked through
 FREE_BYTES_LEAST = 64 << 20  # below this much free disk /ready says so: SQLite needs room to commit
 
@@ -217,15 +218,18 @@ class App:
         job.add_done_callback(self._background.discard)
 
     async def _start_engine(self) -> None:
-        try:
-            await self._engine.start()
-            self.tasks.engine = self._engine
-            await self.tasks.finish_deletions()
-            self.readiness.set("engine", "ok")
-        except Exception as error:  # shown by /ready: the API still answers reads, and the operator sees why
-            log.exception("the engine did not start")
-            hint = f"The engine did not start ({type(error).__name__}: {error}). See the server's log, then restart it."
-            self.readiness.set("engine", "failed", hint)
+        while True:
+            try:
+                await self._engine.start()
+                break
+            except Exception as error:  # shown by /ready: the API still answers reads, and the operator sees why
+                log.exception("the engine did not start; it is tried again every %s s", ENGINE_AGAIN_SECONDS)
+                hint = f"The engine did not start ({type(error).__name__}: {error}). See the server's log."
+                self.readiness.set("engine", "failed", hint)
+            await asyncio.sleep(ENGINE_AGAIN_SECONDS)
+        self.tasks.engine = self._engine
+        self.readiness.set("engine", "ok")
+        await self.tasks.finish_deletions()
 
     async def _tidy(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import ipaddress
 import json
@@ -16,12 +17,14 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import uvicorn
+from sqlalchemy.exc import OperationalError
 
 from beray import __version__
 from beray.server.agent.models import choose_model, probe_models
 from beray.server.app import App, create_app
 from beray.server.connection import BoundedConnection
 from beray.server.db.migrate import NewerSchemaError
+from beray.server.errors import Refused
 from beray.server.sandbox.base import SandboxUnavailable
 from beray.server.settings import Settings
 
@@ -29,6 +32,7 @@ SERVER_FILE: Final = "server.json"  # in the data folder: where the server that 
 LOCK_FILE: Final = "server.lock"
 CLOSE_SECONDS: Final = 3  # open streams end within 2 s of a signal; what still hangs then is cut
 BACKLOG: Final = 2048
+PROBE_BYTES: Final = 1 << 20  # a fresh database with both schemas takes 0.4 MB
 IDLE_LOOK_SECONDS: Final = 5.0
 
 log = logging.getLogger("beray")
@@ -131,9 +135,11 @@ class _Service:
     async def _open(self) -> None:
         try:
             await self._app.open()
+            await self._write_server_file()
         except (SandboxUnavailable, NewerSchemaError) as error:
             raise StartError(str(error)) from error
-        await self._write_server_file()
+        except (OperationalError, OSError, Refused) as error:  # refused: the disk is full
+            raise _unusable(self._settings.data_dir, error) from error
         for line in banner(self._app, self._base_url):
             self._announce(line)
 
@@ -177,17 +183,30 @@ def banner(app: App, base_url: str) -> list[str]:
 
 
 def _prepare_data_dir(data_dir: Path) -> None:
+    probe = data_dir / ".writable"
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
         _make_private(data_dir / "beray.db")  # SQLite gives its -wal and -shm files the mode of the database
-        probe = data_dir / ".writable"
-        probe.write_bytes(b"")
-        probe.unlink()
+        probe.write_bytes(bytes(PROBE_BYTES))
     except OSError as error:
-        raise StartError(
-            f"The data folder {data_dir} cannot be written: {error.strerror}. "
-            "Choose another with --data DIR or BERAY_DATA_DIR, or give yourself the right to write there."
-        ) from error
+        raise _unusable(data_dir, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+def _unusable(data_dir: Path, error: OSError | OperationalError | Refused) -> StartError:
+    reason, remedy = str(error), "or make room on its disk"
+    if isinstance(error, OperationalError):
+        reason = str(error.orig)
+    elif isinstance(error, OSError):
+        reason = error.strerror or reason
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            remedy = "or give yourself the right to write there"
+    return StartError(
+        f"The data folder {data_dir} cannot be written: {reason}. "
+        f"Choose another with --data DIR or BERAY_DATA_DIR, {remedy}."
+    )
 
 
 @contextmanager

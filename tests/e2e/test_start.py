@@ -1,6 +1,7 @@
 """A server that can't start says in a line what is wrong and in a line what to do, and leaves no traceback."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -11,11 +12,12 @@ from tests.support.server import BERAY, PASSWORD, ServerProcess
 from tests.support.waiting import wait_until
 
 
-def failed_start(server: ServerProcess, *arguments: str, status: int = 1) -> str:
-    """What it says when it doesn't start."""
+def failed_start(server: ServerProcess, *arguments: str, status: int = 1, through: tuple[str, ...] = ()) -> str:
+    """What it says when it doesn't start; `through` is a program to be run by, its last word a shell's `… exec `."""
     environment = {**os.environ, "BERAY_MODEL": "rules", "BERAY_LANGUAGE": "en", **server.settings}
+    command = [*BERAY, "serve", "--data", str(server.data_dir), *arguments]
     done = subprocess.run(
-        [*BERAY, "serve", "--data", str(server.data_dir), *arguments],
+        [*through[:-1], through[-1] + shlex.join(command)] if through else command,
         capture_output=True,
         text=True,
         timeout=60,
@@ -56,6 +58,21 @@ def test_data_folder_that_is_a_file_is_told(make_server, service_dir):
     said = failed_start(make_server(data_dir=path), "--port", "0", status=2)
 
     assert str(path) in said
+
+
+@pytest.mark.needs("tmpfs")
+def test_data_folder_on_a_full_disk_is_told(make_server, service_dir):
+    """In a mount namespace of its own, which goes with the process."""
+    (service_dir / "small").mkdir()
+    small = str(service_dir / "small")
+    mount = f"mount -t tmpfs -o size=300k,mode=711 tmpfs {small} && exec "
+
+    said = failed_start(make_server(data_dir=small), "--port", "0", through=("unshare", "--mount", "sh", "-c", mount))
+
+    assert said.splitlines() == [
+        f"✗ The data folder {small} cannot be written: No space left on device",
+        "  Choose another with --data DIR or BERAY_DATA_DIR, or make room on its disk.",
+    ]
 
 
 @pytest.mark.needs("user")

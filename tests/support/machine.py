@@ -62,6 +62,20 @@ def _lacks_user() -> str | None:
 
 
 @functools.cache
+def _lacks_tmpfs() -> str | None:
+    if os.geteuid() != 0:
+        return "needs root, to mount a small disk"
+    probe = subprocess.run(
+        ["unshare", "--mount", "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/mnt"],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    return None if probe.returncode == 0 else f"no disk can be mounted here: {probe.stderr.strip()[:200]}"
+
+
+@functools.cache
 def _lacks_python_for_all() -> str | None:
     if os.geteuid() != 0:
         return "needs root, to become another user"
@@ -75,6 +89,7 @@ CHECKS = {
     "openssl": _lacks_openssl,
     "root": _lacks_root,
     "user": _lacks_user,
+    "tmpfs": _lacks_tmpfs,
     "python_for_all": _lacks_python_for_all,
 }
 

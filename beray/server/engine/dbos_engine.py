@@ -64,6 +64,14 @@ class DbosEngine:
         self._dbos._background_event_loop._main_loop = self._loop
 
     def _launch(self) -> None:
+        try:
+            self._launch_parts()
+        except Exception:
+            self._dbos = None
+            _destroy()  # what has begun: a later `start` begins anew
+            raise
+
+    def _launch_parts(self) -> None:
         from dbos import DBOS, DBOSClient, DBOSConfig
         from dbos._serialization import DBOSPortableJSONSerializer
 

@@ -4,10 +4,13 @@ import asyncio
 import json
 import os
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from dbos import DBOS
 from sqlalchemy import text
 
 from beray.server.db import migrate
@@ -210,6 +213,31 @@ async def failure(path: Path) -> Any:
     return {"runs": sorted(record.runs)}
 
 
+async def launched_again(path: Path) -> Any:
+    """The first launch fails early, the second late; the third works."""
+    record = Record()
+    bench = Bench(path, turns(record, 1))
+    failures = []
+    launch = DBOS.launch
+
+    def fail_late() -> None:
+        launch()
+        raise OSError("no room late")
+
+    for name, fail in (("migrate", OSError("no room early")), ("launch", fail_late)):
+        with patch.object(DBOS, name, side_effect=fail):
+            try:
+                await bench.engine.start()
+            except OSError as error:
+                failures.append(str(error))
+    threads = [thread.name for thread in threading.enumerate() if "queue_thread" in thread.name]
+    await bench.engine.start()
+    await bench.submit(1)
+    await record.ended.wait()
+    await bench.finish()
+    return {"failures": failures, "threads": threads, "runs": record.runs}
+
+
 async def nothing() -> None:
     return None
 
@@ -224,6 +252,7 @@ CASES = {
     "concurrency": concurrency,
     "purge": purge,
     "failure": failure,
+    "launched-again": launched_again,
 }
 
 

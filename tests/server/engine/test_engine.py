@@ -65,6 +65,12 @@ def test_failed_run_does_not_stop_the_engine(tmp_path):
     assert run("failure", tmp_path) == {"runs": [[1, 1], [2, 1]]}
 
 
+def test_launch_that_failed_can_be_tried_again(tmp_path):
+    seen = run("launched-again", tmp_path)
+
+    assert seen == {"failures": ["no room early", "no room late"], "threads": [], "runs": [[1, 1]]}
+
+
 def test_log_keeps_quiet_about_the_runs_of_deleted_tasks_only():
     gone, other = DBOSNonExistentWorkflowError("target", "1.1"), RuntimeError("x")
 
