@@ -2,11 +2,16 @@
 
 uvicorn keeps a head of any size in memory, and waits for the rest of a request for ever. Nobody needs an account to
 connect, so a few such clients would take the server from everybody.
+
+A client may ask for another protocol (`Upgrade: h2c`, as curl and Java do), and the server may go on in HTTP/1.1 (RFC
+9110, 7.8). uvicorn's parser can't: it stops at the end of such a head, and takes the body for the next request. So the
+connection begins the request again, with a new parser and without that header.
 """
 
 import asyncio
 from typing import Final
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from beray.server.edge import new_request_id, refusal
@@ -17,6 +22,10 @@ HEAD_MOST: Final = 64 << 10  # bytes; common proxies take 8 to 32 KiB
 HEAD_SECONDS: Final = 30.0  # for a whole head, however slowly it drips
 PIPELINED_MOST: Final = 256  # requests that wait behind the one being answered; browsers and SDKs send none ahead
 SILENCE_SECONDS: Final = 60.0  # between two pieces of a body
+
+
+class NotTaken(Exception):
+    """HTTP, but nothing we answer; the argument is the message's key."""
 
 
 class TooManyPipelined(Exception):
@@ -48,7 +57,13 @@ class BoundedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """The client has sent something."""
         self._head_began_now = False
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except HttpParserError as error:
+            self.logger.warning("Invalid HTTP request received.")  # uvicorn's words
+            self._refuse(_reason(error))
+            return
         if self._is_in_body:
             self._close_in(self.silence_seconds)
         elif self._deadline is None and (self.cycle is None or self.cycle.response_complete):
@@ -67,6 +82,10 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
+        if self.parser.get_method() == b"CONNECT":
+            raise NotTaken("no_connect")
+        if self.parser.should_upgrade():
+            return  # the request begins again
         self._is_in_head, self._is_in_body = False, True
         if len(self.pipeline) >= PIPELINED_MOST:
             raise TooManyPipelined  # the parser stops here, and uvicorn takes it for a request that can't be read
@@ -74,13 +93,33 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole; now the client waits for us."""
+        if self.parser.should_upgrade():
+            return
         self._is_in_body = False
         self._close_in(None)
         super().on_message_complete()
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP; uvicorn's own sentence would not be in the one shape of errors."""
-        self._refuse(text("not_http"))
+    def _parse(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while (end := self._feed(rest)) is not None:
+            head = self._head_without_upgrade()
+            self.parser = HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+            self.parser.feed_data(head)
+            rest = rest[end:]
+
+    def _feed(self, data: memoryview) -> int | None:
+        """Where the parser stopped because the request asks for another protocol."""
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            return int(upgrade.args[0])
+        return None
+
+    def _head_without_upgrade(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version), *lines, b"", b""])
 
     def _refuse(self, reason: str) -> None:
         refused = Refused("bad_request", reason=reason)
@@ -100,3 +139,8 @@ class BoundedConnection(HttpToolsProtocol):
             self._close_in(self.silence_seconds)
         else:
             self.transport.close()
+
+
+def _reason(error: HttpParserError) -> str:
+    cause = error.__context__  # what a callback raised
+    return text(cause.args[0] if isinstance(cause, NotTaken) else "not_http")

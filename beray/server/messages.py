@@ -38,6 +38,10 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     # requests
     "bad_request": ("请求无法处理：{reason}", "The request cannot be handled: {reason}"),
     "not_http": ("这不是有效的 HTTP 请求。", "This is not a valid HTTP request."),
+    "no_connect": (
+        "这里不是代理服务器，不接受 CONNECT 请求。",
+        "This server is no proxy; it does not take CONNECT.",
+    ),
     "query_not_utf8": (
         "地址的查询部分不是有效的 UTF-8。",
         "The query part of the address is not valid UTF-8.",

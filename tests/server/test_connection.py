@@ -11,6 +11,8 @@ from beray.server.edge import Edge
 from tests.support.asgi import served
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
+LAST = HEAD + b"Connection: close\r\nContent-Length: 1\r\n\r\nx"
+JAVA = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\nUpgrade: h2c\r\n"
 
 
 class Hasty(BoundedConnection):
@@ -44,6 +46,13 @@ def url():
 def connect(url: str) -> socket.socket:
     parts = urlsplit(url)
     return socket.create_connection((parts.hostname, parts.port), timeout=10)
+
+
+def sizes(answer: bytes) -> list[int]:
+    """The bodies of answers, which are what `echo` counted; all of them 200."""
+    heads_and_bodies = answer.split(b"HTTP/1.1 200 OK\r\n")
+    assert heads_and_bodies[0] == b""
+    return [int(one.partition(b"\r\n\r\n")[2]) for one in heads_and_bodies[1:]]
 
 
 def until_closed(client: socket.socket) -> bytes:
@@ -116,3 +125,65 @@ def test_requests_sent_ahead_without_end_are_refused(url):
         client.sendall((HEAD + b"Content-Length: 0\r\n\r\n") * (PIPELINED_MOST * 4))
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             client.sendall((HEAD + b"Content-Length: 0\r\n\r\n") * (PIPELINED_MOST * 2000))
+
+
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+LENGTH = b"Content-Length: %d\r\n" % len(SMUGGLED)
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED)
+WISHES = [JAVA, b"Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: other\r\n"]
+
+
+@pytest.mark.parametrize("wish", WISHES, ids=["h2c", "websocket"])
+@pytest.mark.parametrize(("framing", "body"), [(LENGTH, SMUGGLED), (CHUNKED, CHUNKS)], ids=["length", "chunked"])
+def test_request_for_another_protocol_is_answered_as_the_ordinary_request_it_is(url, wish, framing, body):
+    """Its body must not be taken for the next request: a proxy before us would not know of that one."""
+    with connect(url) as client:
+        client.sendall((HEAD + wish + framing + b"\r\n" + body) * 2 + LAST)
+
+        assert sizes(until_closed(client)) == [len(SMUGGLED), len(SMUGGLED), 1]
+
+
+@pytest.mark.parametrize(("framing", "body"), [(LENGTH, SMUGGLED), (CHUNKED, CHUNKS)], ids=["length", "chunked"])
+def test_request_for_another_protocol_may_send_its_body_later(url, framing, body):
+    with connect(url) as client:
+        client.sendall(HEAD + JAVA + b"Expect: 100-continue\r\n" + framing + b"\r\n")
+        assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(body)
+        client.sendall(LAST)
+
+        assert sizes(until_closed(client)) == [len(SMUGGLED), 1]
+
+
+def test_request_for_another_protocol_may_come_byte_by_byte(url):
+    with connect(url) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in HEAD + JAVA + b"Empty:\r\n" + CHUNKED + b"\r\n" + CHUNKS + LAST:
+            client.sendall(bytes([byte]))
+
+        assert sizes(until_closed(client)) == [len(SMUGGLED), 1]
+
+
+def test_request_for_another_protocol_without_a_body_is_answered(url):
+    with connect(url) as client:
+        client.sendall((b"GET / HTTP/1.1\r\nHost: x\r\n" + JAVA + b"\r\n") * 100 + LAST)
+
+        assert sizes(until_closed(client)) == [0] * 100 + [1]
+
+
+def test_request_for_another_protocol_keeps_its_other_wishes(url):
+    with connect(url) as client:
+        client.sendall(HEAD + b"Connection: close, Upgrade\r\nUpgrade: h2c\r\n" + LENGTH + b"\r\n" + SMUGGLED * 2)
+
+        assert sizes(until_closed(client)) == [len(SMUGGLED)]
+
+
+@pytest.mark.parametrize("target", [b"x:443", b"http://x/"])
+def test_connect_is_refused(url, target):
+    with connect(url) as client:
+        client.sendall(b"CONNECT " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n" + SMUGGLED)
+        answer = until_closed(client)
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert "CONNECT" in json.loads(answer.partition(b"\r\n\r\n")[2])["detail"]
