@@ -1,7 +1,7 @@
-"""uvicorn's HTTP connection with bounds: on the head of a request, and on a client's silence in the middle of one.
+"""uvicorn's HTTP connection with bounds: on a request's head and trailers, and on a client's silence in the middle.
 
-uvicorn keeps a head of any size in memory, and waits for the rest of a request for ever. Nobody needs an account to
-connect, so a few such clients would take the server from everybody.
+uvicorn keeps heads and trailers of any size in memory, and waits for the rest of a request for ever. Nobody needs an
+account to connect, so a few such clients would take the server from everybody.
 
 A client may ask for another protocol (`Upgrade: h2c`, as curl and Java do), and the server may go on in HTTP/1.1 (RFC
 9110, 7.8). uvicorn's parser can't: it stops at the end of such a head, and takes the body for the next request. So the
@@ -18,7 +18,7 @@ from beray.server.edge import new_request_id, refusal
 from beray.server.errors import Refused
 from beray.server.messages import current_language, text
 
-HEAD_MOST: Final = 64 << 10  # bytes; common proxies take 8 to 32 KiB
+HEAD_MOST: Final = 64 << 10  # bytes, of a chunk's extensions and of trailers too; common proxies take 8 to 32 KiB
 HEAD_SECONDS: Final = 30.0  # for a whole head, however slowly it drips
 PIPELINED_MOST: Final = 256  # requests that wait behind the one being answered; browsers and SDKs send none ahead
 SILENCE_SECONDS: Final = 60.0  # between two pieces of a body
@@ -41,8 +41,8 @@ class BoundedConnection(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _is_in_head = False
     _is_in_body = False
-    _head_began_now = False
-    _head_bytes = 0
+    _has_progressed = False  # with what came now: a request began, its head ended, or some of its body came
+    _idle_bytes = 0  # since then
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the parent's
         """A client has come; it must say something soon."""
@@ -56,7 +56,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """The client has sent something."""
-        self._head_began_now = False
+        self._has_progressed = False
         self._unset_keepalive_if_required()
         try:
             self._parse(data)
@@ -64,21 +64,29 @@ class BoundedConnection(HttpToolsProtocol):
             self.logger.warning("Invalid HTTP request received.")  # uvicorn's words
             self._refuse(_reason(error))
             return
-        if self._is_in_body:
+        self._count(len(data))
+        if self._is_in_body and self._has_progressed:
             self._close_in(self.silence_seconds)
         elif self._deadline is None and (self.cycle is None or self.cycle.response_complete):
             self._close_in(self.head_seconds)  # empty lines between requests: they end uvicorn's wait for the next
-        if self._is_in_head and not self._head_began_now:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_MOST and not self.transport.is_closing():
-                self._refuse(text("head_too_large", limit=HEAD_MOST))
+
+    def _count(self, size: int) -> None:
+        """Bound what is no body: a head, a chunk's extensions, trailers."""
+        self._idle_bytes = 0 if self._has_progressed else self._idle_bytes + size
+        is_in_request = self._is_in_head or self._is_in_body
+        if is_in_request and self._idle_bytes > HEAD_MOST and not self.transport.is_closing():
+            self._refuse(text("head_too_large", limit=HEAD_MOST))
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
-        self._is_in_head = self._head_began_now = True
-        self._head_bytes = 0
+        self._is_in_head = self._has_progressed = True
         self._close_in(self.head_seconds)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of the head, or of trailers, which nobody reads here."""
+        if self._is_in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
@@ -87,9 +95,15 @@ class BoundedConnection(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # the request begins again
         self._is_in_head, self._is_in_body = False, True
+        self._has_progressed = True
         if len(self.pipeline) >= PIPELINED_MOST:
             raise TooManyPipelined  # the parser stops here, and uvicorn takes it for a request that can't be read
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._has_progressed = True
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is whole; now the client waits for us."""

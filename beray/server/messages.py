@@ -47,8 +47,8 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "The query part of the address is not valid UTF-8.",
     ),
     "head_too_large": (
-        "请求行和请求头超过了 {limit} 字节。",
-        "The request line and headers are over {limit} bytes.",
+        "请求行和请求头（或尾部字段）超过了 {limit} 字节。",
+        "The request line and headers, or the trailers, are over {limit} bytes.",
     ),
     "validation_error": ("请求无效：{reason}", "The request is not valid: {reason}"),
     "not_found": ("没有这个地址：{path}", "There is nothing at {path}."),

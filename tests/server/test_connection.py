@@ -1,4 +1,4 @@
-"""A connection is bounded: what is no HTTP, a head without end, and silence in the middle each end it."""
+"""A connection is bounded: what is no HTTP, a head or trailers without end, and silence in the middle each end it."""
 
 import json
 import socket
@@ -9,10 +9,16 @@ import pytest
 from beray.server.connection import HEAD_MOST, PIPELINED_MOST, BoundedConnection
 from beray.server.edge import Edge
 from tests.support.asgi import served
+from tests.support.waiting import wait_until
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
 LAST = HEAD + b"Connection: close\r\nContent-Length: 1\r\n\r\nx"
 JAVA = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\nUpgrade: h2c\r\n"
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+LENGTH = b"Content-Length: %d\r\n" % len(SMUGGLED)
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED)
+WISHES = [JAVA, b"Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: other\r\n"]
 
 
 class Hasty(BoundedConnection):
@@ -41,6 +47,19 @@ def url():
     edge = Edge(echo, default_language="zh", max_body_bytes=10 << 20)
     with served(edge, connection=Hasty) as url:
         yield url
+
+
+@pytest.fixture
+def seen_headers():
+    """A server, and the headers of its only request, as they are when its body has been read."""
+    headers: list[tuple[bytes, bytes]] = []
+
+    async def app(scope, receive, send) -> None:
+        await echo(scope, receive, send)
+        headers.extend(scope["headers"])
+
+    with served(app, connection=Hasty) as url:
+        yield url, headers
 
 
 def connect(url: str) -> socket.socket:
@@ -78,11 +97,17 @@ def test_what_is_not_http_is_refused_in_the_one_shape(url, sent):
     assert json.loads(body)["code"] == "bad_request"
 
 
-def test_head_without_end_is_refused(url):
+@pytest.mark.parametrize(
+    "begun",
+    [HEAD, HEAD + CHUNKED + b"\r\n1;a=", HEAD + CHUNKED + b"\r\n0\r\n", HEAD + CHUNKED + b"\r\n1\r\nx\r\n0\r\nA: "],
+    ids=["head", "chunk-extension", "trailers", "trailer"],
+)
+def test_head_and_trailers_without_end_are_refused(url, begun):
+    line = b"b" * 8000 if begun.endswith((b"A: ", b"a=")) else b"A: " + b"b" * 8000 + b"\r\n"
     with connect(url) as client:
-        client.sendall(HEAD)
+        client.sendall(begun)
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
-            client.sendall((b"A: " + b"b" * 8000 + b"\r\n") * (HEAD_MOST // 80))
+            client.sendall(line * (HEAD_MOST // 80))
 
 
 @pytest.mark.parametrize(
@@ -93,6 +118,33 @@ def test_client_that_falls_silent_is_let_go(url, sent):
         client.sendall(sent)
 
         assert until_closed(client) == b""
+
+
+@pytest.mark.parametrize("begun", [b"1;a=", b"1\r\nx\r\n0\r\nA: "], ids=["chunk-extension", "trailer"])
+def test_client_that_drips_what_is_no_body_is_let_go(url, begun):
+    def is_let_go() -> bool:
+        try:
+            client.sendall(b"b")
+        except (ConnectionResetError, BrokenPipeError):
+            return True
+        return False
+
+    with connect(url) as client:
+        client.sendall(HEAD + CHUNKED + b"\r\n" + begun)
+
+        wait_until(is_let_go, seconds=5, what="the connection's end")
+
+
+def test_trailers_are_left_out(seen_headers):
+    """A proxy before us may have judged the head alone."""
+    url, headers = seen_headers
+    with connect(url) as client:
+        client.sendall(
+            HEAD + CHUNKED + b"Connection: close\r\n\r\n1\r\nx\r\n0\r\nAuthorization: Bearer x\r\nA: b\r\n\r\n"
+        )
+
+        assert sizes(until_closed(client)) == [1]
+    assert [name for name, _ in headers] == [b"host", b"transfer-encoding", b"connection"]
 
 
 def test_empty_lines_after_an_answer_are_silence_too(url):
@@ -125,13 +177,6 @@ def test_requests_sent_ahead_without_end_are_refused(url):
         client.sendall((HEAD + b"Content-Length: 0\r\n\r\n") * (PIPELINED_MOST * 4))
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             client.sendall((HEAD + b"Content-Length: 0\r\n\r\n") * (PIPELINED_MOST * 2000))
-
-
-SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
-LENGTH = b"Content-Length: %d\r\n" % len(SMUGGLED)
-CHUNKED = b"Transfer-Encoding: chunked\r\n"
-CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED)
-WISHES = [JAVA, b"Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: other\r\n"]
 
 
 @pytest.mark.parametrize("wish", WISHES, ids=["h2c", "websocket"])
