@@ -12,11 +12,12 @@ import asyncio
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from beray.server.edge import new_request_id, refusal
+from beray.server.edge import common_headers, language_asked, refusal, request_id_of
 from beray.server.errors import Refused
-from beray.server.messages import current_language, text
+from beray.server.messages import Language, text
 
 HEAD_MOST: Final = 64 << 10  # bytes, of a chunk's extensions and of trailers too; common proxies take 8 to 32 KiB
 HEAD_SECONDS: Final = 30.0  # for a whole head, however slowly it drips
@@ -35,10 +36,13 @@ class TooManyPipelined(Exception):
 class BoundedConnection(HttpToolsProtocol):
     """One client's connection."""
 
+    language: Language = "zh"  # where the client asks for none
     head_seconds = HEAD_SECONDS
     silence_seconds = SILENCE_SECONDS
 
     _deadline: asyncio.TimerHandle | None = None
+    _current: RequestResponseCycle | None = None  # what is answered now, or was last; `cycle` is what was read last
+    _is_over = False  # nothing more is read
     _is_in_head = False
     _is_in_body = False
     _has_progressed = False  # with what came now: a request began, its head ended, or some of its body came
@@ -56,6 +60,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """The client has sent something."""
+        if self._is_over:
+            return
         self._has_progressed = False
         self._unset_keepalive_if_required()
         try:
@@ -74,8 +80,8 @@ class BoundedConnection(HttpToolsProtocol):
         """Bound what is no body: a head, a chunk's extensions, trailers."""
         self._idle_bytes = 0 if self._has_progressed else self._idle_bytes + size
         is_in_request = self._is_in_head or self._is_in_body
-        if is_in_request and self._idle_bytes > HEAD_MOST and not self.transport.is_closing():
-            self._refuse(text("head_too_large", limit=HEAD_MOST))
+        if is_in_request and self._idle_bytes > HEAD_MOST:
+            self._refuse("head_too_large")
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
@@ -94,11 +100,11 @@ class BoundedConnection(HttpToolsProtocol):
             raise NotTaken("no_connect")
         if self.parser.should_upgrade():
             return  # the request begins again
+        if len(self.pipeline) >= PIPELINED_MOST:
+            raise TooManyPipelined  # the parser stops here; those before are answered
+        super().on_headers_complete()
         self._is_in_head, self._is_in_body = False, True
         self._has_progressed = True
-        if len(self.pipeline) >= PIPELINED_MOST:
-            raise TooManyPipelined  # the parser stops here, and uvicorn takes it for a request that can't be read
-        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -135,12 +141,36 @@ class BoundedConnection(HttpToolsProtocol):
         lines = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
         return b"\r\n".join([b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version), *lines, b"", b""])
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._current = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _refuse(self, reason: str) -> None:
-        refused = Refused("bad_request", reason=reason)
-        status, headers, body = refusal(refused, current_language.get(), new_request_id())
-        lines = [name + b": " + value + b"\r\n" for name, value in (*headers, (b"connection", b"close"))]
-        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+        """Read nothing more, answer what was read, close; say why where that can't be taken for another answer."""
+        self._is_over = True
+        self._close_in(None)
+        if self._is_in_body and self.pipeline:
+            self.pipeline.popleft()  # it has no end and waits behind others
+            self._is_in_body = False
+        last = self.pipeline[0][0] if self.pipeline else self._current
+        if last is None or (last.response_complete and not self._is_in_body):
+            self._say(reason)
+        elif not self._is_in_body:
+            last.keep_alive = False  # uvicorn closes after it
+            return
+        elif not last.response_started:
+            last.disconnected = True
+            self._say(reason)
         self.transport.close()
+
+    def _say(self, reason: str) -> None:
+        sent = dict(self.headers) if self._is_in_head or self._is_in_body else {}
+        language, request_id = language_asked(sent, self.language), request_id_of(sent)
+        refused = Refused("bad_request", reason=text(reason, language, limit=HEAD_MOST))
+        status, headers, body = refusal(refused, language, request_id)
+        headers += [*self.server_state.default_headers, *common_headers(request_id), (b"connection", b"close")]
+        lines = [name + b": " + value + b"\r\n" for name, value in headers]
+        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
 
     def _close_in(self, seconds: float | None) -> None:
         """Close after this time, unless called again before; None: no more."""
@@ -155,6 +185,12 @@ class BoundedConnection(HttpToolsProtocol):
             self.transport.close()
 
 
+def connection_speaking(language: Language) -> type[BoundedConnection]:
+    """The connections of a server whose default language this is; uvicorn makes them itself, of a class."""
+    return type("Connection", (BoundedConnection,), {"language": language})
+
+
 def _reason(error: HttpParserError) -> str:
+    """The key of the message."""
     cause = error.__context__  # what a callback raised
-    return text(cause.args[0] if isinstance(cause, NotTaken) else "not_http")
+    return str(cause) if isinstance(cause, NotTaken) else "not_http"

@@ -7,7 +7,7 @@ from the framework: only the outermost callable sees the server's own `send`, an
 import logging
 import re
 import secrets
-from collections.abc import MutableMapping
+from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -41,8 +41,8 @@ class Edge:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        request_id = _request_id(headers)
-        language = _language(headers, self._default_language)
+        request_id = request_id_of(headers)
+        language = language_asked(headers, self._default_language)
         current_language.set(language)
         scope = {**scope, "path": _without_slash(scope["path"]), "beray.request_id": request_id, "beray.send": send}
         answer = _Answer(send, request_id)
@@ -57,7 +57,7 @@ class Edge:
             if not answer.is_whole:
                 await answer.refuse(Refused("internal_error", request_id=request_id), language)
 
-    def _limited(self, scope: Scope, headers: MutableMapping[bytes, bytes], receive: Receive) -> Receive:
+    def _limited(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> Receive:
         """`receive`, refusing a body over the limit; by Content-Length before it is read, else while it is."""
         if UPLOAD_PATH.fullmatch(scope["path"]) and scope["method"] == "PUT":
             return receive
@@ -94,11 +94,7 @@ class _Answer:
             self._has_begun = True
             message = {
                 **message,
-                "headers": [
-                    *message.get("headers", ()),
-                    (b"x-request-id", self._request_id.encode()),
-                    (b"idempotency-supported", b"true"),
-                ],
+                "headers": [*message.get("headers", ()), *common_headers(self._request_id)],
             }
         await self._send(message)
         self.is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
@@ -109,6 +105,11 @@ class _Answer:
         status, headers, body = refusal(refused, language, self._request_id)
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
+
+
+def common_headers(request_id: str) -> list[tuple[bytes, bytes]]:
+    """What every answer has."""
+    return [(b"x-request-id", request_id.encode()), (b"idempotency-supported", b"true")]
 
 
 def refusal(refused: Refused, language: Language, request_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
@@ -139,17 +140,13 @@ def _check_query(query: bytes) -> None:
         ) from None
 
 
-def _request_id(headers: MutableMapping[bytes, bytes]) -> str:
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """The id that the client gave its request, if it is a sane one, else a new one."""
     sent = headers.get(b"x-request-id", b"")
-    return sent.decode() if SANE_REQUEST_ID.fullmatch(sent) else new_request_id()
+    return sent.decode() if SANE_REQUEST_ID.fullmatch(sent) else f"req_{secrets.token_hex(12)}"
 
 
-def new_request_id() -> str:
-    """An id for a request that brings none."""
-    return f"req_{secrets.token_hex(12)}"
-
-
-def _language(headers: MutableMapping[bytes, bytes], default: Language) -> Language:
+def language_asked(headers: Mapping[bytes, bytes], default: Language) -> Language:
     """The first of `zh` and `en` that Accept-Language prefers, else the default."""
     wanted: list[tuple[float, int, Language]] = []
     for position, part in enumerate(headers.get(b"accept-language", b"").decode("latin-1").split(",")[:20]):

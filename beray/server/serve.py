@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 
 import uvicorn
 from sqlalchemy.exc import OperationalError
@@ -22,9 +22,10 @@ from sqlalchemy.exc import OperationalError
 from beray import __version__
 from beray.server.agent.models import choose_model, probe_models
 from beray.server.app import App, create_app
-from beray.server.connection import BoundedConnection
+from beray.server.connection import connection_speaking
 from beray.server.db.migrate import NewerSchemaError
 from beray.server.errors import Refused
+from beray.server.messages import Language
 from beray.server.sandbox.base import SandboxUnavailable
 from beray.server.settings import Settings
 
@@ -72,7 +73,7 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=BoundedConnection,
+                http=connection_speaking(cast(Language, app.settings.language)),
                 ws="none",  # there are none; an upgrade that is asked for is answered as the request it is
                 lifespan="off",  # `_Service` opens the application: what fails there keeps its own words
                 log_config=None,

@@ -1,6 +1,8 @@
 """What holds for every route: one error shape, request ids, languages, and an OpenAPI document that names them all."""
 
 import re
+import socket
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -195,3 +197,16 @@ def test_asking_for_a_websocket_gets_the_answer_in_the_one_shape(server):
     answer = requests.get(f"{server.base_url}/api/v1/users/me", headers=headers, timeout=10)
 
     assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
+
+
+def test_server_set_to_english_refuses_in_english_what_asks_for_no_language(make_server):
+    server = make_server(language="en").start()
+
+    plain = requests.get(f"{server.base_url}/nowhere", timeout=10)
+    parts = urlsplit(server.base_url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as client:
+        client.sendall(b"no http\r\n\r\n")
+        broken = client.recv(65536)
+
+    assert plain.json()["detail"].startswith("There is nothing at")
+    assert b"This is not a valid HTTP request." in broken
