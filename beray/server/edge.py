@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
 import orjson
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from beray.server.errors import Refused, problem
@@ -52,6 +53,8 @@ class Edge:
             await self._app(scope, limited, answer.send)
         except Refused as refused:
             await answer.refuse(refused, language)
+        except ClientDisconnect:  # in the middle of its body: nobody is left to be answered, and nothing failed
+            log.debug("client hung up", extra={"request_id": request_id, "path": scope["path"]})
         except Exception:  # the edge of a request: log it with its id, answer in the one error shape
             log.exception("request failed", extra={"request_id": request_id, "path": scope["path"]})
             if not answer.is_whole:

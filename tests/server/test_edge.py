@@ -1,10 +1,12 @@
 """The outermost callable answers when everything inside fails, and cuts what it can no longer mend."""
 
 import logging
+import socket
+from urllib.parse import urlsplit
 
 import pytest
 import requests
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
 from beray.server.app import install_error_handlers
@@ -54,3 +56,23 @@ def test_crash_after_the_answer_began_cuts_the_connection(url):
     """A client must notice that what it has is not the whole."""
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         requests.get(f"{url}/late", timeout=10)
+
+
+def test_client_that_hangs_up_in_the_middle_of_its_body_is_no_failure(caplog):
+    begun: list[str] = []
+    web = FastAPI()
+
+    @web.post("/read")
+    async def read(request: Request) -> None:
+        begun.append("read")
+        await request.body()
+
+    install_error_handlers(web)
+    edge = Edge(web, default_language="zh", max_body_bytes=1000)
+    with caplog.at_level(logging.INFO), served(edge) as url:
+        parts = urlsplit(url)
+        with socket.create_connection((parts.hostname, parts.port), timeout=10) as client:
+            client.sendall(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
+            wait_until(lambda: begun, what="the route's call")
+
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
