@@ -56,6 +56,9 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
         self._close_in(None)
+        if self._current is not None and not self._current.response_complete:
+            self._current.disconnected = True  # uvicorn tells only the request that was read last
+            self._current.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -260,6 +260,24 @@ def test_requests_sent_ahead_without_end_are_not_all_answered(url):
     assert PIPELINED_MOST < len(answered) < PIPELINED_MOST * 4
 
 
+@pytest.mark.parametrize("ahead", [LAST, HEAD + CHUNKED + b"\r\nno size\r\n"], ids=["request", "garbage"])
+def test_request_being_answered_hears_that_its_client_went_also_when_another_was_sent_ahead(ahead):
+    """A stream would go on for nobody."""
+    heard: list[str] = []
+
+    async def app(scope, receive, send) -> None:
+        assert scope["type"] == "http", "no lifespan"
+        while not heard or heard[-1] != "http.disconnect":
+            heard.append((await receive())["type"])
+
+    with served(app, connection=Hasty) as url:
+        with connect(url) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + ahead)
+            wait_until(lambda: heard, what="the request's beginning")
+
+        wait_until(lambda: "http.disconnect" in heard, seconds=5, what="the news that the client went")
+
+
 @pytest.mark.parametrize("wish", WISHES, ids=["h2c", "websocket"])
 @pytest.mark.parametrize(("framing", "body"), [(LENGTH, SMUGGLED), (CHUNKED, CHUNKS)], ids=["length", "chunked"])
 def test_request_for_another_protocol_is_answered_as_the_ordinary_request_it_is(url, wish, framing, body):
