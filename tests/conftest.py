@@ -9,6 +9,7 @@ import pytest
 
 from beray.client import BeRayClient
 from tests.support.machine import CHECKS, machine_lacks, required
+from tests.support.postgres import PostgresCluster
 from tests.support.server import ServerProcess
 
 _numbers = itertools.count(1)
@@ -18,11 +19,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """`@pytest.mark.needs("landlock")`: skip with the reason, or fail where the run insists on it."""
     for marker in item.iter_markers("needs"):
         for name in marker.args:
-            reason = machine_lacks(name)
-            if reason is not None and name in required():
-                pytest.fail(f"BERAY_TEST_REQUIRE names {name}, but {reason}")
-            if reason is not None:
-                pytest.skip(reason)
+            _need(name)
+
+
+def _need(name: str) -> None:
+    reason = machine_lacks(name)
+    if reason is not None and name in required():
+        pytest.fail(f"BERAY_TEST_REQUIRE names {name}, but {reason}")
+    if reason is not None:
+        pytest.skip(reason)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -63,6 +68,23 @@ def server(service_dir: Path) -> Iterator[ServerProcess]:
     running = ServerProcess(service_dir / "data").start()
     yield running
     assert running.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def postgres(service_dir: Path) -> Iterator[PostgresCluster]:
+    """A running PostgreSQL for all tests of this process; a test that stops it starts it again."""
+    _need("postgres")
+    cluster = PostgresCluster(service_dir / "postgres").start()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresCluster) -> Iterator[str]:
+    """URL of an empty database of the test's own."""
+    url = postgres.create_database()
+    yield url
+    postgres.drop_database(url)
 
 
 @pytest.fixture

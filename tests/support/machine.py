@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 from tests.support.ordinary_user import python_for_all
+from tests.support.postgres import find_binaries
 
 LANDLOCK_CREATE_RULESET = 444
 LANDLOCK_VERSION_FLAG = 1
@@ -83,6 +84,14 @@ def _lacks_python_for_all() -> str | None:
     return None if found is not None else "no python >= 3.11 can be executed by every user"
 
 
+@functools.cache
+def _lacks_postgres() -> str | None:
+    found = find_binaries()
+    return (
+        None if found is not None else "PostgreSQL is not installed (apt install postgresql; `uv sync` brings a wheel)"
+    )
+
+
 CHECKS = {
     "landlock": _lacks_landlock,
     "bubblewrap": _lacks_bubblewrap,
@@ -91,6 +100,7 @@ CHECKS = {
     "user": _lacks_user,
     "tmpfs": _lacks_tmpfs,
     "python_for_all": _lacks_python_for_all,
+    "postgres": _lacks_postgres,
 }
 
 
