@@ -1,6 +1,6 @@
 """The engine: from the commit that queues a run to its start, by `wake` and by the poll alone.
 
-The real `DbosEngine` on a database of its own, a run that does nothing, one at a time; each submission at a random
+The real `DbosWorker` on a database of its own, a run that does nothing, one at a time; each submission at a random
 moment of the poll's interval.
 """
 
@@ -9,11 +9,12 @@ import random
 import time
 from pathlib import Path
 
+from beray.server.engine.dbos_engine import POLL_SECONDS, DbosWorker
+
 from benchmarks.measure import Benchmark, Side
 from beray.server.db import migrate
-from beray.server.db.connect import Database, sqlite_engine
+from beray.server.db.sqlite import SqliteDatabase, sqlite_engine
 from beray.server.engine.base import Step
-from beray.server.engine.dbos_engine import POLL_SECONDS, DbosEngine
 
 ROUNDS = 25
 START_SECONDS = 10.0
@@ -47,9 +48,9 @@ async def _measure(path: Path) -> tuple[list[float], list[float]]:
     migrate.upgrade(schema)
     schema.dispose()
     starts = Starts()
-    database = Database(path)
+    database = SqliteDatabase(path)
     database.open()
-    engine = DbosEngine(path, starts.run_task, per_user=3, per_process=16)
+    engine = DbosWorker(path, starts.run_task, per_user=3, per_process=16)
     await engine.start()
     results: dict[bool, list[float]] = {True: [], False: []}
     try:
@@ -65,7 +66,7 @@ async def _measure(path: Path) -> tuple[list[float], list[float]]:
     return results[True], results[False]
 
 
-async def _start_one(task_id: int, is_woken: bool, parts: tuple[Starts, Database, DbosEngine]) -> float:
+async def _start_one(task_id: int, is_woken: bool, parts: tuple[Starts, SqliteDatabase, DbosWorker]) -> float:
     """Milliseconds from the commit to the start."""
     starts, database, engine = parts
     started = starts.at[task_id] = asyncio.get_running_loop().create_future()

@@ -3,7 +3,7 @@
 50 producers, each on a task of its own, each awaiting the commit of one event (200 bytes of output) before the next, as
 running agents do. The sides:
 
-- ours: `EventLog` on `Database`: one writer, group commit, synchronous=FULL; fenced by the attempt.
+- ours: `EventLog` on `SqliteDatabase`: one writer, group commit, synchronous=FULL; fenced by the attempt.
 - NORMAL: the same, synchronous=NORMAL (a power cut may lose what was acknowledged).
 - ORM: the SQLAlchemy ORM, a session and a commit for each event, in threads, synchronous=FULL. An async ORM does the
   same, in threads of its driver, which is no dependency of ours; so it is not measured here.
@@ -24,9 +24,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from benchmarks.measure import Benchmark, Goal, Side
 from beray.server.clock import system_clock
 from beray.server.db import migrate, tables
-from beray.server.db.connect import Database, sqlite_engine
+from beray.server.db.sqlite import SqliteDatabase, sqlite_engine
 from beray.server.events.log import EventLog, NewEvent
-from beray.server.events.wakeups import LocalWakeups
+from beray.server.events.wakeups import Wakeups
 
 PRODUCERS = 50
 ROUNDS = 5
@@ -97,7 +97,7 @@ async def _produce(append: Append) -> float:
     return sum(counts) / (time.perf_counter() - started)
 
 
-def _open_log(path: Path, *, synchronous: str) -> Database:
+def _open_log(path: Path, *, synchronous: str) -> SqliteDatabase:
     engine = sqlite_engine(path)
     migrate.upgrade(engine)
     with engine.begin() as connection:
@@ -108,7 +108,7 @@ def _open_log(path: Path, *, synchronous: str) -> Database:
         ]
         connection.execute(insert(tables.task).values(created_at=0, updated_at=0), rows)
     engine.dispose()
-    database = Database(path)
+    database = SqliteDatabase(path)
     event.listen(
         database._write_engine, "connect", lambda raw, record: raw.execute(f"PRAGMA synchronous={synchronous}")
     )
@@ -116,8 +116,8 @@ def _open_log(path: Path, *, synchronous: str) -> Database:
     return database
 
 
-def _append_by(database: Database) -> Append:
-    log = EventLog(database, LocalWakeups(), system_clock)
+def _append_by(database: SqliteDatabase) -> Append:
+    log = EventLog(database, Wakeups(), system_clock)
     return lambda task_id: log.append(task_id, [EVENT], attempt=1)
 
 

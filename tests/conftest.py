@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import URL, make_url
 
 from beray.client import BeRayClient
+from tests.support.databases import sqlite_url
 from tests.support.machine import CHECKS, machine_lacks, required
 from tests.support.postgres import PostgresCluster
 from tests.support.server import ServerProcess
@@ -85,6 +87,14 @@ def postgres_url(postgres: PostgresCluster) -> Iterator[str]:
     url = postgres.create_database()
     yield url
     postgres.drop_database(url)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
+    """An empty database of each kind: what is promised of one holds for both."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "beray.db")
+    return make_url(request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture

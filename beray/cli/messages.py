@@ -106,6 +106,26 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "数据文件夹（或 BERAY_DATA_DIR）：数据库、工作目录、发件箱。",
         "Data folder (or BERAY_DATA_DIR): database, work_dirs, outbox.",
     ),
+    "help.serve.no_worker": (
+        "只提供 API，不运行任务；任务由 beray worker 运行（需要 PostgreSQL）。",
+        "Serve the API only; tasks are run by beray worker (needs PostgreSQL).",
+    ),
+    "help.concurrency": (
+        "本进程同时运行的任务数（或 BERAY_MAX_RUNNING_TASKS）。",
+        "Tasks that run at the same time in this process (or BERAY_MAX_RUNNING_TASKS).",
+    ),
+    "help.worker": (
+        "只运行任务，不提供 API（需要 BERAY_DATABASE_URL 指向 PostgreSQL）。\n\n可以启动任意多个。",
+        "Run tasks only, without the API (needs PostgreSQL by BERAY_DATABASE_URL).\n\nStart as many as you like.",
+    ),
+    "help.worker.host": (
+        "/health 和 /ready 的监听地址，默认 127.0.0.1。",
+        "Address for /health and /ready, 127.0.0.1 by default.",
+    ),
+    "help.worker.port": (
+        "/health 和 /ready 的端口；默认任选一个空闲端口。",
+        "Port for /health and /ready; a free one by default.",
+    ),
     "help.register": ("注册账户：邮箱 → 验证码 → 密码。", "Make an account: e-mail → code → password."),
     "help.register.code": (
         "已收到的验证码；不指定时会发送一个并询问。",

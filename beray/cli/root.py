@@ -20,6 +20,7 @@ COMMANDS: Final[dict[str, str]] = {
     "rm": "tasks",
     "files": "files",
     "serve": "serve",
+    "worker": "serve",
     "register": "account",
     "login": "account",
     "logout": "account",

@@ -1,8 +1,9 @@
-"""`serve`: the server in this process. Only here is the server imported."""
+"""`serve` and `worker`: the server in this process. Only here is the server imported."""
 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 
@@ -13,16 +14,40 @@ from beray.cli.language import say
 from beray.cli.loopback import LOOPBACK_HOSTS
 from beray.cli.options import common, pass_app
 
+Data = click.option(
+    "--data", "data_dir", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help=say("help.serve.data")
+)
+Concurrency = click.option("--concurrency", type=click.IntRange(1, 1000), metavar="N", help=say("help.concurrency"))
+
 
 @click.command(help=say("help.serve"))
 @click.option("--host", metavar="ADDRESS", help=say("help.serve.host"))
 @click.option("--port", type=click.IntRange(0, 65535), help=say("help.serve.port"))
-@click.option(
-    "--data", "data_dir", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help=say("help.serve.data")
-)
+@Data
+@click.option("--no-worker", "is_api_only", is_flag=True, help=say("help.serve.no_worker"))
+@Concurrency
 @common
 @pass_app
-def serve(app: App, *, host: str | None, port: int | None, data_dir: Path | None) -> int:
+def serve(app: App, /, *, data_dir: Path | None, is_api_only: bool, concurrency: int | None, **options: Any) -> int:
+    role = "api" if is_api_only else None
+    host = options["host"]
+    return _run(
+        app, data_dir, role=role, max_running_tasks=concurrency, local_user=local_user(app.environ, host), **options
+    )
+
+
+@click.command(help=say("help.worker"))
+@Concurrency
+@click.option("--host", metavar="ADDRESS", help=say("help.worker.host"))
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help=say("help.worker.port"))
+@Data
+@common
+@pass_app
+def worker(app: App, /, *, data_dir: Path | None, concurrency: int | None, **options: Any) -> int:
+    return _run(app, data_dir, role="worker", max_running_tasks=concurrency, local_user=False, **options)
+
+
+def _run(app: App, data_dir: Path | None, **overrides: Any) -> int:
     try:
         from beray.server.serve import StartError, run
     except ModuleNotFoundError as error:
@@ -33,13 +58,10 @@ def serve(app: App, *, host: str | None, port: int | None, data_dir: Path | None
     from beray.server.settings import SettingError, Settings
 
     try:
-        settings = Settings.load(
-            host=host,
-            port=port,
-            data_dir=None if data_dir is None else data_dir.expanduser().absolute(),
-            local_user=local_user(app.environ, host),
-        )
-        EmbeddedServer(settings.data_dir, app.environ, app.terminal.status).make_way(note=app.note)
+        folder = None if data_dir is None else data_dir.expanduser().absolute()
+        settings = Settings.load(data_dir=folder, **overrides)
+        if settings.role != "worker":
+            EmbeddedServer(settings.data_dir, app.environ, app.terminal.status).make_way(note=app.note)
         run(settings, announce=_announce)
     except (KeyboardInterrupt, Terminated):  # a signal before the server had taken them over: nothing had begun
         return Exit.OK

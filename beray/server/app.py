@@ -7,7 +7,7 @@ sandbox; the engine, slow to import, follows in the background, and until it wor
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
@@ -22,16 +22,20 @@ from beray.server.agent.models import ModelChoice
 from beray.server.agent.run import AgentRun, Outcome, RunLimits
 from beray.server.api_page import add_api_page
 from beray.server.auth import routes as auth_routes
-from beray.server.auth.service import open_accounts
+from beray.server.auth.service import Accounts, open_accounts
 from beray.server.clock import Clock, system_clock
+from beray.server.cluster import Cluster
 from beray.server.db import migrate
 from beray.server.db import tasks as task_queries
-from beray.server.db.connect import Database, sqlite_engine
+from beray.server.db.notices import EVERYTHING, Notice
+from beray.server.db.open import database_url, make_database
 from beray.server.edge import Edge, refusal
-from beray.server.engine.dbos_engine import DbosEngine
+from beray.server.engine.base import Engine
+from beray.server.engine.dbos_queue import DbosQueue
+from beray.server.engine.dbos_worker import LOCAL_EXECUTOR, DbosWorker
 from beray.server.errors import Refused
 from beray.server.events.log import EventLog
-from beray.server.events.wakeups import LocalWakeups
+from beray.server.events.wakeups import Wakeups
 from beray.server.files import routes as file_routes
 from beray.server.files.service import Files
 from beray.server.messages import Language, current_language
@@ -52,6 +56,13 @@ from beray.server.work_dirs.work_dir import WorkDirs
 API: Final = "/api/v1"
 ENGINE_AGAIN_SECONDS = 5  # between tries to start the engine (the disk may have been full)
 TIDY_SECONDS = 30  # how often held tasks and old idempotency answers are looked through
+LOOK_SECONDS = 15  # how often runs are looked through for stops whose notice was lost
+PURGE_SECONDS = 86_400  # how often what is older than `retention_days` is deleted
+PURGE_FIRST_SECONDS = 60  # after the start
+DAY_MS = 86_400_000
+ENGINE_KEPT_MS = (
+    7 * DAY_MS
+)  # the engine's own records of ended runs; nothing reads them but people who look for a fault
 FREE_BYTES_LEAST = 64 << 20  # below this much free disk /ready says so: SQLite needs room to commit
 
 log = logging.getLogger("beray")
@@ -95,18 +106,28 @@ class App:
         self.settings = settings
         self.model = model
         self.readiness = Readiness()
-        self.database = Database(settings.data_dir / "beray.db")
-        self.wakeups = LocalWakeups()
+        self.work_dirs_path = settings.work_dirs or settings.data_dir / "tasks"
+        url = database_url(settings)
+        self.database = make_database(url)
+        self.database.deliver = self._hear
+        self.database.note_reachable = self._note_reachable
+        self.cluster: Cluster | None = None
+        if self.database.is_shared:
+            self.cluster = Cluster(self.database, self.work_dirs_path, self.readiness, role=settings.role)
+        self._clock = clock
+        self.wakeups = Wakeups()
         self.events = EventLog(self.database, self.wakeups, clock)
         self.streams = Streams(settings.max_streams_per_user)
-        self.accounts = open_accounts(settings, self.database, clock=clock, announce=announce)
+        self._accounts: Accounts | None = None
+        if settings.role != "worker":
+            self._accounts = open_accounts(settings, self.database, clock=clock, announce=announce)
         self.capabilities: Capabilities | None = None
         self._sandbox: Sandbox | None = None
         self._task_uids = TaskUids(settings.sandbox_uid_base)
         self._background: set[asyncio.Task[None]] = set()
 
-        control = RunControl()
-        work_dirs = WorkDirs(settings.data_dir / "tasks", allows_hard_links=settings.sandbox != "none")
+        self._control = control = RunControl()
+        work_dirs = WorkDirs(self.work_dirs_path, allows_hard_links=settings.sandbox != "none")
         self.tasks = Tasks(
             database=self.database,
             events=self.events,
@@ -116,25 +137,36 @@ class App:
             model=model,
             task_uid=self._task_uids,
         )
+        patient = self.database.patient
         self.runner = Runner(
-            database=self.database,
-            events=self.events,
+            database=patient,
+            events=EventLog(patient, self.wakeups, clock),
             work_dirs=work_dirs,
             control=control,
             clock=clock,
             run_agent=_run_agent,
         )
-        self._engine = DbosEngine(
-            settings.data_dir / "beray.db",
-            self.runner.run_task,
-            per_user=settings.max_running_tasks_per_user,
-            per_process=settings.max_running_tasks,
-        )
+        self._worker: DbosWorker | None = None
+        if settings.role != "api":
+            self._worker = DbosWorker(
+                url,
+                self.runner.run_task,
+                per_user=settings.max_running_tasks_per_user,
+                per_process=settings.max_running_tasks,
+                executor_id=LOCAL_EXECUTOR if self.cluster is None else self.cluster.process.id,
+            )
+        self._engine: Engine = self._worker or DbosQueue(url)
         self._asgi = Edge(
             self._build_web(),
             default_language=cast(Language, settings.language),
             max_body_bytes=settings.max_body_bytes,
         )
+
+    @property
+    def accounts(self) -> Accounts:
+        """The users' accounts; a process that only runs tasks has nothing to do with them."""
+        assert self._accounts is not None, "a worker serves no users"
+        return self._accounts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve."""
@@ -152,12 +184,14 @@ class App:
         add_api_page(web)
         service, info = build_service_routers(self.readiness, self.info)
         web.include_router(service)
+        install_error_handlers(web)
+        if self.settings.role == "worker":
+            return web
         web.include_router(info, prefix=API)
         web.include_router(auth_routes.build_router(self.accounts), prefix=API)
         web.include_router(task_routes.build_router(self.tasks, self.accounts, self.events, self.streams), prefix=API)
         files = Files(self.tasks.open_work_dir, max_upload_bytes=self.settings.max_upload_bytes)
         web.include_router(file_routes.build_router(files, self.accounts), prefix=API)
-        install_error_handlers(web)
         return web
 
     @asynccontextmanager
@@ -179,14 +213,73 @@ class App:
         self.database.open()
         self.readiness.set("database", "ok")
         self.readiness.set("model", "ok")
-        self._sandbox, self.capabilities = await open_sandbox(self.settings, data_dir=self.settings.data_dir)
+        if self._worker is not None:
+            self._sandbox, self.capabilities = await open_sandbox(self.settings, data_dir=self.settings.data_dir)
+            self.runner.workshop = self._make_workshop(self._sandbox, self.capabilities)
         self.readiness.set("sandbox", "ok")
-        self.runner.workshop = self._make_workshop(self._sandbox, self.capabilities)
+        if self.cluster is not None:
+            self.cluster.about["sandbox"] = _sandbox_info(self.capabilities)
+            await self.cluster.join()
         self._spawn(self._start_engine())
-        self._spawn(self._tidy())
+        self._spawn(self._look_for_stops())
+        if self.settings.role != "worker":
+            self._spawn(self._tidy())
+            self._spawn(self._purge_daily())
+
+    def _hear(self, notices: Sequence[Notice]) -> None:
+        """Pass on what was committed, here or in another process."""
+        self.wakeups.hear(notices)
+        for notice in notices:
+            if notice.kind == "stop":
+                self._control.stop(notice.task_id)
+            elif notice.kind in {"queue", "all"}:
+                self._engine.wake()
+        if EVERYTHING in notices:
+            self._spawn(self._stop_asked())
+
+    def _note_reachable(self, is_reachable: bool) -> None:
+        hint = "The connection to the database was lost; it is tried again all the time."
+        self.readiness.set("database", "ok" if is_reachable else "failed", None if is_reachable else hint)
+
+    async def _look_for_stops(self) -> None:
+        """A notice can be lost with its connection; a stop must not be."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self._stop_asked()
+
+    async def _stop_asked(self) -> None:
+        running = self._control.task_ids
+        if not running:
+            return
+        try:
+            asked = await self.database.read(lambda connection: task_queries.list_to_stop(connection, running))
+        except Refused:  # the database is away: at the next look, or when it is back
+            return
+        for task_id in asked:
+            self._control.stop(task_id)
+
+    async def _purge_daily(self) -> None:
+        """Delete what is older than the operator keeps it."""
+        await asyncio.sleep(PURGE_FIRST_SECONDS)
+        while True:
+            try:
+                await self._purge_old()
+            except Exception:  # tried again the next day; `beray admin purge` says at once what is wrong
+                log.exception("purging failed")
+            await asyncio.sleep(PURGE_SECONDS)
+
+    async def _purge_old(self) -> None:
+        if self.tasks.engine is None:
+            return
+        now = self._clock()
+        days = self.settings.retention_days
+        if days:
+            purged = await self.tasks.purge(now - days * DAY_MS)
+            log.info("tasks older than %s days purged: %s", days, purged)
+        await self._engine.purge_ended(now - ENGINE_KEPT_MS)
 
     def _migrate(self) -> None:
-        engine = sqlite_engine(self.database.path)
+        engine = self.database.make_engine()
         try:
             migrate.upgrade(engine)
         finally:
@@ -229,14 +322,18 @@ class App:
             await asyncio.sleep(ENGINE_AGAIN_SECONDS)
         self.tasks.engine = self._engine
         self.readiness.set("engine", "ok")
-        await self.tasks.finish_deletions()
+        if self.cluster is None:
+            await self.tasks.finish_deletions()
+        elif self._worker is not None:
+            self.cluster.guard(self._worker)
 
     async def _tidy(self) -> None:
         while True:
             await asyncio.sleep(TIDY_SECONDS)
             try:
                 await self.tasks.tidy()
-                self._watch_disk()
+                if not self.database.is_shared:
+                    self._watch_disk()
             except Exception:  # tried again at the next round
                 log.exception("tidying failed")
 
@@ -260,9 +357,12 @@ class App:
         await asyncio.gather(*self._background, return_exceptions=True)
         self.tasks.engine = None
         await self._engine.close()
+        if self.cluster is not None:
+            await self.cluster.leave()
         if self._sandbox is not None:
             await self._sandbox.close()
-        self.accounts.close()
+        if self._accounts is not None:
+            self._accounts.close()
         await asyncio.to_thread(self.database.close)
 
     async def count_active_tasks(self) -> int:
@@ -277,7 +377,7 @@ class App:
             "model": self.model.name,
             "model_kind": self.model.kind,
             "model_notice": {"zh": self.model.notice("zh"), "en": self.model.notice("en")},
-            "sandbox": _sandbox_info(self.capabilities),
+            "sandbox": self._sandbox_info(),
             "limits": {
                 "requests": settings.max_requests,
                 "tool_calls": settings.max_tool_calls,
@@ -288,6 +388,13 @@ class App:
                 "running_tasks_per_user": settings.max_running_tasks_per_user,
             },
         }
+
+    def _sandbox_info(self) -> dict[str, Any] | None:
+        """What confines the commands: here, or where they run."""
+        if self.settings.role != "api":
+            return _sandbox_info(self.capabilities)
+        told = [about.get("sandbox") for about in (self.cluster.about_workers() if self.cluster is not None else [])]
+        return next((sandbox for sandbox in told if sandbox is not None), None)
 
 
 async def _run_agent(run: AgentRun) -> Outcome:

@@ -56,6 +56,8 @@ STATUS_OF: Final[dict[str, int]] = {
     "rate_limited": 429,
     "internal_error": 500,
     "starting": 503,
+    "database_unavailable": 503,
+    "outcome_unknown": 504,
     "idempotency_mismatch": 409,
     # accounts
     "not_authenticated": 401,

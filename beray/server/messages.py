@@ -163,6 +163,22 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "可以重新提交；若再次出现，请查看服务器日志。",
         "Submit it again; if it happens again, look at the server's log.",
     ),
+    "task_interrupted": (
+        "执行该任务的进程反复中断，已放弃运行；已有的文件保留。",
+        "The process that ran the task went away too often, so the run was given up; its files are kept.",
+    ),
+    "task_interrupted_hint": (
+        "任务本身可能耗尽了内存；请查看服务器日志，把目标拆小后重新提交。",
+        "The task itself may use up the memory: look at the server's log, and submit it again in smaller parts.",
+    ),
+    "database_unavailable": (
+        "数据库暂时无法访问或写入，请稍后重试。",
+        "The database cannot be reached or written at the moment; try again shortly.",
+    ),
+    "outcome_unknown": (
+        "保存时与数据库的连接中断，无法确定是否已完成；重复之前请先查看。",
+        "The database was lost while this was stored; whether it was done is not known. Look before you repeat it.",
+    ),
     "task_disk_full": (
         "服务器的磁盘已满，任务无法继续；已有的文件保留。",
         "The server's disk is full, so the task could not go on; its files are kept.",

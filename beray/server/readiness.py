@@ -15,7 +15,7 @@ class Check(TypedDict):
 
 @dataclass
 class Readiness:
-    """The state of each part; ready when all are ok."""
+    """The state of each part; ready when all are ok. A hint of a part that is ok is worth knowing, not wrong."""
 
     checks: dict[str, Check] = field(
         default_factory=lambda: {

@@ -17,17 +17,18 @@ from pathlib import Path
 from typing import IO, Any, Final, cast
 
 import uvicorn
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from beray import __version__
 from beray.server.agent.models import choose_model, probe_models
 from beray.server.app import App, create_app
 from beray.server.connection import connection_speaking
 from beray.server.db.migrate import NewerSchemaError
+from beray.server.db.open import SQLITE_FILE
 from beray.server.errors import Refused
 from beray.server.messages import Language
-from beray.server.sandbox.base import SandboxUnavailable
-from beray.server.settings import Settings
+from beray.server.sandbox.base import Capabilities, SandboxUnavailable
+from beray.server.settings import SettingError, Settings
 
 SERVER_FILE: Final = "server.json"  # in the data folder: where the server that owns it can be reached; 0600
 LOCK_FILE: Final = "server.lock"
@@ -54,8 +55,14 @@ def run(settings: Settings, *, announce: Callable[[str], None]) -> None:
         SettingError: A setting can't be used (a model that is set but broken included).
         StartError: Something it needs can't be had.
     """
-    _prepare_data_dir(settings.data_dir)
-    with _owned(settings.data_dir), _listening(settings) as listener:
+    is_embedded = settings.database_url is None
+    if is_embedded and settings.role != "all":
+        raise SettingError(
+            f"BERAY_ROLE={settings.role} needs a database that several processes can share: set BERAY_DATABASE_URL to"
+            " postgresql://user:password@host:5432/database."
+        )
+    _prepare_data_dir(settings.data_dir, has_database=is_embedded)
+    with _owned(settings.data_dir, is_shared=not is_embedded) as is_owner, _listening(settings) as listener:
         base_url = _base_url(settings, listener)
         own = replace(settings, port=listener.getsockname()[1])  # the search for local models skips our own port
         model = choose_model(own, os.environ, probe=probe_models)  # noqa: TID251  # providers' keys are no settings
@@ -63,7 +70,8 @@ def run(settings: Settings, *, announce: Callable[[str], None]) -> None:
             app = create_app(settings, model, announce=announce)
         except SandboxUnavailable as error:
             raise StartError(str(error)) from error
-        _Service(app, settings, base_url=base_url, announce=announce).run(listener)
+        server_file = settings.data_dir / SERVER_FILE if is_owner and settings.role != "worker" else None
+        _Service(app, base_url=base_url, server_file=server_file, announce=announce).run(listener)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -110,10 +118,11 @@ class _Uvicorn(uvicorn.Server):
 class _Service:
     """The application served on a socket, from opened to closed."""
 
-    def __init__(self, app: App, settings: Settings, *, base_url: str, announce: Callable[[str], None]) -> None:
+    def __init__(self, app: App, *, base_url: str, server_file: Path | None, announce: Callable[[str], None]) -> None:
         self._app = app
-        self._settings = settings
+        self._settings = app.settings
         self._base_url = base_url
+        self._server_file = server_file
         self._announce = announce
         self._uvicorn = _Uvicorn(app)
 
@@ -130,25 +139,46 @@ class _Service:
             await self._uvicorn.serve([listener])
             watch.cancel()
         finally:
-            (self._settings.data_dir / SERVER_FILE).unlink(missing_ok=True)
+            if self._server_file is not None:
+                self._server_file.unlink(missing_ok=True)
             await self._app.close()
 
     async def _open(self) -> None:
         try:
             await self._app.open()
-            await self._write_server_file()
+            if self._server_file is not None:
+                await self._write_server_file(self._server_file)
         except (SandboxUnavailable, NewerSchemaError) as error:
             raise StartError(str(error)) from error
-        except (OperationalError, OSError, Refused) as error:  # refused: the disk is full
-            raise _unusable(self._settings.data_dir, error) from error
+        except (DBAPIError, OSError, Refused) as error:  # refused: the disk is full
+            raise self._cannot_open(error) from error
         for line in banner(self._app, self._base_url):
             self._announce(line)
 
-    async def _write_server_file(self) -> None:
+    def _cannot_open(self, error: DBAPIError | OSError | Refused) -> StartError:
+        if (
+            isinstance(error, OSError)
+            and error.filename
+            and Path(error.filename).is_relative_to(self._app.work_dirs_path)
+        ):
+            return StartError(
+                f"The work_dirs cannot be written in {self._app.work_dirs_path}: {error.strerror}. "
+                "Set BERAY_WORK_DIRS to a folder that all processes share and may write."
+            )
+        if not self._app.database.is_shared:
+            return _unusable(self._settings.data_dir, error)
+        shown = self._app.database.url.render_as_string(hide_password=True)
+        reason = str(error.orig if isinstance(error, DBAPIError) else error).strip().replace("\n", " ")
+        return StartError(
+            f"The database {shown} cannot be used: {reason}. "
+            "Check BERAY_DATABASE_URL, that PostgreSQL runs there, and that the database exists."
+        )
+
+    async def _write_server_file(self, path: Path) -> None:
         content: dict[str, Any] = {"base_url": self._base_url, "pid": os.getpid(), "version": __version__}
         if self._settings.local_user:
             _, content["token"] = await self._app.accounts.ensure_local_user()
-        await asyncio.to_thread(_write_private, self._settings.data_dir / SERVER_FILE, json.dumps(content))
+        await asyncio.to_thread(_write_private, path, json.dumps(content))
 
     async def _exit_when_idle(self) -> None:
         """End the server when for `idle_exit_seconds` nobody asked anything and no task was active."""
@@ -169,25 +199,37 @@ class _Service:
 
 def banner(app: App, base_url: str) -> list[str]:
     """What the operator reads at start: address, data, model, sandbox."""
-    capabilities = app.capabilities
-    assert capabilities is not None, "the application is open"
+    role = app.settings.role
+    first = f"BeRay {__version__} worker  {base_url}/ready" if role == "worker" else f"BeRay {__version__}  {base_url}"
+    lines = [
+        first if role == "worker" else f"{first}  ({base_url}/docs)",
+        f"data     {app.settings.data_dir}",
+        f"model    {app.model.notice('zh' if app.settings.language == 'zh' else 'en')}",
+    ]
+    if app.database.is_shared:
+        lines += [
+            f"database {app.database.url.set(drivername='postgresql').render_as_string(hide_password=True)}",
+            f"files    {app.work_dirs_path} (must be the same volume for all processes)",
+        ]
+    return lines + _sandbox_lines(app.capabilities)
+
+
+def _sandbox_lines(capabilities: Capabilities | None) -> list[str]:
+    if capabilities is None:
+        return ["tasks    run in other processes (beray worker)"]
     open_rows = [
         f"{row.name} ({row.note})" if row.note else row.name for row in capabilities.confinements if not row.is_confined
     ]
-    lines = [
-        f"BeRay {__version__}  {base_url}  ({base_url}/docs)",
-        f"data     {app.settings.data_dir}",
-        f"model    {app.model.notice('zh' if app.settings.language == 'zh' else 'en')}",
-        f"sandbox  {capabilities.backend}" + (f"; not confined: {', '.join(open_rows)}" if open_rows else ""),
-    ]
-    return [*lines, *(f"         {note}" for note in capabilities.notes)]
+    shown = f"sandbox  {capabilities.backend}" + (f"; not confined: {', '.join(open_rows)}" if open_rows else "")
+    return [shown, *(f"         {note}" for note in capabilities.notes)]
 
 
-def _prepare_data_dir(data_dir: Path) -> None:
+def _prepare_data_dir(data_dir: Path, *, has_database: bool) -> None:
     probe = data_dir / ".writable"
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
-        _make_private(data_dir / "beray.db")  # SQLite gives its -wal and -shm files the mode of the database
+        if has_database:
+            _make_private(data_dir / SQLITE_FILE)  # SQLite gives its -wal and -shm files the mode of the database
         probe.write_bytes(bytes(PROBE_BYTES))
     except OSError as error:
         raise _unusable(data_dir, error) from error
@@ -196,9 +238,9 @@ def _prepare_data_dir(data_dir: Path) -> None:
             probe.unlink(missing_ok=True)
 
 
-def _unusable(data_dir: Path, error: OSError | OperationalError | Refused) -> StartError:
+def _unusable(data_dir: Path, error: OSError | DBAPIError | Refused) -> StartError:
     reason, remedy = str(error), "or make room on its disk"
-    if isinstance(error, OperationalError):
+    if isinstance(error, DBAPIError):
         reason = str(error.orig)
     elif isinstance(error, OSError):
         reason = error.strerror or reason
@@ -211,12 +253,18 @@ def _unusable(data_dir: Path, error: OSError | OperationalError | Refused) -> St
 
 
 @contextmanager
-def _owned(data_dir: Path) -> Iterator[None]:
-    """Hold the data folder for this process: two servers on one SQLite file would recover each other's runs."""
+def _owned(data_dir: Path, *, is_shared: bool) -> Iterator[bool]:
+    """Hold the data folder for this process: two servers on one SQLite file would recover each other's runs.
+
+    Without SQLite in it several may use it; whether this one was the first.
+    """
     with (data_dir / LOCK_FILE).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if is_shared:
+                yield False
+                return
             raise StartError(
                 f"Another server already uses the data folder {data_dir}{_owner(lock)}. "
                 "Stop it first, or give this one its own with --data DIR."
@@ -224,7 +272,7 @@ def _owned(data_dir: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
+        yield True
 
 
 def _owner(lock: IO[str]) -> str:

@@ -103,6 +103,31 @@ class Settings:
         "Folder for the database, work_dirs and outbox.",
         "存放数据库、工作目录和发件箱的文件夹。",
     )
+    database_url: str | None = _set(
+        None,
+        _text,
+        "postgresql://user:password@host:5432/database, for several processes; unset: SQLite in the data folder.",
+        "postgresql://用户:密码@主机:5432/数据库，供多个进程共用；未设置时使用数据文件夹中的 SQLite。",
+        is_secret=True,
+    )
+    work_dirs: Path | None = _set(
+        None,
+        _path,
+        "Folder of the work_dirs; several machines need a shared volume. Unset: `tasks` in the data folder.",
+        "工作目录所在的文件夹；多台机器需要共享卷。未设置时为数据文件夹中的 `tasks`。",
+    )
+    role: str = _set(
+        "all",
+        _one_of("all", "api", "worker"),
+        "What the process does: all, api (`beray serve --no-worker`) or worker (`beray worker`).",
+        "进程的职责：all（全部）、api（`beray serve --no-worker`）或 worker（`beray worker`）。",
+    )
+    retention_days: int = _set(
+        0,
+        _not_negative,
+        "Tasks ended longer ago are deleted daily, with events and files; 0: kept until their users delete them.",
+        "每天删除结束超过这么多天的任务及其事件和文件；0：保留到用户自行删除。",
+    )
     secret_key: str | None = _set(
         None,
         _text,

@@ -1,6 +1,7 @@
 """The migrations give exactly the schema of `tables.py`, and HEAD names the newest."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -10,13 +11,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from beray.server.db import migrate
-from beray.server.db.connect import sqlite_engine
+from beray.server.db.open import make_database
 from beray.server.db.tables import metadata
 
 
 @pytest.fixture
-def engine(tmp_path):
-    engine = sqlite_engine(tmp_path / "beray.db")
+def engine(database_url):
+    engine = make_database(database_url).make_engine()
     yield engine
     engine.dispose()
 
@@ -53,5 +54,30 @@ def test_newer_schema_is_refused_with_what_to_do(engine):
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
 
-    with pytest.raises(migrate.NewerSchemaError, match=r"9999.*newer version"):
+        connection.execute(text("UPDATE schema_floor SET oldest_head = '9998'"))
+
+    with pytest.raises(migrate.NewerSchemaError, match=r"9999.*9998.*newer version"):
         migrate.upgrade(engine)
+
+
+def test_newer_schema_that_says_so_is_worked_on(engine):
+    """In a rolling upgrade an old process is started again beside new ones."""
+    migrate.upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    migrate.upgrade(engine)
+
+    with engine.connect() as connection:
+        assert migrate.current_revision(connection) == "9999"
+
+
+def test_processes_that_start_together_migrate_once(database_url):
+    engines = [make_database(database_url).make_engine() for _ in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(migrate.upgrade, engines))
+
+    with engines[0].connect() as connection:
+        assert migrate.current_revision(connection) == migrate.HEAD
+    for engine in engines:
+        engine.dispose()

@@ -18,7 +18,7 @@ import pytest
 from beray.client import BeRayClient
 from beray.server.auth.codes import Codes
 from beray.server.clock import system_clock
-from beray.server.db.connect import sqlite_engine
+from beray.server.db.sqlite import sqlite_engine
 from tests.support.server import ServerProcess
 from tests.support.snippets import run_snippet
 from tests.support.waiting import wait_until

@@ -114,7 +114,7 @@ def test_queued_tasks_run_after_a_restart(make_server):
 def test_deletion_cut_by_a_crash_is_finished_after_the_restart(make_server):
     from sqlalchemy import text
 
-    from beray.server.db.connect import sqlite_engine
+    from beray.server.db.sqlite import sqlite_engine
 
     server: ServerProcess = make_server().start()
     token = server.register("a@example.com")

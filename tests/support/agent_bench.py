@@ -14,9 +14,9 @@ from beray.server.agent.run import AgentRun, Outcome, RunLimits
 from beray.server.agent.tools import TOOL_NAMES
 from beray.server.clock import system_clock
 from beray.server.db import tables
-from beray.server.db.connect import Database
+from beray.server.db.sqlite import SqliteDatabase
 from beray.server.events.log import EventLog, NewEvent, frame_body
-from beray.server.events.wakeups import LocalWakeups
+from beray.server.events.wakeups import Wakeups
 from beray.server.messages import language_of
 from beray.server.sandbox.base import Limits
 from beray.server.work_dirs.work_dir import WorkDir
@@ -39,7 +39,7 @@ class Bench:
     """
 
     root: Path
-    database: Database
+    database: SqliteDatabase
     sandbox: PlainSandbox
     python: str | None
     steps: dict[str, Any] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Bench:
 
     @property
     def log(self) -> EventLog:
-        return EventLog(self.database, LocalWakeups(), system_clock)
+        return EventLog(self.database, Wakeups(), system_clock)
 
     def _take(self, connection: Connection) -> None:
         connection.execute(tables.task.update().values(attempt=self.attempt))
@@ -126,6 +126,6 @@ def open_bench(root: Path, *, python: str | None) -> Bench:
             )
         )
     engine.dispose()
-    database = Database(path)
+    database = SqliteDatabase(path)
     database.open()
     return Bench(root, database, PlainSandbox(), python)

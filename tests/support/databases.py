@@ -6,25 +6,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import URL, insert, text
 
 from beray.server.db import migrate
-from beray.server.db.connect import Database, sqlite_engine
+from beray.server.db.connect import Database
+from beray.server.db.open import make_database
 from beray.server.db.tables import task, user
 from beray.server.tasks.view import NO_USAGE
 
 
+def sqlite_url(path: Path) -> URL:
+    return URL.create("sqlite", database=str(path))
+
+
+def migrated(url: URL) -> Database:
+    """With the schema, not yet open."""
+    database = make_database(url)
+    engine = database.make_engine()
+    migrate.upgrade(engine)
+    engine.dispose()
+    return database
+
+
 @contextmanager
-def seeded_database(path: Path, *task_ids: int, **values: Any) -> Iterator[Database]:
+def seeded_database(where: Path | URL, *task_ids: int, **values: Any) -> Iterator[Database]:
     """Open, with user 1 and these tasks, which have the `values`."""
     row = {"user_id": 1, "goal": "g", "usage": json.dumps(NO_USAGE), "created_at": 0, "updated_at": 0, **values}
-    engine = sqlite_engine(path)
-    migrate.upgrade(engine)
+    database = migrated(sqlite_url(where) if isinstance(where, Path) else where)
+    engine = database.make_engine()
     with engine.begin() as connection:
         connection.execute(insert(user).values(id=1, email="a@example.com", created_at=0))
         connection.execute(insert(task), [{"id": task_id, **row} for task_id in task_ids])
+        if connection.dialect.name == "postgresql":  # ids given by hand leave its counter behind
+            connection.execute(text("SELECT setval('task_id_seq', 1000)"))
+            connection.execute(text("SELECT setval('user_account_id_seq', 1000)"))
     engine.dispose()
-    database = Database(path)
     database.open()
     try:
         yield database

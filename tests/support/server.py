@@ -1,4 +1,4 @@
-"""A real server in a process of its own: `beray serve` on a free loopback port and a data folder of the test's."""
+"""A real server in a process of its own: `beray serve`, or `worker`, on a loopback port and a folder of the test's."""
 
 import email
 import email.policy
@@ -10,7 +10,7 @@ import subprocess
 import sys
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import requests
 
@@ -25,6 +25,8 @@ CODE = re.compile(r"\b([0-9]{6})\b")
 class ServerProcess:
     """One server. `start` waits until it is ready; `stop` ends it as an operator would; `kill` as a crash would."""
 
+    command: tuple[str, ...] = ("serve",)
+
     def __init__(self, data_dir: Path, *, port: int = 0, **settings: object) -> None:
         self.data_dir = data_dir
         self.port = port
@@ -34,8 +36,7 @@ class ServerProcess:
 
     def start(self) -> "ServerProcess":
         self.launch()
-        server_file = wait_until(self._read_server_file, seconds=START_SECONDS, what="server.json")
-        self.base_url = server_file["base_url"]
+        self.base_url = wait_until(self._find_url, seconds=START_SECONDS, what="the server's address")
         wait_until(self.is_ready, seconds=START_SECONDS, what=f"a ready server ({self.log_tail()})")
         return self
 
@@ -54,7 +55,7 @@ class ServerProcess:
         }
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*BERAY, "serve", "--port", str(self.port), "--data", str(self.data_dir)],
+                [*BERAY, *self.command, "--port", str(self.port), "--data", str(self.data_dir)],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -71,17 +72,19 @@ class ServerProcess:
     def log_tail(self) -> str:
         return self.log_text()[-3000:]
 
-    def _read_server_file(self) -> dict[str, Any] | None:
+    def _find_url(self) -> str | None:
+        self.check_alive()
+        path = self.data_dir / "server.json"
+        return cast(str, json.loads(path.read_text())["base_url"]) if path.exists() else None
+
+    def check_alive(self) -> None:
+        """Fail with the end of its log if the process has ended."""
         assert self.process is not None
         if self.process.poll() is not None:
             raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log_tail()}")
-        path = self.data_dir / "server.json"
-        return cast("dict[str, Any]", json.loads(path.read_text())) if path.exists() else None
 
     def is_ready(self) -> bool:
-        assert self.process is not None
-        if self.process.poll() is not None:
-            raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log_tail()}")
+        self.check_alive()
         try:
             return requests.get(f"{self.base_url}/ready", timeout=10).status_code == 200
         except requests.Timeout:  # a crowded machine; who waits has a deadline of its own

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from beray.protocol.types import TaskError, Usage
 from beray.server.agent.models import ModelChoice
 from beray.server.clock import Clock
-from beray.server.db.connect import Database
+from beray.server.db.connect import Queries
 from beray.server.engine.base import Step
 from beray.server.events.log import NewEvent
 from beray.server.messages import Language
@@ -60,7 +60,7 @@ class AgentRun:
     sandbox_limits: Limits
     uid: int | None
     python: str | None
-    database: Database
+    database: Queries
     emit: Emit
     step: Step
     clock: Clock

@@ -15,7 +15,7 @@ def load_secret_key(settings: Settings) -> bytes:
     """The key; made (mode 0600) if there is none. Blocking.
 
     Raises:
-        SettingError: The setting or the file holds too short a key.
+        SettingError: The setting or the file holds too short a key, or PostgreSQL is used without the setting.
     """
     if settings.secret_key is not None:
         key = settings.secret_key.encode()
@@ -25,6 +25,11 @@ def load_secret_key(settings: Settings) -> bytes:
                 "Make one with: openssl rand -hex 32"
             )
         return key
+    if settings.database_url is not None:
+        raise SettingError(
+            "BERAY_SECRET_KEY must be set with PostgreSQL, to the same value for every process: a code made by one must"
+            " be good at the others. Make one with: openssl rand -hex 32"
+        )
     path = settings.data_dir / FILE_NAME
     if not path.exists():
         _make(path)

@@ -1,218 +1,127 @@
 """One database for everything: our tables and the engine's.
 
-Queries are plain functions of a SQLAlchemy `Connection`, so that several compose in one transaction; `Database` runs
-them. SQLite (WAL): reads run inline on a read-only connection (a point read costs less than a thread hop: 29 us
-for two look-ups), all writes go through one writer thread, which commits whatever waits as one group. Group commit is
-what makes `synchronous=FULL` cheap, and one writer is what keeps SQLite from sleeping on its lock.
+Queries are plain functions of a SQLAlchemy `Connection`, so that several compose in one transaction; a `Database` runs
+them. There are two: SQLite for one process (`sqlite.py`), PostgreSQL for many (`postgres.py`). Both write through one
+thread, which commits whatever waits as one group (`writer.py`).
 """
 
 import asyncio
-import sqlite3
-import threading
-import time
-from collections import deque
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.pool import NullPool
+from sqlalchemy import URL, Connection, Engine
 
+from beray.server.db.notices import Deliver
 from beray.server.errors import Refused
 
 T = TypeVar("T")
 Query = Callable[[Connection], T]
 
-BUSY_TIMEOUT_MS = 15_000  # the engine's threads write to the same file; a commit takes milliseconds
-GROUP_MOST = 256  # jobs committed together at most, so that the first of them isn't kept waiting (perf: 256 rows)
+UNAVAILABLE_AGAIN_SECONDS = 0.5  # between a run's tries to read while the database is away
 
 
-class Database:
-    """The server's database on one SQLite file. Open with `open`, close with `close`."""
+class RunAgain(Exception):
+    """Raised by a query that has lost a race against another process: run it once more, it will see who won."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._write_engine = sqlite_engine(path)
-        self._read_engine = sqlite_engine(path, is_read_only=True)
-        self._reader: Connection | None = None
-        self._writer = _Writer(self._write_engine)
 
-    def open(self) -> None:
-        """Connect. The schema must be there (`migrate.upgrade`)."""
-        self._reader = self._read_engine.connect()
-        self._writer.start()
-
-    def close(self) -> None:
-        """Finish the writes that wait, then disconnect."""
-        self._writer.stop()
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
-        self._read_engine.dispose()
-        self._write_engine.dispose()
+class Queries(Protocol):
+    """Runs queries."""
 
     async def read(self, query: Query[T]) -> T:
-        """Run a short read (point look-ups, small pages) on one snapshot. Blocks the loop for its microseconds."""
-        assert self._reader is not None, "Database.open was not called"
-        with self._reader.begin():
-            return query(self._reader)
+        """Run a short read (point look-ups, small pages) on one snapshot."""
+        ...
 
     async def scan(self, query: Query[T]) -> T:
-        """Run a read that may take long in a thread, on a connection of its own."""
-        return await asyncio.to_thread(self._scan, query)
-
-    def _scan(self, query: Query[T]) -> T:
-        with self._read_engine.connect() as connection, connection.begin():
-            return query(connection)
+        """Run a read that may take long, on one snapshot."""
+        ...
 
     async def write(self, query: Query[T]) -> T:
         """Run `query` in a transaction; its result is returned once it has been committed.
 
-        An exception from `query` undoes only its own changes and is raised here. A caller that is cancelled does not
-        undo a write that has begun.
+        The query may be run more than once (of all but the last nothing is kept), so it does nothing but SQL. An
+        exception from it undoes only its own changes and is raised here. A caller that is cancelled does not undo a
+        write that has begun.
 
         Raises:
-            Refused: `disk_full`: there is no room to commit; nothing was changed.
+            Refused: `disk_full`: there is no room to commit; nothing was changed. `database_unavailable`: it could not
+                be reached; nothing was changed. `outcome_unknown`: it was lost in the commit, and did not come back.
         """
-        return await self._writer.submit(query)
+        ...
 
 
-def sqlite_engine(path: Path, *, is_read_only: bool = False) -> Engine:
-    """A SQLAlchemy engine on the file, with the pragmas every connection to it must have."""
-    engine = create_engine(
-        f"sqlite:///{path}",
-        connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
-        poolclass=NullPool,
-        hide_parameters=True,  # addresses, goals and hashes have no business in a logged error
-    )
+class Database(ABC):
+    """The server's database. Open with `open`, close with `close`; a schema must be there (`migrate.upgrade`).
 
-    @event.listens_for(engine, "connect")
-    def set_pragmas(connection: Any, record: Any) -> None:
-        connection.isolation_level = None  # BEGIN is ours: the driver's own would be DEFERRED and late
-        add_unixepoch(connection)
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-        if is_read_only:
-            cursor.execute("PRAGMA query_only=ON")
-        cursor.close()
-
-    begin = "BEGIN" if is_read_only else "BEGIN IMMEDIATE"
-
-    @event.listens_for(engine, "begin")
-    def emit_begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine
-
-
-def add_unixepoch(connection: sqlite3.Connection) -> None:
-    """Give SQLite older than 3.42 the `unixepoch('subsec')` that the engine's library takes for granted.
-
-    The library looks at Python's version (3.12 and later), not at SQLite's: a Python built on Debian 12 has 3.40, where
-    the call gives NULL.
+    Attributes:
+        url: Where it is.
+        is_shared: Whether other processes use it too.
+        deliver: Gets the notices of what was committed here, or elsewhere; called on the loop that opened it.
+        note_reachable: Told when a shared database can't be reached, and when it can again; called likewise.
     """
-    if sqlite3.sqlite_version_info < (3, 42):
-        connection.create_function("unixepoch", 1, lambda modifier: time.time_ns() / 1e9)
+
+    is_shared: bool
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self.deliver: Deliver = lambda notices: None
+        self.note_reachable: Callable[[bool], None] = lambda is_reachable: None
+
+    @abstractmethod
+    def make_engine(self) -> Engine:
+        """An engine of the caller's own, for migrations and programs."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Connect; called on the event loop that will use it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish the writes that wait, then disconnect. Blocks."""
+
+    @abstractmethod
+    async def read(self, query: Query[T]) -> T:
+        """See `Queries.read`."""
+
+    @abstractmethod
+    async def scan(self, query: Query[T]) -> T:
+        """See `Queries.scan`."""
+
+    @abstractmethod
+    async def submit(self, query: Query[T], *, is_patient: bool) -> T:
+        """`write`, for a caller that waits however long the database is away, or not."""
+
+    async def write(self, query: Query[T]) -> T:
+        """See `Queries.write`."""
+        return await self.submit(query, is_patient=False)
+
+    @property
+    def patient(self) -> Queries:
+        """The same database for whoever can wait until it is there: a run goes on when it is back."""
+        return _Patient(self)
 
 
-class _Job:
-    """A write that waits, and where its outcome goes."""
+class _Patient:
+    """Never refuses because the database is away; waits. Its callers are cancelled when waiting makes no sense."""
 
-    def __init__(self, query: Query[Any], loop: asyncio.AbstractEventLoop) -> None:
-        self.query = query
-        self.future: asyncio.Future[Any] = loop.create_future()
-        self.result: Any = None
-        self.error: BaseException | None = None
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-    def settle(self) -> None:
-        if self.future.done():  # the caller was cancelled
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)
+    async def read(self, query: Query[T]) -> T:
+        return await _until_available(lambda: self._database.read(query))
+
+    async def scan(self, query: Query[T]) -> T:
+        return await _until_available(lambda: self._database.scan(query))
+
+    async def write(self, query: Query[T]) -> T:
+        return await self._database.submit(query, is_patient=True)
 
 
-class _Writer:
-    """The one thread that writes. Its queue is bounded by its callers: each awaits its own job."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._jobs: deque[_Job] = deque()
-        self._changed = threading.Condition()
-        self._is_stopping = False
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        self._thread = threading.Thread(target=self._work, name="beray-db-writer", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        with self._changed:
-            self._is_stopping = True
-            self._changed.notify()
-        if self._thread is not None:
-            self._thread.join(timeout=BUSY_TIMEOUT_MS / 1000 + 5)
-
-    async def submit(self, query: Query[T]) -> T:
-        job = _Job(query, asyncio.get_running_loop())
-        with self._changed:
-            if self._is_stopping:
-                raise RuntimeError("the database is closed")
-            self._jobs.append(job)
-            self._changed.notify()
-        result: T = await job.future
-        return result
-
-    def _work(self) -> None:
-        with self._engine.connect() as connection:
-            while group := self._take():
-                self._commit(connection, group)
-                loop = group[0].future.get_loop()
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(_settle, group)
-
-    def _take(self) -> list[_Job]:
-        """Everything that waits, up to GROUP_MOST; empty when it is time to stop."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._is_stopping)
-            return [self._jobs.popleft() for _ in range(min(len(self._jobs), GROUP_MOST))]
-
-    def _commit(self, connection: Connection, group: list[_Job]) -> None:
+async def _until_available(work: Callable[[], Awaitable[T]]) -> T:
+    while True:
         try:
-            with connection.begin():
-                for job in group:
-                    self._run(connection, job)
-        except Exception as error:  # the commit itself failed (disk full, lock): nothing of the group was kept
-            refusal = _refusal(error)
-            for job in group:
-                job.error = job.error or refusal
-
-    def _run(self, connection: Connection, job: _Job) -> None:
-        try:
-            with connection.begin_nested():
-                job.result = job.query(connection)
-        except Exception as error:  # belongs to the job's caller, who gets it from its future
-            job.error = _refusal(error)
-            if not connection.connection.in_transaction:  # the failure undid the whole group, not only this job
+            return await work()
+        except Refused as refused:
+            if refused.code != "database_unavailable":
                 raise
-
-
-def _refusal(error: Exception) -> Exception:
-    """What the caller gets for `error`: a full disk is not a fault of ours."""
-    cause: BaseException | None = error
-    while cause is not None:  # undoing a job may itself fail, and hide why
-        if isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode == sqlite3.SQLITE_FULL:
-            refused = Refused("disk_full")
-            refused.__cause__ = error
-            return refused
-        cause = cause.__cause__ or cause.__context__
-    return error
-
-
-def _settle(group: list[_Job]) -> None:
-    for job in group:
-        job.settle()
+        await asyncio.sleep(UNAVAILABLE_AGAIN_SECONDS)

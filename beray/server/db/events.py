@@ -12,8 +12,15 @@ _ADVANCE_FENCED = text(
     " WHERE id = :task_id AND deleted_at IS NULL AND attempt = :attempt RETURNING last_seq"
 )
 _INSERT = text("INSERT INTO event (task_id, seq, frame) VALUES (:task_id, :seq, :frame)")
+_INSERT_ARRAYS = text(  # one round trip for them all
+    "INSERT INTO event (task_id, seq, frame)"
+    " SELECT :task_id, * FROM unnest(CAST(:seqs AS bigint[]), CAST(:frames AS bytea[]))"
+)
 _READ = text("SELECT frame FROM event WHERE task_id = :task_id AND seq > :after ORDER BY seq LIMIT :limit")
 _TAIL = text("SELECT frame FROM event WHERE task_id = :task_id ORDER BY seq DESC LIMIT :count")
+
+ALL = 2**62
+"""As a limit: no limit."""
 
 
 def advance_seq(connection: Connection, task_id: int, count: int, *, attempt: int | None) -> int | None:
@@ -28,11 +35,15 @@ def advance_seq(connection: Connection, task_id: int, count: int, *, attempt: in
 
 def insert_frames(connection: Connection, task_id: int, frames: Sequence[tuple[int, bytes]]) -> None:
     """Store the numbered frames."""
+    if connection.dialect.name == "postgresql":
+        seqs, bodies = [seq for seq, _ in frames], [frame for _, frame in frames]
+        connection.execute(_INSERT_ARRAYS, {"task_id": task_id, "seqs": seqs, "frames": bodies})
+        return
     connection.execute(_INSERT, [{"task_id": task_id, "seq": seq, "frame": frame} for seq, frame in frames])
 
 
 def read_frames(connection: Connection, task_id: int, after: int, limit: int) -> list[bytes]:
-    """Frames above `after`, in order; `limit` -1 means all."""
+    """Frames above `after`, in order, at most `limit`."""
     rows = connection.execute(_READ, {"task_id": task_id, "after": after, "limit": limit})
     return [row[0] for row in rows]
 

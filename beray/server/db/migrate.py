@@ -4,8 +4,10 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-HEAD = "0001"
-"""The newest revision in `migrations/versions`; a test keeps it true."""
+HEAD = "0002"
+"""The newest revision in `migrations/versions`; a test keeps it true. Revisions are numbers, so they compare."""
+
+LOCK_KEY = 0x42655261  # "BeRa"; processes that start together migrate one after the other
 
 
 class NewerSchemaError(Exception):
@@ -13,16 +15,32 @@ class NewerSchemaError(Exception):
 
 
 def upgrade(engine: Engine) -> None:
-    """Apply the missing migrations in one transaction.
+    """Apply the missing migrations in one transaction; processes that start together wait for each other.
+
+    A schema that a newer version has made is left as it is if this one can work on it: in a rolling upgrade both run
+    side by side. Each migration says in `schema_floor` which versions can.
 
     Raises:
-        NewerSchemaError: The database holds a revision this version does not know.
+        NewerSchemaError: This version is too old for the schema.
     """
     with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SET LOCAL lock_timeout = '60s'"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
         current = current_revision(connection)
-        if current == HEAD:
-            return
-        _apply(connection, current)
+        if current is not None and current > HEAD:
+            _check_floor(connection, current)
+        elif current != HEAD:
+            _apply(connection)
+
+
+def _check_floor(connection: Connection, current: str) -> None:
+    floor: str = connection.execute(text("SELECT oldest_head FROM schema_floor")).scalar_one()
+    if floor > HEAD:
+        raise NewerSchemaError(
+            f"The database is at revision {current}, on which this version of BeRay cannot work (it knows {HEAD}; "
+            f"{floor} is needed). Install the newer version that made it, or use another database."
+        )
 
 
 def current_revision(connection: Connection) -> str | None:
@@ -33,18 +51,11 @@ def current_revision(connection: Connection) -> str | None:
     return revision
 
 
-def _apply(connection: Connection, current: str | None) -> None:
+def _apply(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
-    from alembic.script import ScriptDirectory
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if current is not None and current not in known:
-        raise NewerSchemaError(
-            f"The database is at revision {current}, which this version of BeRay does not know. "
-            "Install the newer version that made it, or use another data folder."
-        )
     command.upgrade(config, "head")

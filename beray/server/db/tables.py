@@ -85,7 +85,7 @@ task = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
-    Column("finished_at", BigInteger),
+    Column("finished_at", BigInteger, index=True),
     Column("result", Text),
     Column("error", Text),
     Column("model", String(200)),
@@ -97,9 +97,10 @@ task = Table(
     Column("last_seq", BigInteger, nullable=False, server_default=text("0")),
     Column("run", Integer, nullable=False, server_default=text("1")),
     Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("interrupts", Integer, nullable=False, server_default=text("0")),  # how often this run's process went away
     Column("stop_requested", Boolean, nullable=False, server_default=false()),
-    Column("held_until", BigInteger),  # made with "hold": not queued before /start
-    Column("deleted_at", BigInteger),  # hidden at once; row, events and work_dir go in the background
+    Column("held_until", BigInteger, index=True),  # made with "hold": not queued before /start
+    Column("deleted_at", BigInteger, index=True),  # hidden at once; row, events and work_dir go in the background
     Index("ix_task_user_id_id", "user_id", "id"),
     sqlite_autoincrement=True,  # an id is never used twice: SSE clients and folders keep it
 )
@@ -148,4 +149,24 @@ idempotency_key = Table(
     Column("answer", LargeBinary, nullable=False),
     Column("created_at", BigInteger, nullable=False, index=True),
     PrimaryKeyConstraint("user_id", "key"),
+)
+
+process = Table(
+    "process",  # who works on this database; used only where several can
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", String(40), nullable=False),
+    Column("started_at", BigInteger, nullable=False),  # by the database's clock, as beat_at
+    Column("beat_at", BigInteger, nullable=False),
+    Column("about", Text, nullable=False),  # JSON: what the others may want to know of it
+)
+
+schema_floor = Table(
+    "schema_floor",  # one row: the oldest program, by its newest migration, that can work on this schema
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("oldest_head", String(32), nullable=False),
 )

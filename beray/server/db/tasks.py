@@ -4,12 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, text, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, text, update
 
 from beray.protocol.status import STOPPABLE, TRANSITIONS, Status
+from beray.server.db.connect import RunAgain
+from beray.server.db.notices import Notice, notify
 from beray.server.db.tables import idempotency_key, task
 
-_COLUMNS = tuple(column for column in task.columns if column.name not in {"held_until", "deleted_at", "limits"})
+_COLUMNS = tuple(
+    column for column in task.columns if column.name not in {"held_until", "deleted_at", "limits", "interrupts"}
+)
 _GET = select(*_COLUMNS).where(task.c.deleted_at.is_(None))
 
 TaskRecord = Row[Any]
@@ -36,6 +40,7 @@ class RunRecord:
     status: Status
     run: int
     attempt: int
+    interrupts: int
     model: str | None
     tools: str | None
     limits: str | None
@@ -49,9 +54,13 @@ def insert_task(connection: Connection, values: Mapping[str, Any]) -> int:
     return task_id
 
 
-def get_task(connection: Connection, user_id: int, task_id: int) -> TaskRecord | None:
-    """The user's task, or None: unknown, somebody else's, or being deleted."""
-    return connection.execute(_GET.where(task.c.id == task_id, task.c.user_id == user_id)).one_or_none()
+def get_task(connection: Connection, user_id: int, task_id: int, *, is_to_change: bool = False) -> TaskRecord | None:
+    """The user's task, or None: unknown, somebody else's, or being deleted.
+
+    With `is_to_change` nobody else changes it before the transaction ends (SQLite has one writer anyway).
+    """
+    query = _GET.where(task.c.id == task_id, task.c.user_id == user_id)
+    return connection.execute(query.with_for_update() if is_to_change else query).one_or_none()
 
 
 def list_tasks(connection: Connection, user_id: int, wanted: TaskFilter) -> Sequence[TaskRecord]:
@@ -80,6 +89,7 @@ def take_run(connection: Connection, task_id: int, run: int, now: int) -> RunRec
         )
         .values(
             attempt=task.c.attempt + 1,
+            interrupts=text("CASE WHEN status = 'queued' THEN 0 ELSE interrupts + 1 END"),
             status=text("CASE WHEN status = 'waiting' THEN 'waiting' ELSE 'running' END"),
             started_at=text("COALESCE(started_at, :now)"),
             updated_at=now,
@@ -101,6 +111,21 @@ def change_status(connection: Connection, task_id: int, new: Status, **values: A
     return changed.rowcount == 1
 
 
+def request_stop(connection: Connection, task_id: int, now: int) -> None:
+    """Ask for the end of a task's run, in whatever process it goes on."""
+    update_task(connection, task_id, stop_requested=True, updated_at=now)
+    notify(connection, Notice("stop", task_id))
+
+
+def list_to_stop(connection: Connection, task_ids: Sequence[int]) -> Sequence[int]:
+    """Those of the tasks whose run is to end: stop asked for, deleted, or gone."""
+    going_on = select(task.c.id).where(
+        task.c.id.in_(task_ids), task.c.stop_requested.is_(False), task.c.deleted_at.is_(None)
+    )
+    kept = set(connection.execute(going_on).scalars())
+    return [task_id for task_id in task_ids if task_id not in kept]
+
+
 def update_task(connection: Connection, task_id: int, **values: Any) -> None:
     """Set columns."""
     connection.execute(update(task).where(task.c.id == task_id).values(**values))
@@ -119,31 +144,46 @@ def list_overdue_held(connection: Connection, now: int) -> Sequence[int]:
 
 
 def get_held(connection: Connection, task_id: int) -> TaskRecord | None:
-    """A task that still waits for its start, whoever owns it."""
+    """A task that still waits for its start, whoever owns it; nobody else changes it before the transaction ends."""
     query = _GET.where(task.c.id == task_id, task.c.held_until.is_not(None), task.c.status == "queued")
-    return connection.execute(query).one_or_none()
+    return connection.execute(query.with_for_update()).one_or_none()
 
 
 def hide_task(connection: Connection, user_id: int, task_id: int, now: int) -> tuple[Status, int] | None:
-    """Hide a task from the API and ask it to stop; its status and run count, or None if it is not there."""
+    """Hide a task from the API and have its run stopped; its status and run count, or None if it is not there."""
     hidden = connection.execute(
         update(task)
         .where(task.c.id == task_id, task.c.user_id == user_id, task.c.deleted_at.is_(None))
         .values(deleted_at=now, stop_requested=True)
         .returning(task.c.status, task.c.run)
     ).one_or_none()
+    notify(connection, Notice("stop", task_id))
     return None if hidden is None else (hidden[0], hidden[1])
 
 
-def list_hidden(connection: Connection) -> Sequence[tuple[int, int]]:
-    """Id and run count of tasks whose deletion has not been finished."""
-    rows = connection.execute(select(task.c.id, task.c.run).where(task.c.deleted_at.is_not(None)))
+def list_hidden(connection: Connection, before: int) -> Sequence[tuple[int, int]]:
+    """Id and run count of tasks hidden until `before` whose deletion has not been finished."""
+    rows = connection.execute(select(task.c.id, task.c.run).where(task.c.deleted_at <= before))
     return [(row[0], row[1]) for row in rows]
+
+
+def list_ended(connection: Connection, before: int, limit: int) -> Sequence[tuple[int, int]]:
+    """Id and owner of tasks that ended before a time, oldest first."""
+    query = select(task.c.id, task.c.user_id).where(task.c.finished_at < before, task.c.deleted_at.is_(None))
+    rows = connection.execute(query.order_by(task.c.finished_at).limit(limit))
+    return [(row[0], row[1]) for row in rows]
+
+
+def count_ended(connection: Connection, before: int) -> int:
+    """How many tasks ended before a time."""
+    query = select(func.count()).where(task.c.finished_at < before, task.c.deleted_at.is_(None))
+    return connection.execute(query).scalar_one()
 
 
 def delete_task(connection: Connection, task_id: int) -> None:
     """Remove the row; events, checkpoints and tool calls go with it."""
     connection.execute(delete(task).where(task.c.id == task_id))
+    notify(connection, Notice("log", task_id))  # its watchers look again, and see that it is gone
 
 
 def count_active(connection: Connection) -> int:
@@ -168,12 +208,22 @@ def get_answer(connection: Connection, user_id: int, key: str, since: int) -> tu
     return None if row is None else (row[0], row[1])
 
 
-def put_answer(connection: Connection, user_id: int, key: str, **values: Any) -> None:
-    """Store an answer under an idempotency key, replacing one that has expired."""
-    connection.execute(
-        delete(idempotency_key).where(idempotency_key.c.user_id == user_id, idempotency_key.c.key == key)
-    )
-    connection.execute(insert(idempotency_key).values(user_id=user_id, key=key, **values))
+_PUT_ANSWER = text(
+    "INSERT INTO idempotency_key (user_id, key, body_hash, answer, created_at)"
+    " VALUES (:user_id, :key, :body_hash, :answer, :created_at) ON CONFLICT (user_id, key) DO NOTHING RETURNING key"
+)
+
+
+def put_answer(connection: Connection, user_id: int, key: str, *, since: int, **values: Any) -> None:
+    """Store an answer under an idempotency key, replacing one from `since` or before.
+
+    Raises:
+        RunAgain: Another process has stored one since this transaction looked.
+    """
+    owned = (idempotency_key.c.user_id == user_id, idempotency_key.c.key == key)
+    connection.execute(delete(idempotency_key).where(*owned, idempotency_key.c.created_at <= since))
+    if connection.execute(_PUT_ANSWER, {"user_id": user_id, "key": key, **values}).first() is None:
+        raise RunAgain(f"another request of user {user_id} with the same key was faster")
 
 
 def purge_answers(connection: Connection, before: int) -> None:

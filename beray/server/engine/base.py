@@ -17,24 +17,51 @@ RunTask = Callable[[int, int, Step], Awaitable[None]]
 
 
 class Engine(Protocol):
-    """Durable execution of task runs."""
+    """The queue of runs, as every process sees it; one that works (`Worker`) also runs them."""
 
     async def start(self) -> None:
-        """Begin to work; unfinished runs of this process' earlier life go on."""
+        """Connect; a worker begins to work."""
         ...
 
     def submit(self, connection: Connection, *, task_id: int, run: int, user_id: int) -> None:
-        """Queue a run within the caller's transaction: a rollback drops it."""
+        """Queue a run within the caller's transaction: a rollback drops it, the commit wakes the workers."""
         ...
 
     def wake(self) -> None:
-        """Look for queued runs now instead of at the next poll; called after a commit that submitted."""
+        """Look for queued runs now instead of at the next poll."""
+        ...
+
+    async def is_running(self, task_id: int, runs: int) -> bool:
+        """Whether one of the task's runs, 1 to `runs`, goes on in a process that lives."""
         ...
 
     async def purge(self, task_id: int, runs: int) -> None:
         """Forget everything recorded about the task's runs, 1 to `runs`."""
         ...
 
+    async def purge_ended(self, before: int) -> int:
+        """Forget runs that ended before a time (ms since the epoch); how many."""
+        ...
+
     async def close(self) -> None:
-        """Stop working without ending runs: they go on at the next start."""
+        """Let go; a worker stops without ending its runs: they go on elsewhere, or at the next start."""
+        ...
+
+
+class Worker(Engine, Protocol):
+    """An engine that runs what is queued, beside other processes' workers.
+
+    `start` makes runs of this process' own earlier life go on.
+    """
+
+    async def recover_dead(self) -> int:
+        """Take over the runs of processes whose lease has lapsed; how many processes still have some afterwards."""
+        ...
+
+    async def cut(self) -> None:
+        """End the runs of this process as a crash would, and claim no others until `go_on`: its lease has lapsed."""
+        ...
+
+    async def go_on(self) -> None:
+        """The lease holds again: queue the runs that were cut, unless others have taken them, and work."""
         ...

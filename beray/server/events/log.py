@@ -18,8 +18,9 @@ from beray.protocol.sse import encode_event
 from beray.protocol.types import EventType
 from beray.server.clock import Clock, iso
 from beray.server.db import events as queries
-from beray.server.db.connect import Database
-from beray.server.events.wakeups import LocalWakeups
+from beray.server.db.connect import Queries
+from beray.server.db.notices import Notice, notify
+from beray.server.events.wakeups import Wakeups
 
 PAGE = 256  # frames read at once; fetchmany(256)+join measured 13x cheaper than one by one
 
@@ -39,7 +40,7 @@ class NewEvent:
 class EventLog:
     """Append to, read and wait for the events of tasks."""
 
-    def __init__(self, database: Database, wakeups: LocalWakeups, clock: Clock) -> None:
+    def __init__(self, database: Queries, wakeups: Wakeups, clock: Clock) -> None:
         self._database = database
         self._wakeups = wakeups
         self._clock = clock
@@ -52,7 +53,7 @@ class EventLog:
         attempt: int | None = None,
         also: Callable[[Connection], None] | None = None,
     ) -> int:
-        """Store the events, commit, then wake who waits for them.
+        """Store the events; who waits for them is woken after the commit, in whatever process.
 
         Args:
             task_id: The task.
@@ -73,14 +74,12 @@ class EventLog:
                 also(connection)
             return last
 
-        last_seq = await self._database.write(write)
-        self._wakeups.wake(task_id)
-        return last_seq
+        return await self._database.write(write)
 
     def insert(
         self, connection: Connection, task_id: int, events: Sequence[NewEvent], *, attempt: int | None = None
     ) -> int:
-        """Like `append`, within the caller's transaction; after its commit the caller calls `announce`."""
+        """Like `append`, within the caller's transaction."""
         last_seq = queries.advance_seq(connection, task_id, len(events), attempt=attempt)
         if last_seq is None:
             raise Fenced(f"task {task_id}: attempt {attempt} may not write any more")
@@ -88,11 +87,8 @@ class EventLog:
         first = last_seq - len(events) + 1
         frames = [(first + index, _frame(task_id, first + index, at, new)) for index, new in enumerate(events)]
         queries.insert_frames(connection, task_id, frames)
+        notify(connection, Notice("log", task_id))
         return last_seq
-
-    def announce(self, task_id: int) -> None:
-        """Wake who watches the task, after a commit."""
-        self._wakeups.wake(task_id)
 
     async def read(self, task_id: int, *, after: int, limit: int = PAGE) -> list[bytes]:
         """The frames with a `seq` above `after`, in order, at most `limit`."""
@@ -109,7 +105,7 @@ class EventLog:
 
     async def read_all(self, task_id: int) -> list[bytes]:
         """Every frame of the task, in order."""
-        return await self._database.scan(lambda connection: queries.read_frames(connection, task_id, 0, -1))
+        return await self._database.scan(lambda connection: queries.read_frames(connection, task_id, 0, queries.ALL))
 
     def watching(self, task_id: int) -> AbstractContextManager[asyncio.Event]:
         """Watch the task's log: the event is set whenever it has grown. Clear it, read, then wait for it."""

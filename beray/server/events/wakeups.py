@@ -1,23 +1,29 @@
-"""Who waits for a task's next event is woken here, within one process."""
+"""Who waits in this process for a task's next event is woken here, wherever it was committed."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from beray.server.db.notices import Notice
 
-class LocalWakeups:
+
+class Wakeups:
     """Sets an `asyncio.Event` of everybody who watches a task when its log has grown. Lives on one event loop."""
 
     def __init__(self) -> None:
         self._watchers: dict[int, set[asyncio.Event]] = {}
 
-    def wake(self, task_id: int) -> None:
-        """New events of the task have been committed, or it is gone."""
-        for changed in self._watchers.get(task_id, ()):
-            changed.set()
+    def hear(self, notices: Sequence[Notice]) -> None:
+        """Wake who watches a task whose log has grown, or which is gone."""
+        for notice in notices:
+            if notice.kind == "all":
+                self.wake_all()
+            elif notice.kind == "log":
+                for changed in self._watchers.get(notice.task_id, ()):
+                    changed.set()
 
     def wake_all(self) -> None:
-        """Wake every watcher: the server is closing."""
+        """Wake every watcher: something may have been missed, or the server is closing."""
         for watchers in self._watchers.values():
             for changed in watchers:
                 changed.set()

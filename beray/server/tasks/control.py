@@ -30,6 +30,11 @@ class RunControl:
             if self._handles.get(task_id) is handle:
                 del self._handles[task_id]
 
+    @property
+    def task_ids(self) -> list[int]:
+        """Tasks whose runs go on in this process."""
+        return list(self._handles)
+
     def stop(self, task_id: int) -> bool:
         """Tell the task's run to stop, if it is in this process; whether it is."""
         handle = self._handles.get(task_id)

@@ -10,7 +10,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import orjson
 from sqlalchemy import Connection
@@ -23,7 +23,7 @@ from beray.server.agent.run import AgentRun, Outcome, RunLimits
 from beray.server.agent.tools import TOOL_NAMES
 from beray.server.clock import Clock
 from beray.server.db import tasks as queries
-from beray.server.db.connect import Database
+from beray.server.db.connect import Queries
 from beray.server.engine.base import Step
 from beray.server.errors import Refused
 from beray.server.events.log import EventLog, Fenced, NewEvent
@@ -34,7 +34,14 @@ from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 
 FINISHED_FILES = 100  # files named in task.finished at most (WIRE.md); the tree has them all
 STORE_AGAIN_SECONDS = 1.0  # between tries to store how a run begins or ends (the disk may be full for a while)
+INTERRUPTS_MOST = 20  # a run whose process goes away that often is what ends it, and is given up
 CANCEL_SECONDS = 5  # a stop has failed if the agent has not let go by then; measured: well under 1 s
+
+_FAILURES: Final = {  # code: sentence and hint
+    "internal_error": ("task_internal_error", "task_internal_error_hint"),
+    "disk_full": ("task_disk_full", "task_disk_full_hint"),
+    "interrupted": ("task_interrupted", "task_interrupted_hint"),
+}
 
 T = TypeVar("T")
 
@@ -65,7 +72,7 @@ class Runner:
     def __init__(
         self,
         *,
-        database: Database,
+        database: Queries,
         events: EventLog,
         work_dirs: WorkDirs,
         control: RunControl,
@@ -109,11 +116,14 @@ class Runner:
         record = await self._store(take)
         if record is None:
             return None
-        self._events.announce(task_id)
         log.info("run started", extra={"task_id": task_id, "run": run, "attempt": record.attempt})
         return record
 
     async def _run(self, record: queries.RunRecord, handle: RunHandle, step: Step) -> None:
+        if record.interrupts > INTERRUPTS_MOST:
+            log.error("run given up", extra={"task_id": record.id, "run": record.run})
+            await self._finish(record, _failed(record, "interrupted", retryable=False))
+            return
         try:
             outcome = await self._until_stopped(record, handle, step)
         except Fenced:
@@ -201,7 +211,6 @@ class Runner:
             self._events.insert(connection, record.id, events, attempt=record.attempt)
 
         await self._store(write)
-        self._events.announce(record.id)
         log.info("run finished", extra={"task_id": record.id, "run": record.run, "status": status})
 
     async def _store(self, query: Callable[[Connection], T]) -> T:
@@ -282,14 +291,17 @@ def _ending(outcome: Outcome | None) -> tuple[Status, str | None, TaskError | No
 
 
 def _failure(record: queries.RunRecord, error: Exception) -> Outcome:
-    code, message, hint = "internal_error", "task_internal_error", "task_internal_error_hint"
-    if isinstance(error, Refused) and error.code == "disk_full":
-        code, message, hint = "disk_full", "task_disk_full", "task_disk_full_hint"
+    is_full = isinstance(error, Refused) and error.code == "disk_full"
+    return _failed(record, "disk_full" if is_full else "internal_error", retryable=True)
+
+
+def _failed(record: queries.RunRecord, code: str, *, retryable: bool) -> Outcome:
+    message, hint = _FAILURES[code]
     language = language_of(record.goal)
     told: TaskError = {
         "code": code,
         "message": text(message, language),
         "hint": text(hint, language),
-        "retryable": True,
+        "retryable": retryable,
     }
     return Outcome(is_completed=False, result=None, error=told, usage=None)

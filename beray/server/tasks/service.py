@@ -35,6 +35,10 @@ HOLD_MS = 3_600_000  # a task made with "hold" and never started ends after an h
 ANSWER_KEPT_MS = 24 * 3_600_000  # how long an Idempotency-Key gives the first answer again (WIRE.md)
 STOP_ANSWER_SECONDS = 2.0  # stop answers within this, with the status as it then is (WIRE.md)
 DELETE_ANSWER_SECONDS = 4.5  # delete answers within 5 s (WIRE.md)
+REMOVE_SECONDS = 120  # for a run in another process to be over: a stop takes 1 s, a dead process' takeover 15
+RUNNING_LOOK_SECONDS = 0.02  # first pause between looks whether a run is over
+OTHERS_DELETE_MS = 300_000  # a deletion that old is no longer at work in another process
+PURGE_PAGE = 100  # tasks looked up at once
 
 log = logging.getLogger("beray.tasks")
 
@@ -65,6 +69,7 @@ class Tasks:
         task_uid: Callable[[int], int | None],
     ) -> None:
         self._database = database
+        self._is_shared = database.is_shared
         self._events = events
         self._work_dirs = work_dirs
         self._control = control
@@ -98,14 +103,12 @@ class Tasks:
                 return stored
             answer = self._insert(connection, engine, user, new)
             if key is not None:
-                queries.put_answer(
-                    connection, user.id, key, body_hash=body_hash, answer=answer, created_at=self._clock()
-                )
+                now = self._clock()
+                kept = {"body_hash": body_hash, "answer": answer, "created_at": now}
+                queries.put_answer(connection, user.id, key, since=now - ANSWER_KEPT_MS, **kept)
             return answer
 
-        answer = await self._database.write(write)
-        engine.wake()
-        return answer
+        return await self._database.write(write)
 
     def _stored_answer(self, connection: Connection, user: UserRow, key: str, body_hash: bytes) -> bytes | None:
         stored = queries.get_answer(connection, user.id, key, self._clock() - ANSWER_KEPT_MS)
@@ -166,16 +169,14 @@ class Tasks:
         engine = self._require_engine()
 
         def write(connection: Connection) -> TaskRecord:
-            row = self._get(connection, user, task_id)
+            row = self._get_to_change(connection, user, task_id)
             if row.status != "queued" or queries.get_held_until(connection, task_id) is None:
                 raise Refused("task_already_started", task_id=task_id, status=row.status)
             queries.update_task(connection, task_id, held_until=None, updated_at=self._clock())
             engine.submit(connection, task_id=task_id, run=row.run, user_id=user.id)
             return self._get(connection, user, task_id)
 
-        row = await self._database.write(write)
-        engine.wake()
-        return row
+        return await self._database.write(write)
 
     async def get(self, user: UserRow, task_id: int) -> TaskRecord:
         """The user's task.
@@ -187,6 +188,14 @@ class Tasks:
 
     def _get(self, connection: Connection, user: UserRow, task_id: int) -> TaskRecord:
         row = queries.get_task(connection, user.id, task_id) if 0 < task_id <= ID_MOST else None
+        if row is None:
+            raise Refused("task_not_found", task_id=task_id)
+        return row
+
+    def _get_to_change(self, connection: Connection, user: UserRow, task_id: int) -> TaskRecord:
+        """`_get`, and nobody else changes it before the transaction ends."""
+        self._get(connection, user, task_id)
+        row = queries.get_task(connection, user.id, task_id, is_to_change=True)
         if row is None:
             raise Refused("task_not_found", task_id=task_id)
         return row
@@ -223,7 +232,7 @@ class Tasks:
             Refused: task_not_found, task_already_ended (completed or failed).
         """
         try:
-            last_seq = await self._database.write(lambda connection: self._request_stop(connection, user, task_id))
+            await self._database.write(lambda connection: self._request_stop(connection, user, task_id))
         except Refused as refused:
             if refused.code != "disk_full":
                 raise
@@ -231,23 +240,20 @@ class Tasks:
             await self.get(user, task_id)  # a full disk may have been met before the owner was checked
             if not self._control.stop(task_id):
                 raise
-        else:
-            if last_seq is not None:
-                self._events.announce(task_id)
-                self._control.stop(task_id)
         status = await self._wait_ended(user, task_id, STOP_ANSWER_SECONDS)
         key = "task_stopped" if status == "stopped" else "task_stop_requested"
         return {"message": text(key, task_id=task_id), "status": status}
 
-    def _request_stop(self, connection: Connection, user: UserRow, task_id: int) -> int | None:
-        row = self._get(connection, user, task_id)
+    def _request_stop(self, connection: Connection, user: UserRow, task_id: int) -> None:
+        row = self._get_to_change(connection, user, task_id)
         if row.status == "stopped" or (row.stop_requested and row.status not in ENDED):
-            return None
+            return
         if row.status in ENDED:
             raise Refused("task_already_ended", task_id=task_id, status=row.status)
         if row.status == "queued":
-            return self._end_queued(connection, row)
-        queries.update_task(connection, task_id, stop_requested=True, updated_at=self._clock())
+            self._end_queued(connection, row)
+            return
+        queries.request_stop(connection, task_id, self._clock())
         fields = {
             "status": row.status,
             "model": row.model,
@@ -256,9 +262,9 @@ class Tasks:
             "attempt": row.attempt,
             "stop_requested": True,
         }
-        return self._events.insert(connection, task_id, [NewEvent("task.status", fields)])
+        self._events.insert(connection, task_id, [NewEvent("task.status", fields)])
 
-    def _end_queued(self, connection: Connection, row: TaskRecord) -> int:
+    def _end_queued(self, connection: Connection, row: TaskRecord) -> None:
         """End a task that no worker has taken yet; what the engine still holds of it finds nothing to run."""
         now = self._clock()
         queries.change_status(
@@ -272,7 +278,7 @@ class Tasks:
             "files": [],
             "files_total": 0,
         }
-        return self._events.insert(connection, row.id, [NewEvent("task.finished", finished)])
+        self._events.insert(connection, row.id, [NewEvent("task.finished", finished)])
 
     async def _wait_ended(self, user: UserRow, task_id: int, seconds: float) -> Status:
         deadline = asyncio.get_running_loop().time() + seconds
@@ -337,17 +343,57 @@ class Tasks:
     async def _remove(self, task_id: int, runs: int) -> None:
         self._control.stop(task_id)
         await self._control.wait_over(task_id)
+        if self.engine is not None:
+            await self._wait_not_running(self.engine, task_id, runs)
         await asyncio.to_thread(self._work_dirs.delete, task_id)
         if self.engine is not None:
             await self.engine.purge(task_id, runs)
         await self._database.write(lambda connection: queries.delete_task(connection, task_id))
-        self._events.announce(task_id)  # its watchers look again, and see that it is gone
         log.info("task deleted", extra={"task_id": task_id})
 
-    async def finish_deletions(self) -> None:
-        """Go on with deletions that failed, or that an earlier process did not finish."""
-        for task_id, runs in await self._database.scan(queries.list_hidden):
+    async def _wait_not_running(self, engine: Engine, task_id: int, runs: int) -> None:
+        """Wait until no process works on the task any more: its files would come back."""
+        pause = RUNNING_LOOK_SECONDS
+        async with asyncio.timeout(REMOVE_SECONDS):
+            while await engine.is_running(task_id, runs):
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
+
+    async def finish_deletions(self, *, hidden_before: int | None = None) -> None:
+        """Go on with deletions that failed, or that a process did not finish.
+
+        Args:
+            hidden_before: Only tasks hidden until then: other processes may be at work on younger ones.
+        """
+        before = self._clock() if hidden_before is None else hidden_before
+        for task_id, runs in await self._database.scan(lambda connection: queries.list_hidden(connection, before)):
             self._delete_hidden(task_id, runs)
+
+    async def count_ended(self, before: int) -> int:
+        """How many tasks of all users ended before a time (ms since the epoch)."""
+        return await self._database.scan(lambda connection: queries.count_ended(connection, before))
+
+    async def purge(self, before: int) -> int:
+        """Delete what is kept of tasks that ended before a time, and of the engine's runs; how many tasks.
+
+        Raises:
+            Refused: starting.
+        """
+        engine = self._require_engine()
+        purged = 0
+        while page := await self._database.scan(lambda connection: queries.list_ended(connection, before, PURGE_PAGE)):
+            for task_id, user_id in page:
+                purged += await self._purge_one(task_id, user_id)
+        await engine.purge_ended(before)
+        return purged
+
+    async def _purge_one(self, task_id: int, user_id: int) -> int:
+        now = self._clock()
+        hidden = await self._database.write(lambda connection: queries.hide_task(connection, user_id, task_id, now))
+        if hidden is None:  # its user, or another process, was faster
+            return 0
+        await self._delete_hidden(task_id, hidden[1])
+        return 1
 
     async def tidy(self) -> None:
         """End held tasks whose time is up, finish deletions, forget old idempotency answers; called now and then."""
@@ -355,17 +401,16 @@ class Tasks:
         for task_id in await self._database.scan(lambda connection: queries.list_overdue_held(connection, now)):
             await self._end_overdue(task_id)
         if self.engine is not None:
-            await self.finish_deletions()
+            await self.finish_deletions(hidden_before=now - OTHERS_DELETE_MS if self._is_shared else now)
         await self._database.write(lambda connection: queries.purge_answers(connection, now - ANSWER_KEPT_MS))
 
     async def _end_overdue(self, task_id: int) -> None:
-        def write(connection: Connection) -> int | None:
+        def write(connection: Connection) -> None:
             row = queries.get_held(connection, task_id)
-            return None if row is None else self._end_queued(connection, row)
+            if row is not None:
+                self._end_queued(connection, row)
 
-        last_seq = await self._database.write(write)
-        if last_seq is not None:
-            self._events.announce(task_id)
+        await self._database.write(write)
 
     def _require_engine(self) -> Engine:
         if self.engine is None:

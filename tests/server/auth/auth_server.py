@@ -22,7 +22,7 @@ from beray.server.auth.passwords import Passwords
 from beray.server.auth.rates import Rates
 from beray.server.auth.routes import build_router
 from beray.server.auth.service import Accounts
-from beray.server.db.connect import Database, sqlite_engine
+from beray.server.db.sqlite import SqliteDatabase, sqlite_engine
 from beray.server.db.tables import metadata
 from beray.server.edge import Edge
 from beray.server.settings import Settings
@@ -136,7 +136,7 @@ class AuthServer:
 
 def make_accounts(
     settings: Settings,
-    database: Database,
+    database: SqliteDatabase,
     *,
     clock: FakeClock,
     passwords: Passwords,
@@ -155,13 +155,13 @@ def make_accounts(
     )
 
 
-def make_database(folder: Path) -> Database:
+def make_database(folder: Path) -> SqliteDatabase:
     """A database with the schema; not open yet."""
     path = folder / "beray.db"
     engine = sqlite_engine(path)
     metadata.create_all(engine)
     engine.dispose()
-    return Database(path)
+    return SqliteDatabase(path)
 
 
 @contextmanager
@@ -178,7 +178,7 @@ def run_auth_server(folder: Path, *, mailer: Mailer | None = None, **settings: A
         yield server
 
 
-def _app(accounts: Accounts, database: Database) -> Edge:
+def _app(accounts: Accounts, database: SqliteDatabase) -> Edge:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database.open()

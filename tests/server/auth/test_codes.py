@@ -1,11 +1,10 @@
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import URL, Connection, text
 
 from beray.server.auth.codes import Codes
-from beray.server.db.connect import sqlite_engine
+from beray.server.db.open import make_database
 from beray.server.db.tables import metadata
 from tests.server.auth.auth_server import KEY, FakeClock
 
@@ -13,8 +12,8 @@ EMAIL = "new_user@example.com"
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Connection]:
-    engine = sqlite_engine(tmp_path / "codes.db")
+def connection(database_url: URL) -> Iterator[Connection]:
+    engine = make_database(database_url).make_engine()
     metadata.create_all(engine)
     with engine.begin() as connection:
         yield connection

@@ -1,14 +1,14 @@
 """Limits on codes, registrations and logins: over HTTP as they come, and the counters below them."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import requests
-from sqlalchemy import Engine, text
+from sqlalchemy import URL, Engine, text
 
 from beray.server.auth.rates import RULES, Hit, Rates
-from beray.server.db.connect import sqlite_engine
+from beray.server.db.open import make_database
 from beray.server.db.tables import metadata
 from tests.server.auth.auth_server import PASSWORD, FakeClock, run_auth_server
 
@@ -124,10 +124,11 @@ def test_registrations_of_one_client_are_limited(limited_server):
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    engine = sqlite_engine(tmp_path / "rates.db")
+def engine(database_url: URL) -> Iterator[Engine]:
+    engine = make_database(database_url).make_engine()
     metadata.create_all(engine)
-    return engine
+    yield engine
+    engine.dispose()
 
 
 def take(engine: Engine, rates: Rates, hit: Hit) -> int | None:

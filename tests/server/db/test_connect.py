@@ -1,19 +1,19 @@
-"""The database: one writer that commits in groups, reads that see whole transactions."""
+"""Any database: one writer that commits in groups, reads that see whole transactions."""
 
 import asyncio
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from beray.server.clock import system_clock
-from beray.server.db.connect import Database
-from beray.server.errors import Refused
+from beray.server.db.connect import RunAgain
+from beray.server.db.notices import Notice, notify
+from beray.server.db.open import make_database
 
 
 @pytest.fixture
-async def database(tmp_path):
-    database = Database(tmp_path / "beray.db")
+async def database(database_url):
+    database = make_database(database_url)
     database.open()
     await database.write(lambda connection: connection.execute(text("CREATE TABLE t (x INTEGER UNIQUE)")) and None)
     yield database
@@ -59,7 +59,7 @@ async def test_failed_write_undoes_only_itself(database):
 
 
 async def test_reads_cannot_write(database):
-    with pytest.raises(OperationalError, match="readonly"):
+    with pytest.raises(DBAPIError, match=r"read-?only"):
         await database.read(insert(1))
 
 
@@ -86,9 +86,8 @@ async def test_cancelled_caller_leaves_the_others_alone(database):
     assert await database.write(insert(2)) == 2
 
 
-async def test_closed_database_refuses_writes_and_has_kept_those_before(tmp_path):
-    path = tmp_path / "beray.db"
-    database = Database(path)
+async def test_closed_database_refuses_writes_and_has_kept_those_before(database_url):
+    database = make_database(database_url)
     database.open()
     await database.write(lambda connection: connection.execute(text("CREATE TABLE t (x INTEGER)")) and None)
     pending = [asyncio.create_task(database.write(insert(number))) for number in range(50)]
@@ -100,53 +99,6 @@ async def test_closed_database_refuses_writes_and_has_kept_those_before(tmp_path
         await database.write(insert(99))
 
 
-async def test_commits_are_durable(database):
-    """FULL: what a write has returned survives a power cut; group commit pays for it."""
-    synchronous = await database.write(lambda connection: connection.execute(text("PRAGMA synchronous")).scalar())
-    journal = await database.write(lambda connection: connection.execute(text("PRAGMA journal_mode")).scalar())
-
-    assert (synchronous, journal) == (2, "wal")
-
-
-async def test_time_in_milliseconds_can_be_asked_of_any_sqlite(database):
-    """The engine's library uses it in defaults of its tables, whatever SQLite this Python was built with."""
-    query = text("SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)")
-
-    for run in (database.read, database.write):
-        now = await run(lambda connection: connection.execute(query).scalar_one())
-        assert abs(now - system_clock()) < 60_000
-
-
-async def fill(database: Database) -> None:
-    """Let the database grow no further, as on a full disk."""
-    await database.write(
-        lambda connection: (
-            connection.execute(text("CREATE TABLE big (x BLOB)"))
-            and connection.execute(text("PRAGMA max_page_count = 1")).scalar()
-        )
-    )
-
-
-def insert_big(connection) -> None:
-    connection.execute(text("INSERT INTO big VALUES (zeroblob(1000000))"))
-
-
-async def test_full_disk_is_refused_as_such_and_the_database_goes_on(database):
-    await fill(database)
-
-    with pytest.raises(Refused) as refused:
-        await database.write(insert_big)
-    others = await asyncio.gather(
-        database.write(insert(1)), database.write(insert_big), database.write(insert(2)), return_exceptions=True
-    )
-
-    assert (refused.value.code, refused.value.status_code) == ("disk_full", 507)
-    # Those that came in one group with the full one may be refused with it; what is told must be what is kept.
-    assert await database.read(numbers) == [answer for answer in others if isinstance(answer, int)]
-    await database.write(lambda connection: connection.execute(text("PRAGMA max_page_count = 100000")).scalar())
-    await database.write(insert_big)
-
-
 async def test_error_of_a_statement_does_not_show_its_values(database):
     """It is logged; addresses, goals and hashes are none of the log's business."""
     await database.write(insert(424242))
@@ -155,3 +107,52 @@ async def test_error_of_a_statement_does_not_show_its_values(database):
         await database.write(insert(424242))
 
     assert "424242" not in str(error.value)
+
+
+async def test_query_that_lost_a_race_is_run_again(database):
+    tries = []
+
+    def query(connection):
+        tries.append(len(tries))
+        insert(100 + len(tries))(connection)
+        if len(tries) < 3:
+            raise RunAgain("somebody was faster")
+        return len(tries)
+
+    results = await asyncio.gather(database.write(insert(1)), database.write(query), database.write(insert(2)))
+
+    assert results == [1, 3, 2]
+    assert await database.read(numbers) == [1, 2, 103]
+
+
+async def test_race_lost_for_ever_is_given_up(database):
+    def query(connection):
+        raise RunAgain("always")
+
+    with pytest.raises(RunAgain):
+        await database.write(query)
+    assert await database.write(insert(1)) == 1
+
+
+async def test_notices_are_delivered_after_the_commit_and_only_then(database):
+    heard = []
+    database.deliver = lambda notices: heard.append((list(notices), database))
+
+    def announced(number, *, fails=False):
+        def query(connection):
+            insert(number)(connection)
+            notify(connection, Notice("log", number))
+            if fails:
+                raise ValueError("undone")
+
+        return query
+
+    results = await asyncio.gather(
+        database.write(announced(1)),
+        database.write(announced(2, fails=True)),
+        database.write(announced(3)),
+        return_exceptions=True,
+    )
+
+    assert isinstance(results[1], ValueError)
+    assert sorted(notice for notices, _ in heard for notice in notices) == [Notice("log", 1), Notice("log", 3)]

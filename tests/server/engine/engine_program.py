@@ -6,16 +6,14 @@ import os
 import sys
 import threading
 from collections import Counter
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from dbos import DBOS
-from sqlalchemy import text
+from sqlalchemy import URL, make_url, text
 
-from beray.server.db import migrate
-from beray.server.db.connect import Database, sqlite_engine
-from beray.server.engine.dbos_engine import DbosEngine
+from beray.server.engine.dbos_worker import DbosWorker
+from tests.support.databases import migrated
 from tests.support.waiting import until
 
 DEADLINE_SECONDS = 30
@@ -24,25 +22,26 @@ DEADLINE_SECONDS = 30
 class Bench:
     """An engine with a run that the case describes."""
 
-    def __init__(self, path: Path, run_task: Any, *, per_user: int = 3, per_process: int = 8) -> None:
-        engine = sqlite_engine(path)
-        migrate.upgrade(engine)
-        engine.dispose()
-        self.database = Database(path)
+    def __init__(self, url: URL, run_task: Any, *, per_user: int = 3, per_process: int = 8) -> None:
+        self.database = migrated(url)
+        self.database.deliver = lambda notices: self.engine.wake()
         self.database.open()
-        self.engine = DbosEngine(path, run_task, per_user=per_user, per_process=per_process)
+        self.engine = DbosWorker(url, run_task, per_user=per_user, per_process=per_process)
 
     async def submit(self, task_id: int, *, user_id: int = 1) -> None:
         def query(connection: Any) -> None:
             self.engine.submit(connection, task_id=task_id, run=1, user_id=user_id)
 
         await self.database.write(query)
-        self.engine.wake()
 
     async def unfinished(self) -> int:
         """Runs whose end the engine has not recorded."""
-        query = text("SELECT count(*) FROM workflow_status WHERE status IN ('PENDING', 'ENQUEUED')")
+        query = text(f"SELECT count(*) FROM {self.table('workflow_status')} WHERE status IN ('PENDING', 'ENQUEUED')")
         return int(await self.database.read(lambda connection: connection.execute(query).scalar_one()))
+
+    def table(self, name: str) -> str:
+        """A table of the engine's library."""
+        return f"dbos.{name}" if self.database.is_shared else name
 
     async def all_recorded(self) -> None:
         """Wait until the engine has recorded the end of every run."""
@@ -90,9 +89,9 @@ def turns(record: Record, count: int, *, hang_at: int | None = None, hanging: as
     return run_task
 
 
-async def simple(path: Path) -> Any:
+async def simple(url: URL) -> Any:
     record = Record()
-    bench = Bench(path, turns(record, 2))
+    bench = Bench(url, turns(record, 2))
     await bench.engine.start()
     await bench.submit(1)
     await record.ended.wait()
@@ -100,9 +99,9 @@ async def simple(path: Path) -> Any:
     return {"runs": record.runs, "steps": record.steps, "results": record.results}
 
 
-async def rollback(path: Path) -> Any:
+async def rollback(url: URL) -> Any:
     record = Record()
-    bench = Bench(path, turns(record, 1))
+    bench = Bench(url, turns(record, 1))
     await bench.engine.start()
 
     def fail(connection: Any) -> None:
@@ -118,9 +117,9 @@ async def rollback(path: Path) -> Any:
     return {"runs": record.runs}
 
 
-async def unfinished(path: Path, *, is_killed: bool) -> Any:
+async def unfinished(url: URL, *, is_killed: bool) -> Any:
     record, hanging = Record(), asyncio.Event()
-    bench = Bench(path, turns(record, 3, hang_at=1, hanging=hanging))
+    bench = Bench(url, turns(record, 3, hang_at=1, hanging=hanging))
     await bench.engine.start()
     await bench.submit(1)
     await hanging.wait()
@@ -131,18 +130,18 @@ async def unfinished(path: Path, *, is_killed: bool) -> Any:
     return {"steps": record.steps}
 
 
-async def goes_on(path: Path) -> Any:
+async def goes_on(url: URL) -> Any:
     record = Record()
-    bench = Bench(path, turns(record, 3))
+    bench = Bench(url, turns(record, 3))
     await bench.engine.start()
     await record.ended.wait()
     await bench.finish()
     return {"runs": record.runs, "steps": record.steps, "results": record.results}
 
 
-async def idle(path: Path) -> Any:
+async def idle(url: URL) -> Any:
     record = Record()
-    bench = Bench(path, turns(record, 1))
+    bench = Bench(url, turns(record, 1))
     await bench.engine.start()
     left = await bench.unfinished()
     await bench.close()
@@ -150,7 +149,7 @@ async def idle(path: Path) -> Any:
     return {"runs": record.runs}
 
 
-async def concurrency(path: Path) -> Any:
+async def concurrency(url: URL) -> Any:
     now: Counter[int] = Counter()
     most_of_user, most, done = 0, 0, 0
     ended = asyncio.Event()
@@ -170,7 +169,7 @@ async def concurrency(path: Path) -> Any:
         if done == 8:
             ended.set()
 
-    bench = Bench(path, run_task, per_user=2, per_process=3)
+    bench = Bench(url, run_task, per_user=2, per_process=3)
     await bench.engine.start()
     for number in range(4):
         await bench.submit(100 + number, user_id=1)
@@ -180,21 +179,22 @@ async def concurrency(path: Path) -> Any:
     return {"most_of_user": most_of_user, "most": most, "done": done}
 
 
-async def purge(path: Path) -> Any:
+async def purge(url: URL) -> Any:
     record = Record()
-    bench = Bench(path, turns(record, 2))
+    bench = Bench(url, turns(record, 2))
     await bench.engine.start()
     await bench.submit(1)
     await record.ended.wait()
     await bench.all_recorded()
     await bench.engine.purge(1, 1)
-    query = text("SELECT (SELECT count(*) FROM workflow_status) + (SELECT count(*) FROM operation_outputs)")
+    runs, steps = bench.table("workflow_status"), bench.table("operation_outputs")
+    query = text(f"SELECT (SELECT count(*) FROM {runs}) + (SELECT count(*) FROM {steps})")
     left = await bench.database.read(lambda connection: connection.execute(query).scalar())
     await bench.close()
     return {"left": left}
 
 
-async def failure(path: Path) -> Any:
+async def failure(url: URL) -> Any:
     record = Record()
     second = asyncio.Event()
 
@@ -204,7 +204,7 @@ async def failure(path: Path) -> Any:
             raise ValueError("this run fails")
         second.set()
 
-    bench = Bench(path, run_task)
+    bench = Bench(url, run_task)
     await bench.engine.start()
     await bench.submit(1)
     await bench.submit(2)
@@ -213,10 +213,10 @@ async def failure(path: Path) -> Any:
     return {"runs": sorted(record.runs)}
 
 
-async def launched_again(path: Path) -> Any:
+async def launched_again(url: URL) -> Any:
     """The first launch fails early, the second late; the third works."""
     record = Record()
-    bench = Bench(path, turns(record, 1))
+    bench = Bench(url, turns(record, 1))
     failures = []
     launch = DBOS.launch
 
@@ -245,8 +245,8 @@ async def nothing() -> None:
 CASES = {
     "simple": simple,
     "rollback": rollback,
-    "unfinished-kill": lambda path: unfinished(path, is_killed=True),
-    "unfinished-close": lambda path: unfinished(path, is_killed=False),
+    "unfinished-kill": lambda url: unfinished(url, is_killed=True),
+    "unfinished-close": lambda url: unfinished(url, is_killed=False),
     "continue": goes_on,
     "idle": idle,
     "concurrency": concurrency,
@@ -257,9 +257,9 @@ CASES = {
 
 
 async def main() -> None:
-    case, path = sys.argv[1], Path(sys.argv[2])
+    case, url = sys.argv[1], make_url(sys.argv[2])
     async with asyncio.timeout(DEADLINE_SECONDS):
-        print(json.dumps(await CASES[case](path)), flush=True)
+        print(json.dumps(await CASES[case](url)), flush=True)
 
 
 if __name__ == "__main__":

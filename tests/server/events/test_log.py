@@ -6,22 +6,29 @@ import json
 import pytest
 from sqlalchemy import text
 
+from beray.server.db.connect import Database
 from beray.server.events.log import EventLog, Fenced, NewEvent, frame_body, frame_seq, is_finished
-from beray.server.events.wakeups import LocalWakeups, wait_changed
+from beray.server.events.wakeups import Wakeups, wait_changed
 from tests.support.databases import seeded_database
 
 AT = 1_800_000_000_123
 
 
 @pytest.fixture
-def database(tmp_path):
-    with seeded_database(tmp_path / "beray.db", 1, 2, status="running", attempt=3) as database:
+async def database(database_url):
+    with seeded_database(database_url, 1, 2, status="running", attempt=3) as database:
         yield database
 
 
 @pytest.fixture
 def log(database):
-    return EventLog(database, LocalWakeups(), lambda: AT)
+    return make_log(database)
+
+
+def make_log(database: Database) -> EventLog:
+    wakeups = Wakeups()
+    database.deliver = wakeups.hear
+    return EventLog(database, wakeups, lambda: AT)
 
 
 def delta(text_: str) -> NewEvent:

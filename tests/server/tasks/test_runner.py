@@ -15,7 +15,7 @@ from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
 from beray.server.errors import Refused
 from beray.server.events.log import EventLog, NewEvent, frame_body
-from beray.server.events.wakeups import LocalWakeups
+from beray.server.events.wakeups import Wakeups
 from beray.server.sandbox.base import Capabilities, Limits
 from beray.server.tasks import runner as runner_module
 from beray.server.tasks import service as service_module
@@ -48,7 +48,7 @@ async def set_most_pages(database: Database, pages: int) -> None:
 
 
 def make_runner(database: Database, tmp_path, run_agent: RunAgent, control: RunControl) -> tuple[Runner, EventLog]:
-    events = EventLog(database, LocalWakeups(), lambda: AT)
+    events = EventLog(database, Wakeups(), lambda: AT)
     runner = Runner(
         database=database,
         events=events,
@@ -171,8 +171,8 @@ OWNER = UserRow(1, "a@example.com", 0)
 
 async def test_deletion_that_fails_midway_is_finished_later(database, tmp_path, control, monkeypatch, caplog):
     """The disk refuses; whoever deletes is told that it goes on, and it does."""
-    tasks = make_tasks(database, tmp_path, EventLog(database, LocalWakeups(), lambda: AT), control)
-    tasks.engine = AsyncMock()
+    tasks = make_tasks(database, tmp_path, EventLog(database, Wakeups(), lambda: AT), control)
+    tasks.engine = AsyncMock(is_running=AsyncMock(return_value=False))
     work_dir = await tasks.open_work_dir(OWNER, 1)
     with monkeypatch.context() as broken:
         broken.setattr(WorkDirs, "delete", Mock(side_effect=OSError(errno.EIO, "input/output error")))
@@ -187,7 +187,7 @@ async def test_deletion_that_fails_midway_is_finished_later(database, tmp_path, 
 
 
 async def test_task_that_fills_the_disk_can_be_deleted(database, tmp_path, control, monkeypatch):
-    tasks = make_tasks(database, tmp_path, EventLog(database, LocalWakeups(), lambda: AT), control)
+    tasks = make_tasks(database, tmp_path, EventLog(database, Wakeups(), lambda: AT), control)
     folder = (await tasks.open_work_dir(OWNER, 1)).path
     (folder / "big").write_bytes(b"x")
     write = database.write

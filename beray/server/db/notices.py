@@ -1,0 +1,62 @@
+"""What one process tells the others once a transaction is committed: a task's log has grown, a stop is asked for, ...
+
+A query that changes something others wait for says so with `notify`; the database delivers after the commit, to this
+process at once and to the others by PostgreSQL's NOTIFY. A notice carries no data: who gets one looks in the database.
+A notice can be lost with a connection, hence `EVERYTHING` after a reconnection, and looks now and then.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal, NamedTuple
+
+from sqlalchemy import Connection
+
+Kind = Literal["log", "stop", "queue", "all"]
+
+_KEY: Final = "beray.notices"
+_LETTERS: Final[dict[Kind, str]] = {"log": "l", "stop": "s", "queue": "q", "all": "a"}
+_KINDS: Final[dict[str, Kind]] = {letter: kind for kind, letter in _LETTERS.items()}
+_PAYLOAD_MOST: Final = 7_900  # bytes; PostgreSQL takes payloads below 8000, and the sender's name stands before it
+
+
+class Notice(NamedTuple):
+    """`log`: the task's log has grown, or it is gone. `stop`: its run is to end. `queue`: a run has been submitted.
+
+    `all`: anything may have happened; look everywhere.
+    """
+
+    kind: Kind
+    task_id: int = 0
+
+
+EVERYTHING: Final = Notice("all")
+
+Deliver = Callable[[Sequence[Notice]], None]
+"""Gets notices on the event loop."""
+
+
+def notify(connection: Connection, notice: Notice) -> None:
+    """Tell all processes once this transaction has been committed; a rollback drops it."""
+    connection.info.setdefault(_KEY, []).append(notice)
+
+
+def collect(connection: Connection) -> list[Notice]:
+    """The notices of the work done since the last call."""
+    notices: list[Notice] = connection.info.pop(_KEY, [])
+    return notices
+
+
+def encode(notices: Iterable[Notice]) -> str:
+    """A group's notices, each once, as the payload of one NOTIFY."""
+    words = dict.fromkeys(f"{_LETTERS[notice.kind]}{notice.task_id}" for notice in notices)
+    payload = " ".join(words)
+    return payload if len(payload) <= _PAYLOAD_MOST else f"{_LETTERS['all']}0"
+
+
+def decode(payload: str) -> list[Notice]:
+    """The notices of a payload; words of a newer version that this one does not know mean "look everywhere"."""
+    return [_decode_word(word) for word in payload.split()]
+
+
+def _decode_word(word: str) -> Notice:
+    kind, number = _KINDS.get(word[0]), word[1:]
+    return Notice(kind, int(number)) if kind is not None and number.isdecimal() else EVERYTHING

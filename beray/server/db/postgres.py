@@ -1,0 +1,227 @@
+"""PostgreSQL: the database that many processes share.
+
+Reads run on a few threads with a connection each (read-only, one snapshot), writes through the group-commit thread. A
+connection that is lost costs its callers a moment, or a 503; it never costs a write, nor makes one twice.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg import errors as pg_errors
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from beray.server.db.connect import Database, Query
+from beray.server.db.listener import Listener
+from beray.server.db.notices import Notice, encode
+from beray.server.db.writer import ConnectionLost, Store, Writer, unavailable
+from beray.server.errors import Refused
+
+T = TypeVar("T")
+
+READERS = 8  # connections (and threads) for reads; a look-up takes 1 ms, so that is some thousands a second
+CONNECT_SECONDS = 5
+CHANNEL: Final = "beray"
+
+# What every connection of ours has. A dead peer is noticed within 10 s, not after the two hours TCP takes by itself.
+CONNECT_ARGS: Final[dict[str, Any]] = {
+    "connect_timeout": CONNECT_SECONDS,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # ms
+    "application_name": "beray",
+}
+# Durable whatever the server's default is; a session of ours that hangs lets go of its locks.
+SESSION: Final = (
+    "SET synchronous_commit = on",
+    "SET lock_timeout = '10s'",
+    "SET statement_timeout = '30s'",
+    "SET idle_in_transaction_session_timeout = '15s'",
+)
+
+_SEAL = text("SELECT pg_current_xact_id()::text, pg_notify(:channel, :payload)")
+_SEAL_SILENT = text("SELECT pg_current_xact_id_if_assigned()::text")
+_STATUS = text("SELECT pg_xact_status(CAST(:id AS xid8))")
+_WAIT = text("SELECT pg_sleep(0.1)")
+
+log = logging.getLogger("beray.db")
+
+
+class PostgresDatabase(Database):
+    """The server's database on PostgreSQL 13 or later."""
+
+    is_shared = True
+
+    def __init__(self, url: URL) -> None:
+        super().__init__(url.set(drivername="postgresql+psycopg"))
+        self._write_engine = postgres_engine(self.url, pool_size=1)
+        self._read_engine = postgres_engine(self.url, pool_size=READERS, is_read_only=True)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="beray-db-reader")
+        origin = secrets.token_hex(4)
+        store = _PostgresStore(self._write_engine, origin)
+        self._writer = Writer(store, lambda notices: self.deliver(notices))
+        self._listener = Listener(
+            self._listen,
+            deliver=lambda notices: self.deliver(notices),
+            note_reachable=lambda is_reachable: self.note_reachable(is_reachable),
+            origin=origin,
+        )
+
+    def make_engine(self) -> Engine:
+        """See `Database`."""
+        return postgres_engine(self.url, pool_size=1)
+
+    def open(self) -> None:
+        """See `Database`."""
+        self._writer.start()
+        self._listener.start()
+
+    def close(self) -> None:
+        """See `Database`."""
+        self._listener.stop()
+        self._writer.stop()
+        self._readers.shutdown(wait=True, cancel_futures=True)
+        self._read_engine.dispose()
+        self._write_engine.dispose()
+
+    def _listen(self) -> psycopg.Connection[Any]:
+        """A connection that gets the channel's notifications."""
+        url = self.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        connection = psycopg.connect(url, autocommit=True, **CONNECT_ARGS)
+        connection.execute(f"LISTEN {CHANNEL}")
+        return connection
+
+    async def read(self, query: Query[T]) -> T:
+        """See `Queries.read`."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
+
+    async def scan(self, query: Query[T]) -> T:
+        """See `Queries.scan`."""
+        return await self.read(query)
+
+    def _read(self, query: Query[T]) -> T:
+        try:
+            return self._read_once(query)
+        except ConnectionLost:  # an idle connection may have died long ago: once more on a new one
+            try:
+                return self._read_once(query)
+            except ConnectionLost as again:
+                raise unavailable() from again
+
+    def _read_once(self, query: Query[T]) -> T:
+        try:
+            with self._read_engine.connect() as connection, connection.begin():
+                return query(connection)
+        except (DBAPIError, PoolTimeoutError) as error:
+            if isinstance(error, PoolTimeoutError) or is_lost(error):
+                raise ConnectionLost from error
+            raise
+
+    async def submit(self, query: Query[T], *, is_patient: bool) -> T:
+        """See `Database`."""
+        return await self._writer.submit(query, is_patient=is_patient)
+
+
+class _PostgresStore(Store):
+    def __init__(self, engine: Engine, origin: str) -> None:
+        self._engine = engine
+        self._origin = origin
+
+    def connect(self) -> Connection:
+        try:
+            return self._engine.connect()
+        except (DBAPIError, PoolTimeoutError) as error:
+            raise ConnectionLost from error
+
+    def is_lost(self, error: Exception) -> bool:
+        return isinstance(error, DBAPIError) and is_lost(error)
+
+    def is_conflict(self, error: Exception) -> bool:
+        return isinstance(error, DBAPIError) and isinstance(
+            error.orig, pg_errors.DeadlockDetected | pg_errors.SerializationFailure
+        )
+
+    def has_transaction(self, connection: Connection) -> bool:
+        return True  # undoing a job to its savepoint always works, or the connection is lost
+
+    def seal(self, connection: Connection, notices: Sequence[Notice]) -> str | None:
+        if not notices:
+            return connection.execute(_SEAL_SILENT).scalar_one()  # type: ignore[no-any-return]  # text or None
+        sealed = connection.execute(_SEAL, {"channel": CHANNEL, "payload": f"{self._origin} {encode(notices)}"}).one()
+        transaction_id: str = sealed[0]
+        return transaction_id
+
+    def was_committed(self, connection: Connection, transaction_id: str) -> bool:
+        while True:
+            status = connection.execute(_STATUS, {"id": transaction_id}).scalar_one()
+            if status != "in progress":
+                return bool(status == "committed")
+            connection.execute(_WAIT)  # the session that was cut off has not noticed yet; it is ended after 15 s
+
+    def refusal(self, error: Exception) -> Exception:
+        """A full disk is not a fault of ours; nor is a lock held for long, or a database that only reads now."""
+        if isinstance(error, DBAPIError) and isinstance(error.orig, pg_errors.DiskFull):
+            refused = Refused("disk_full")
+        elif isinstance(error, DBAPIError) and isinstance(
+            error.orig, pg_errors.LockNotAvailable | pg_errors.QueryCanceled | pg_errors.ReadOnlySqlTransaction
+        ):
+            refused = unavailable()
+        else:
+            return error
+        refused.__cause__ = error
+        return refused
+
+
+def is_lost(error: DBAPIError) -> bool:
+    """Whether the connection is gone, or the server is starting, ending or full."""
+    original = error.orig
+    if error.connection_invalidated or (
+        isinstance(original, psycopg.OperationalError | psycopg.InterfaceError) and original.sqlstate is None
+    ):
+        return True
+    # Class 08: connection exceptions; 57P: operator intervention (shutdown, starting up); 53300: too many connections;
+    # 25P03: idle in transaction for too long.
+    state = getattr(original, "sqlstate", None) or ""
+    return state.startswith(("08", "57P")) or state in {"53300", "25P03"}
+
+
+def postgres_engine(url: URL, *, pool_size: int, is_read_only: bool = False) -> Engine:
+    """A SQLAlchemy engine on the database, with what every connection of ours must have."""
+    engine = create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        connect_args=CONNECT_ARGS,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=CONNECT_SECONDS,
+        pool_use_lifo=True,
+        hide_parameters=True,  # addresses, goals and hashes have no business in a logged error
+        isolation_level="REPEATABLE READ" if is_read_only else "READ COMMITTED",
+    )
+
+    @event.listens_for(engine, "connect")
+    def set_session(connection: Any, record: Any) -> None:
+        before = connection.autocommit
+        connection.autocommit = True
+        for statement in SESSION:
+            connection.execute(statement)
+        connection.autocommit = before
+        if is_read_only:
+            connection.read_only = True
+
+    @event.listens_for(engine, "handle_error")
+    def hide_values(context: ExceptionContext) -> None:
+        """The server names the values of a key that is taken in its DETAIL."""
+        original, shown = context.original_exception, context.sqlalchemy_exception
+        if isinstance(original, psycopg.Error) and original.diag.message_detail and shown is not None:
+            original.args = (original.diag.message_primary,)
+            shown.args = (f"({type(original).__name__}) {original.diag.message_primary}",)
+
+    return engine

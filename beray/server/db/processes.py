@@ -1,0 +1,56 @@
+"""SQL of who works on a shared database: each process says that it lives, by the database's clock only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+LEASE_SECONDS = 10  # a process that has not said for so long that it lives is dead
+NOW = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"
+LIVES = f"p.beat_at >= {NOW} - {LEASE_SECONDS * 1000}"
+"""SQL: whether the process `p` lives."""
+
+_BEAT = text(
+    "INSERT INTO process (id, role, host, pid, version, started_at, beat_at, about)"  # noqa: S608  # only constants
+    f" VALUES (:id, :role, :host, :pid, :version, {NOW}, {NOW}, :about)"  # constants
+    f" ON CONFLICT (id) DO UPDATE SET beat_at = {NOW}, about = excluded.about"
+)
+_LIVING = text(f"SELECT id, role, host, pid, {NOW} - started_at, about FROM process p WHERE {LIVES} ORDER BY id")  # noqa: S608  # only constants
+_LEAVE = text("DELETE FROM process WHERE id = :id")
+_HASTE = text("SET LOCAL statement_timeout = '4s'")  # a beat that comes late is worth nothing
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process, as the others shall know it; `about` is JSON."""
+
+    id: str
+    role: str
+    host: str
+    pid: int
+    version: str
+
+
+@dataclass(frozen=True)
+class Living:
+    """A process that lives."""
+
+    id: str
+    role: str
+    host: str
+    pid: int
+    age_ms: int
+    about: str
+
+
+def beat(connection: Connection, me: Process, about: str) -> Sequence[Living]:
+    """Say that this process lives; all that do, this one included."""
+    connection.execute(_HASTE)
+    connection.execute(_BEAT, {**vars(me), "about": about})
+    return [Living(*row) for row in connection.execute(_LIVING)]
+
+
+def leave(connection: Connection, process_id: str) -> None:
+    """Say that this process ends: what it has left is taken over without waiting for its lease."""
+    connection.execute(_HASTE)
+    connection.execute(_LEAVE, {"id": process_id})

@@ -1,0 +1,310 @@
+"""The one thread that writes: it commits whatever waits as one group.
+
+Group commit is what makes a durable commit cheap: the first write of an idle moment is committed at once, those that
+come meanwhile together. Over a lost connection a group is neither lost nor made twice: what was not committed is run
+again, and where the connection was lost in the commit itself, the database is asked how it ended.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+
+from beray.server.db.connect import Query, RunAgain
+from beray.server.db.notices import Deliver, Notice, collect
+from beray.server.errors import Refused
+
+T = TypeVar("T")
+
+GROUP_MOST = 256  # jobs committed together at most, so that the first of them isn't kept waiting (perf: 256 rows)
+AGAIN_MOST = 10  # times a job is run that loses races (deadlock, serialization); each time somebody else got on
+IMPATIENT_SECONDS = 5.0  # an HTTP request waits so long for a database that is away, then 503
+UNKNOWN_SECONDS = 30.0  # and so long to learn how a commit ended in which the connection was lost, then 504
+RECONNECT_SECONDS = 0.2  # between tries
+CLOSE_SECONDS = 20  # SQLite waits up to 15 s for its lock
+RETRY_AFTER_SECONDS = 2  # what a client is told
+
+log = logging.getLogger("beray.db")
+
+
+class ConnectionLost(Exception):
+    """The connection broke; nothing of the transaction was committed, unless it broke in the commit."""
+
+
+class Store(ABC):
+    """What the writer needs to know of a database."""
+
+    @abstractmethod
+    def connect(self) -> Connection:
+        """A connection to write on.
+
+        Raises:
+            ConnectionLost: It can't be had now.
+        """
+
+    @abstractmethod
+    def is_lost(self, error: Exception) -> bool:
+        """Whether the connection is gone."""
+
+    @abstractmethod
+    def is_conflict(self, error: Exception) -> bool:
+        """Whether running the job once more may succeed (deadlock, serialization)."""
+
+    @abstractmethod
+    def has_transaction(self, connection: Connection) -> bool:
+        """Whether the transaction is still there after an error."""
+
+    @abstractmethod
+    def seal(self, connection: Connection, notices: Sequence[Notice]) -> str | None:
+        """Last statements of a transaction: send the notices; its id, by which `was_committed` finds it."""
+
+    @abstractmethod
+    def was_committed(self, connection: Connection, transaction_id: str) -> bool:
+        """Whether the transaction with this id was committed, over another connection than its own."""
+
+    @abstractmethod
+    def refusal(self, error: Exception) -> Exception:
+        """What the caller gets for `error`."""
+
+
+def unavailable() -> Refused:
+    """What a caller gets whose query can't reach the database; nothing was changed."""
+    return Refused("database_unavailable", retry_after_seconds=RETRY_AFTER_SECONDS)
+
+
+class _Job:
+    """A write that waits, and where its outcome goes."""
+
+    def __init__(self, query: Query[Any], loop: asyncio.AbstractEventLoop, *, is_patient: bool) -> None:
+        self.query = query
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self.deadline = None if is_patient else time.monotonic() + IMPATIENT_SECONDS
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.notices: list[Notice] = []
+        self.tries = 0
+        self.is_over = False
+        self.is_unknown = False  # the connection was lost in its commit
+
+    @property
+    def is_wanted(self) -> bool:
+        return not self.is_over and not self.future.done()
+
+    def begin(self) -> None:
+        self.result, self.error, self.notices = None, None, []
+        self.tries += 1
+        self.is_unknown = False
+
+    def lose_sight(self) -> None:
+        self.is_unknown = True
+        if self.deadline is not None:
+            self.deadline = time.monotonic() + UNKNOWN_SECONDS
+
+    def refuse(self) -> None:
+        self.error = Refused("outcome_unknown") if self.is_unknown else unavailable()
+
+    def settle(self) -> None:
+        if self.future.done():  # the caller was cancelled
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class Writer:
+    """Runs writes on a thread of its own. Its queue is bounded by its callers: each awaits its own job."""
+
+    def __init__(self, store: Store, deliver: Deliver) -> None:
+        self._store = store
+        self._deliver = deliver
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._is_stopping = False
+        self._thread: threading.Thread | None = None
+        self._connection: Connection | None = None
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread = threading.Thread(target=self._work, name="beray-db-writer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what waits (with a database that is away: refuse it), then end."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout=CLOSE_SECONDS)
+
+    async def submit(self, query: Query[T], *, is_patient: bool) -> T:
+        """The query's result, once it has been committed."""
+        job = _Job(query, asyncio.get_running_loop(), is_patient=is_patient)
+        with self._changed:
+            if self._is_stopping:
+                raise RuntimeError("the database is closed")
+            self._jobs.append(job)
+            self._changed.notify_all()
+        result: T = await job.future
+        return result
+
+    def _work(self) -> None:
+        try:
+            while group := self._take():
+                self._commit(group)
+        finally:
+            self._disconnect()
+
+    def _take(self) -> list[_Job]:
+        """Everything that waits, up to GROUP_MOST; empty when it is time to stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._is_stopping)
+            return [self._jobs.popleft() for _ in range(min(len(self._jobs), GROUP_MOST))]
+
+    def _commit(self, group: list[_Job]) -> None:
+        """Bring each job of the group to its end."""
+        self._bring_to_end(group)
+        for job in group:  # those that lost a race go on by themselves: together they might lose again
+            while job.is_wanted:
+                self._bring_to_end([job])
+
+    def _bring_to_end(self, group: list[_Job]) -> None:
+        while wanted := [job for job in group if job.is_wanted]:
+            try:
+                connection = self._connect(wanted)
+                if connection is None:
+                    return
+                self._attempt(connection, wanted)
+                return
+            except ConnectionLost:
+                self._disconnect()
+
+    def _connect(self, wanted: Iterable[_Job]) -> Connection | None:
+        """The connection; None when nobody wants to wait for it any longer."""
+        while self._connection is None:
+            try:
+                self._connection = self._store.connect()
+            except ConnectionLost:
+                self._refuse_impatient()
+                if not any(job.is_wanted for job in self._refused(wanted)):
+                    return None
+                with self._changed:
+                    self._changed.wait_for(lambda: self._is_stopping, RECONNECT_SECONDS)
+        return self._connection
+
+    def _refuse_impatient(self) -> None:
+        """Take the jobs out of the queue whose callers wait no longer."""
+        with self._changed:
+            waiting = list(self._jobs)
+            self._jobs.clear()
+            self._jobs.extend(job for job in self._refused(waiting) if job.is_wanted)
+
+    def _refused(self, jobs: Iterable[_Job]) -> Iterable[_Job]:
+        """The jobs, those whose time is up having been refused."""
+        now = time.monotonic()
+        for job in jobs:
+            if job.is_wanted and (self._is_stopping or (job.deadline is not None and now >= job.deadline)):
+                job.refuse()
+                self._settle([job], [])
+            yield job
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.invalidate()
+                connection.close()
+            except Exception:  # it is gone already
+                log.debug("closing a connection failed", exc_info=True)
+
+    def _attempt(self, connection: Connection, group: Sequence[_Job]) -> None:
+        """Run and commit the group once; settle what came to its end.
+
+        Raises:
+            ConnectionLost: Nothing was committed.
+        """
+        transaction_id: str | None = None
+        notices: list[Notice] = []
+        try:
+            with connection.begin():
+                for job in group:
+                    self._run(connection, job, is_alone=len(group) == 1)
+                notices = [notice for job in group if job.error is None for notice in job.notices]
+                transaction_id = self._store.seal(connection, notices)
+        except Exception as error:
+            if not self._store.is_lost(error):  # the commit failed (disk full, lock), or the one job: nothing was kept
+                self._fail(group, error)
+            elif transaction_id is None or not self._find_out(transaction_id, group):
+                raise ConnectionLost from error
+        over = [job for job in group if not self._goes_again(job)]
+        self._settle(over, notices)
+
+    def _run(self, connection: Connection, job: _Job, *, is_alone: bool) -> None:
+        job.begin()
+        collect(connection)
+        try:
+            if is_alone:
+                job.result = job.query(connection)
+            else:
+                with connection.begin_nested():
+                    job.result = job.query(connection)
+            job.notices = collect(connection)
+        except Exception as error:  # belongs to the job's caller, who gets it from its future
+            if self._store.is_lost(error):
+                raise
+            job.error = error
+            if is_alone or not self._store.has_transaction(connection):
+                raise  # the failure undoes the whole group, not only this job
+
+    def _fail(self, group: Sequence[_Job], error: Exception) -> None:
+        for job in group:
+            job.error = job.error or error
+
+    def _goes_again(self, job: _Job) -> bool:
+        """Whether the job lost a race and is to be run again; otherwise its error is what the caller gets."""
+        error = job.error
+        if not isinstance(error, Exception):
+            return False
+        is_race = isinstance(error, RunAgain) or self._store.is_conflict(error)
+        if is_race and job.tries < AGAIN_MOST:
+            return True
+        job.error = self._store.refusal(error)
+        return False
+
+    def _find_out(self, transaction_id: str, group: Sequence[_Job]) -> bool:
+        """Whether the transaction whose commit was cut was committed; asked until the database says so."""
+        for job in group:
+            job.lose_sight()
+        while True:
+            self._disconnect()
+            connection = self._connect(group)
+            if connection is None:  # nobody waits for the answer
+                return True
+            try:
+                with connection.begin():
+                    return self._store.was_committed(connection, transaction_id)
+            except Exception as error:
+                if not self._store.is_lost(error):
+                    raise
+
+    def _settle(self, jobs: Sequence[_Job], notices: Sequence[Notice]) -> None:
+        for job in jobs:
+            job.is_over = True
+        if not jobs and not notices:
+            return
+        loop = (jobs[0].future.get_loop()) if jobs else None
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(_finish, list(jobs), list(notices), self._deliver)
+
+
+def _finish(jobs: list[_Job], notices: list[Notice], deliver: Callable[[Sequence[Notice]], None]) -> None:
+    for job in jobs:
+        job.settle()
+    if notices:
+        deliver(notices)

@@ -1,0 +1,288 @@
+"""Runs what is queued, on DBOS Transact (see `dbos_queue.py`).
+
+More traps met:
+
+- Coroutines run on the loop that was running where `launch` was called. Launching takes 1 to 2 s, so it happens in a
+  thread and the loop is handed over afterwards.
+- The library only polls, and keeps a queue's limits for all workers alike: this worker claims by itself, at a `wake`
+  (median 9 ms from commit to start, against 300 ms by a poll of 0.5 s) and at its own poll. The library listens to no
+  queue of ours.
+- It makes its own thread pool the loop's default, and shuts that down with itself: the loop gets a new one at `close`.
+- A `CancelledError` from the workflow is not recorded: the run stays pending and is recovered. That is how `close` and
+  `cut` leave runs unfinished.
+- At launch it recovers only what this executor id has left; nobody looks after processes that died. `recover_dead`
+  does, by the library's private `_recover_pending_workflows`, which swallows errors: it is called until none is left.
+- One executor id must never belong to an old and a new process at once: on PostgreSQL each process has its own.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from sqlalchemy import URL, func, select, text
+from sqlalchemy.exc import DBAPIError
+
+from beray.server.db.processes import LIVES
+from beray.server.engine.base import RunTask
+from beray.server.engine.dbos_queue import APPLICATION_VERSION, QUEUE, WORKFLOW, DbosQueue, library_url, workflow_id
+
+LOCAL_EXECUTOR = "local"  # one process owns an SQLite file (server.lock), so what is pending was ours
+POLL_SECONDS = 0.5  # only a safety net beside `wake`; 23 commits/s at 0.1 s would be paid for nothing
+CONFLICT_SECONDS = 0.05  # after losing a claim to another worker; at most twice that
+MAX_RECOVERIES = 1_000_000  # how often a run is taken up again is the runner's to decide
+CLOSE_SECONDS = 5
+
+_DEAD = text(
+    "SELECT DISTINCT w.executor_id FROM dbos.workflow_status w WHERE w.status = 'PENDING'"  # noqa: S608  # only constants
+    f" AND NOT EXISTS (SELECT 1 FROM process p WHERE p.id = w.executor_id AND {LIVES})"  # constants
+)
+_FORGET_DEAD = text(
+    f"DELETE FROM process p WHERE NOT ({LIVES}) AND NOT EXISTS"  # noqa: S608  # only constants
+    " (SELECT 1 FROM dbos.workflow_status w WHERE w.status = 'PENDING' AND w.executor_id = p.id)"
+)
+
+log = logging.getLogger("beray.engine")
+
+
+class DbosWorker(DbosQueue):
+    """Durable execution in this process."""
+
+    def __init__(
+        self, url: URL, run_task: RunTask, *, per_user: int, per_process: int, executor_id: str = LOCAL_EXECUTOR
+    ) -> None:
+        super().__init__(url)
+        self._run_task = run_task
+        self._per_user = per_user
+        self._per_process = per_process
+        self._executor_id = executor_id
+        self._dbos: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._claims: asyncio.Task[None] | None = None
+        self._wanted = asyncio.Event()
+        self._held: set[str] = set()  # runs claimed and not over; changed by the claiming thread and by the loop
+        self._claiming = threading.Lock()
+        self._is_cut = False
+
+    async def start(self) -> None:
+        """See `Worker`."""
+        self._loop = asyncio.get_running_loop()
+        await super().start()
+        # The loop on which coroutines run: launched from a thread, the library could not see it.
+        self._dbos._background_event_loop._main_loop = self._loop
+        self._claims = asyncio.create_task(self._claim_forever())
+
+    def _launch(self) -> None:
+        try:
+            super()._launch()
+            self._launch_library()
+        except Exception:
+            self._dbos = None
+            _destroy()  # what has begun: a later `start` begins anew
+            self._disconnect()
+            raise
+
+    def _launch_library(self) -> None:
+        from dbos import DBOS, DBOSConfig
+        from dbos._serialization import DBOSPortableJSONSerializer
+
+        config: DBOSConfig = {
+            "name": "beray",
+            "system_database_url": library_url(self._url),
+            "system_database_engine": self._system,
+            "application_version": APPLICATION_VERSION,
+            "executor_id": self._executor_id,
+            "serializer": DBOSPortableJSONSerializer(),
+            "log_level": "WARNING",
+            "use_listen_notify": False,
+            "enable_otlp": False,
+            "run_migrations": False,
+        }
+        self._dbos = DBOS(config=config)
+        self._register_workflow(DBOS)
+        DBOS.listen_queues([])
+        DBOS.launch()
+
+    def _register_workflow(self, dbos: Any) -> None:
+        run_task = self._run_task
+
+        async def step(name: str, work: Callable[[], Awaitable[Any]]) -> Any:
+            async def recorded() -> Any:
+                return await work()
+
+            return await dbos.run_step_async({"name": name}, recorded)
+
+        @dbos.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)  # type: ignore[untyped-decorator]  # theirs has no types
+        async def workflow(task_id: int, run: int) -> None:
+            current = asyncio.current_task()
+            assert current is not None
+            # Its place is free once the library has recorded the end, not when our part is done.
+            current.add_done_callback(lambda done: self._note_over(workflow_id(task_id, run)))
+            if self._is_cut:  # claimed just before the lease lapsed
+                raise asyncio.CancelledError
+            try:
+                await run_task(task_id, run, step)
+            except BaseException:  # also the library's own, when another process has the run: it waits for its end then
+                self._note_over(workflow_id(task_id, run))
+                raise
+
+    def _note_over(self, name: str) -> None:
+        self._held.discard(name)
+        self.wake()
+
+    def wake(self) -> None:
+        """See `Engine`."""
+        self._wanted.set()
+
+    async def _claim_forever(self) -> None:
+        while True:
+            pause = POLL_SECONDS
+            self._wanted.clear()
+            try:
+                if not self._is_cut and await asyncio.to_thread(self._claim):
+                    pause = CONFLICT_SECONDS * (1 + random.random())  # noqa: S311  # two workers shall not meet again
+            except Exception:  # the poll is the safety net: a claim that failed is tried there again
+                log.warning("claiming queued runs failed; the next poll tries again", exc_info=True)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), pause)
+
+    def _claim(self) -> bool:
+        """Claim runs while there is room, one at a time, of whichever user has the fewest; whether a race was lost."""
+        with self._claiming:
+            while True:
+                outcomes = [self._claim_one(key) for key in self._waiting_users() if self._has_room]
+                if not any(outcomes):
+                    return None in outcomes
+
+    @property
+    def _has_room(self) -> bool:
+        return not self._is_cut and self._dbos is not None and len(self._held) < self._per_process
+
+    def _waiting_users(self) -> list[str]:
+        """Partitions with queued runs whose user may have another one, those with the fewest running first."""
+        if not self._has_room:
+            return []
+        system = self._dbos._sys_db
+        waiting: list[str] = system.get_queue_partitions(QUEUE)
+        if not waiting:
+            return []
+        runs = system.tables.workflow_status.c
+        query = (
+            select(runs.queue_partition_key, func.count())
+            .where(runs.status == "PENDING", runs.queue_name == QUEUE)
+            .group_by(runs.queue_partition_key)
+        )
+        with system.engine.begin() as connection:
+            running = dict(connection.execute(query).tuples().all())
+        random.shuffle(waiting)
+        allowed = [key for key in waiting if running.get(key, 0) < self._per_user]
+        return sorted(allowed, key=lambda key: running.get(key, 0))
+
+    def _claim_one(self, key: str) -> bool | None:
+        """Whether a run of the user was claimed; None if another worker was faster."""
+        from dbos._core import execute_dequeued_workflow
+        from dbos._utils import generate_uuid
+
+        system = self._dbos._sys_db
+        queue = system.get_queue(QUEUE)
+        queue._worker_concurrency = 1  # one of them
+        queue._partition_concurrency = self._per_user
+        owner = generate_uuid()
+        try:
+            claimed, _ = system.start_queued_workflows(
+                queue, self._executor_id, APPLICATION_VERSION, key, 0, 0, owner_xid=owner, is_latest_version=False
+            )
+        except DBAPIError as error:
+            if self._is_shared and (system.is_lock_conflict(error) or system.is_serialization_conflict(error)):
+                return None
+            raise
+        for status in system.get_workflow_statuses(claimed):
+            self._held.add(status["workflow_uuid"])
+            try:
+                execute_dequeued_workflow(self._dbos, status, owner)
+            except Exception:
+                self._held.discard(status["workflow_uuid"])
+                raise
+        return bool(claimed)
+
+    async def recover_dead(self) -> int:
+        """See `Worker`."""
+        left = await asyncio.to_thread(self._recover_dead)
+        self.wake()
+        return left
+
+    def _recover_dead(self) -> int:
+        assert self._system is not None
+        with self._system.begin() as connection:
+            dead = list(connection.execute(_DEAD).scalars())
+        if dead:
+            log.warning("taking over the runs of processes that have died", extra={"processes": dead})
+            self._recover(dead)
+        with self._system.begin() as connection:
+            connection.execute(_FORGET_DEAD)
+            return len(list(connection.execute(_DEAD).scalars()))
+
+    def _recover(self, executor_ids: list[str]) -> None:
+        from dbos import DBOS
+
+        DBOS._recover_pending_workflows(executor_ids)
+
+    async def cut(self) -> None:
+        """See `Worker`."""
+        self._is_cut = True
+        await self._cancel_runs()
+        # A claim under way may have begun some more; none begins after it.
+        await asyncio.to_thread(self._claiming.acquire, timeout=CLOSE_SECONDS)
+        self._claiming.release()
+        await self._cancel_runs()
+        self._held.clear()
+
+    async def _cancel_runs(self) -> None:
+        running = set(self._dbos._workflow_tasks)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=CLOSE_SECONDS)
+
+    async def go_on(self) -> None:
+        """See `Worker`."""
+        left = await asyncio.to_thread(self._recover_own)
+        if left:
+            raise RuntimeError(f"{left} runs that were cut could not be queued again")
+        self._is_cut = False
+        self.wake()
+
+    def _recover_own(self) -> int:
+        self._recover([self._executor_id])
+        return len(self._dbos._sys_db.get_pending_workflows(self._executor_id, APPLICATION_VERSION))
+
+    async def close(self) -> None:
+        """See `Worker`."""
+        if self._launching is not None:
+            await asyncio.gather(
+                self._launching, return_exceptions=True
+            )  # half launched it can't be ended: its threads would live on
+        if self._dbos is not None:
+            await self._close_library()
+        await super().close()
+
+    async def _close_library(self) -> None:
+        self._is_cut = True
+        if self._claims is not None:
+            self._claims.cancel()
+        for stop in self._dbos.background_thread_stop_events:
+            stop.set()
+        await self.cut()
+        self._dbos = None
+        await asyncio.to_thread(_destroy)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="beray"))
+
+
+def _destroy() -> None:
+    from dbos import DBOS
+
+    DBOS.destroy(destroy_registry=True)
