@@ -423,6 +423,14 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "服务器的磁盘已满，没有做任何更改。请删除一些任务或文件，或扩大磁盘空间，然后重试。",
         "The server's disk is full, so nothing was changed. Delete tasks or files or give it more room, then retry.",
     ),
+    "disk_unavailable": (
+        "服务器的磁盘目前无法读写，没有做任何更改。请稍后重试。",
+        "The server's disk cannot be read or written at the moment, so nothing was changed; try again shortly.",
+    ),
+    "database_unavailable": (
+        "数据库目前无法连接或写入，请稍后重试。",
+        "The database cannot be reached or written at the moment; try again shortly.",
+    ),
     "file_uploaded": ("文件 {path} 已上传。", "{path} has been uploaded."),
     "file_deleted": ("{path} 已删除。", "{path} has been deleted."),
 }

@@ -11,18 +11,27 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from beray.server.errors import Refused
+from beray.server.errors import STORAGE_FAULTS, Refused
 
 T = TypeVar("T")
 Query = Callable[[Connection], T]
 
+_FAULTS: Final = {
+    sqlite3.SQLITE_FULL: "disk_full",
+    sqlite3.SQLITE_IOERR: "database_unavailable",
+    sqlite3.SQLITE_READONLY: "database_unavailable",
+    sqlite3.SQLITE_CANTOPEN: "database_unavailable",
+    sqlite3.SQLITE_BUSY: "database_unavailable",  # after BUSY_TIMEOUT_MS
+}
 BUSY_TIMEOUT_MS = 15_000  # the engine's threads write to the same file; a commit takes milliseconds
 GROUP_MOST = 256  # jobs committed together at most, so that the first of them isn't kept waiting (perf: 256 rows)
 
@@ -52,9 +61,13 @@ class Database:
         self._write_engine.dispose()
 
     async def read(self, query: Query[T]) -> T:
-        """Run a short read (point look-ups, small pages) on one snapshot. Blocks the loop for its microseconds."""
+        """Run a short read (point look-ups, small pages) on one snapshot. Blocks the loop for its microseconds.
+
+        Raises:
+            Refused: `database_unavailable`; `scan` and `write` too.
+        """
         assert self._reader is not None, "Database.open was not called"
-        with self._reader.begin():
+        with _refusals(), self._reader.begin():
             return query(self._reader)
 
     async def scan(self, query: Query[T]) -> T:
@@ -62,7 +75,7 @@ class Database:
         return await asyncio.to_thread(self._scan, query)
 
     def _scan(self, query: Query[T]) -> T:
-        with self._read_engine.connect() as connection, connection.begin():
+        with _refusals(), self._read_engine.connect() as connection, connection.begin():
             return query(connection)
 
     async def write(self, query: Query[T]) -> T:
@@ -72,9 +85,20 @@ class Database:
         undo a write that has begun.
 
         Raises:
-            Refused: `disk_full`: there is no room to commit; nothing was changed.
+            Refused: `disk_full`: there is no room to commit; `database_unavailable`: the disk can't be written for
+                another reason, or another program holds the file. Nothing was changed.
         """
         return await self._writer.submit(query)
+
+    async def find_fault(self) -> str | None:
+        """Why nothing can be stored now: a code of `STORAGE_FAULTS`; None if all is well, as far as is known.
+
+        Free when the last write went well; else a small one is tried.
+        """
+        if self._writer.fault is not None:
+            with suppress(Refused):
+                await self.write(_rewrite_header)
+        return self._writer.fault
 
 
 def sqlite_engine(path: Path, *, is_read_only: bool = False) -> Engine:
@@ -145,8 +169,12 @@ class _Writer:
         self._changed = threading.Condition()
         self._is_stopping = False
         self._thread: threading.Thread | None = None
+        self._connection: Connection | None = None
+        self.fault: str | None = None
+        """Why the last commit failed: a code of `STORAGE_FAULTS`."""
 
     def start(self) -> None:
+        self._connection = self._engine.connect()  # here, where a failure is seen: a dead thread answers nobody
         self._thread = threading.Thread(target=self._work, name="beray-db-writer", daemon=True)
         self._thread.start()
 
@@ -168,7 +196,8 @@ class _Writer:
         return result
 
     def _work(self) -> None:
-        with self._engine.connect() as connection:
+        assert self._connection is not None, "start was called"
+        with self._connection as connection:
             while group := self._take():
                 self._commit(connection, group)
                 loop = group[0].future.get_loop()
@@ -186,8 +215,11 @@ class _Writer:
             with connection.begin():
                 for job in group:
                     self._run(connection, job)
+            faults = (storage_fault(job.error) for job in group if job.error is not None)
+            self.fault = next((fault for fault in faults if fault is not None), None)
         except Exception as error:  # the commit itself failed (disk full, lock): nothing of the group was kept
             refusal = _refusal(error)
+            self.fault = storage_fault(refusal)
             for job in group:
                 job.error = job.error or refusal
 
@@ -201,16 +233,45 @@ class _Writer:
                 raise
 
 
-def _refusal(error: Exception) -> Exception:
-    """What the caller gets for `error`: a full disk is not a fault of ours."""
+def storage_fault(error: BaseException) -> str | None:
+    """Which of `STORAGE_FAULTS` is behind `error`; None: it is another's fault, or ours."""
     cause: BaseException | None = error
     while cause is not None:  # undoing a job may itself fail, and hide why
-        if isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode == sqlite3.SQLITE_FULL:
-            refused = Refused("disk_full")
-            refused.__cause__ = error
-            return refused
+        if isinstance(cause, Refused) and cause.code in STORAGE_FAULTS:
+            return cause.code
+        if isinstance(cause, sqlite3.OperationalError):
+            number = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest says in which call
+            if number in _FAULTS:
+                return _FAULTS[number]
         cause = cause.__cause__ or cause.__context__
-    return error
+    return None
+
+
+def _refusal(error: Exception) -> Exception:
+    """What the caller gets for `error`: a full or broken disk is not a fault of ours."""
+    code = storage_fault(error)
+    if code is None or isinstance(error, Refused):
+        return error
+    refused = Refused(code)
+    refused.__cause__ = error
+    return refused
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        code = storage_fault(error)
+        if code is None or getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY:
+            raise  # read-only: a read of ours that writes
+        raise Refused(code) from error
+
+
+def _rewrite_header(connection: Connection) -> None:
+    """Write one page as it is: as little as shows whether something can be stored."""
+    version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    connection.exec_driver_sql(f"PRAGMA user_version = {version:d}")
 
 
 def _settle(group: list[_Job]) -> None:

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
 
-from beray.server.db.connect import BUSY_TIMEOUT_MS, add_unixepoch
+from beray.server.db.connect import BUSY_TIMEOUT_MS, add_unixepoch, storage_fault
 from beray.server.engine.base import RunTask
 
 APPLICATION_VERSION = "agent-1"
@@ -106,10 +107,19 @@ class DbosEngine:
         run_task = self._run_task
 
         async def step(name: str, work: Callable[[], Awaitable[Any]]) -> Any:
-            async def recorded() -> Any:
-                return await work()
+            results: list[Any] = []
 
-            return await dbos.run_step_async({"name": name}, recorded)
+            async def recorded() -> Any:
+                results.append(await work())
+                return results[0]
+
+            try:
+                return await dbos.run_step_async({"name": name}, recorded)
+            except OperationalError as error:
+                if not results or storage_fault(error) is None:
+                    raise
+                log.warning("a step was done, but not recorded", extra={"step": name}, exc_info=True)
+                return results[0]
 
         @dbos.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)  # type: ignore[untyped-decorator]  # theirs has no types
         async def workflow(task_id: int, run: int) -> None:
