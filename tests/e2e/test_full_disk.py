@@ -328,10 +328,9 @@ def test_database_that_cannot_be_written_is_told_and_works_again(make_server: Ca
 def writes_refused(server: ServerProcess) -> Iterator[None]:
     assert server.process is not None
     pid = server.process.pid
-    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    assert resource.prlimit(pid, resource.RLIMIT_FSIZE) == unlimited
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
     try:
         yield
     finally:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))

@@ -65,6 +65,15 @@ def test_failed_run_does_not_stop_the_engine(tmp_path):
     assert run("failure", tmp_path) == {"runs": [[1, 1], [2, 1]]}
 
 
+def test_step_that_was_done_but_could_not_be_recorded_does_not_fail_the_run(tmp_path):
+    assert run("unrecorded", tmp_path) == {
+        "runs": [[1, 1]],
+        "steps": ["turn-0", "turn-1"],
+        "results": [{"n": 0}, {"n": 1}],
+        "is_refused": True,
+    }
+
+
 def test_launch_that_failed_can_be_tried_again(tmp_path):
     seen = run("launched-again", tmp_path)
 
