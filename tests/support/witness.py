@@ -19,11 +19,16 @@ class Witness:
         self.ended: set[int] = set()
         """Tasks whose `task.finished` was seen."""
         self.faults: list[str] = []
-        self.count = 0
-        """Events seen, repeated ones included."""
+        self.repeated = 0
+        """How many of them were seen again."""
         self._last: dict[int, int] = {}
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
+
+    @property
+    def count(self) -> int:
+        """Different events seen."""
+        return len(self.frames)
 
     def watch(self, url: str, token: str, task_id: int, *, from_start: bool = False) -> None:
         """Watch the task in a thread until its stream ends or breaks off; after the last event seen, or all again."""
@@ -62,12 +67,13 @@ class Witness:
         with self._changed:
             if seq != expected:
                 self.faults.append(f"task {task_id}: {seq} came where {expected} was due")
+            seen_before = (task_id, seq) in self.frames
             if self.frames.setdefault((task_id, seq), frame) != frame:
                 self.faults.append(f"task {task_id}: {seq} is another event: {self.frames[task_id, seq]!r}, {frame!r}")
             self._last[task_id] = max(seq, self._last.get(task_id, 0))
             if b"\nevent: task.finished\n" in frame:
                 self.ended.add(task_id)
-            self.count += 1
+            self.repeated += seen_before
             self._changed.notify_all()
 
 
