@@ -1,7 +1,8 @@
 # The same targets for people and CI.
-.PHONY: help check test bench docs fmt
+.PHONY: help check test soak bench docs fmt
 
 LINT = uv run --quiet --group lint
+SOAK = tests/e2e/test_kill_rounds.py
 
 help:  ## this list
 	@awk -F ':  ## ' '/^[a-z]+:  ## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +19,9 @@ fmt:  ## put the code in form
 
 test:  ## every test
 	uv run pytest
+
+soak:  ## the long forms of the fault tests
+	BERAY_TEST_ROUNDS=50 uv run pytest --timeout 1800 $(SOAK)
 
 bench:  ## measure every claim about speed; results in benchmarks/results/
 	uv run --quiet --group bench python -m benchmarks

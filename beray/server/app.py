@@ -6,7 +6,7 @@ sandbox; the engine, slow to import, follows in the background, and until it wor
 
 import asyncio
 import logging
-import shutil
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
@@ -38,7 +38,7 @@ from beray.server.events.log import EventLog
 from beray.server.events.wakeups import Wakeups
 from beray.server.files import routes as file_routes
 from beray.server.files.service import Files
-from beray.server.messages import Language, current_language
+from beray.server.messages import Language, current_language, text
 from beray.server.readiness import Readiness
 from beray.server.sandbox.base import Capabilities, Limits, Sandbox
 from beray.server.sandbox.choose import open_sandbox
@@ -182,7 +182,7 @@ class App:
             redoc_url=None,
         )
         add_api_page(web)
-        service, info = build_service_routers(self.readiness, self.info)
+        service, info = build_service_routers(self._check, self.info)
         web.include_router(service)
         install_error_handlers(web)
         if self.settings.role == "worker":
@@ -332,18 +332,29 @@ class App:
             await asyncio.sleep(TIDY_SECONDS)
             try:
                 await self.tasks.tidy()
-                if not self.database.is_shared:
-                    self._watch_disk()
             except Exception:  # tried again at the next round
                 log.exception("tidying failed")
 
-    def _watch_disk(self) -> None:
-        free = shutil.disk_usage(self.settings.data_dir).free
-        if free < FREE_BYTES_LEAST:
-            hint = f"{self.settings.data_dir} has only {free >> 20} MiB free. Delete tasks, or give it more room."
-            self.readiness.set("database", "failed", hint)
-        else:
-            self.readiness.set("database", "ok")
+    async def _check(self) -> Readiness:
+        """How the parts are now: what stores may have been filled or cut off since it was opened."""
+        if self.cluster is None and self.readiness.checks["database"]["state"] != "starting":
+            hint = await self._find_storage_fault()
+            self.readiness.set("database", "ok" if hint is None else "failed", hint)
+        return self.readiness
+
+    async def _find_storage_fault(self) -> str | None:
+        """What is wrong, and how to mend it."""
+        data_dir = self.settings.data_dir
+        try:
+            disk = await asyncio.to_thread(os.statvfs, data_dir)
+        except OSError as error:
+            return f"{data_dir} cannot be looked at ({error.strerror}). Bring its disk back."
+        if disk.f_flag & os.ST_RDONLY:
+            return f"{data_dir} is mounted read-only. Mount it writable, and see the system's log for why it is not."
+        if (free := disk.f_bavail * disk.f_frsize) < FREE_BYTES_LEAST:
+            return f"{data_dir} has only {free >> 20} MiB free. Delete tasks, or give it more room."
+        fault = await self.database.find_fault()
+        return None if fault is None else f"The last write to {self.database.url.database} failed: {text(fault, 'en')}"
 
     def begin_close(self) -> None:
         """End the open streams, so that connections can close; their clients resume by Last-Event-ID."""

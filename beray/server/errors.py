@@ -56,8 +56,6 @@ STATUS_OF: Final[dict[str, int]] = {
     "rate_limited": 429,
     "internal_error": 500,
     "starting": 503,
-    "database_unavailable": 503,
-    "outcome_unknown": 504,
     "idempotency_mismatch": 409,
     # accounts
     "not_authenticated": 401,
@@ -92,7 +90,14 @@ STATUS_OF: Final[dict[str, int]] = {
     "precondition_failed": 412,
     "range_not_satisfiable": 416,
     "disk_full": 507,
+    "disk_unavailable": 503,
+    # storage
+    "database_unavailable": 503,
+    "outcome_unknown": 504,
 }
+
+STORAGE_FAULTS: Final = frozenset({"disk_full", "disk_unavailable", "database_unavailable"})
+"""What a write is refused with while nothing can be stored; it may be tried again."""
 
 
 def wrong_field(name: str, code: str, /, **params: object) -> ErrorItem:

@@ -171,14 +171,6 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "任务本身可能耗尽了内存；请查看服务器日志，把目标拆小后重新提交。",
         "The task itself may use up the memory: look at the server's log, and submit it again in smaller parts.",
     ),
-    "database_unavailable": (
-        "数据库暂时无法访问或写入，请稍后重试。",
-        "The database cannot be reached or written at the moment; try again shortly.",
-    ),
-    "outcome_unknown": (
-        "保存时与数据库的连接中断，无法确定是否已完成；重复之前请先查看。",
-        "The database was lost while this was stored; whether it was done is not known. Look before you repeat it.",
-    ),
     "task_disk_full": (
         "服务器的磁盘已满，任务无法继续；已有的文件保留。",
         "The server's disk is full, so the task could not go on; its files are kept.",
@@ -438,6 +430,18 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
     "disk_full": (
         "服务器的磁盘已满，没有做任何更改。请删除一些任务或文件，或扩大磁盘空间，然后重试。",
         "The server's disk is full, so nothing was changed. Delete tasks or files or give it more room, then retry.",
+    ),
+    "disk_unavailable": (
+        "服务器的磁盘目前无法读写，没有做任何更改。请稍后重试。",
+        "The server's disk cannot be read or written at the moment, so nothing was changed; try again shortly.",
+    ),
+    "database_unavailable": (
+        "数据库目前无法连接或写入，请稍后重试。",
+        "The database cannot be reached or written at the moment; try again shortly.",
+    ),
+    "outcome_unknown": (
+        "保存时与数据库的连接中断，无法确定是否已完成；重复之前请先查看。",
+        "The database was lost while this was stored; whether it was done is not known. Look before you repeat it.",
     ),
     "file_uploaded": ("文件 {path} 已上传。", "{path} has been uploaded."),
     "file_deleted": ("{path} 已删除。", "{path} has been deleted."),

@@ -1,6 +1,6 @@
 """HTTP about the service itself: /health, /ready, /api/v1/info (WIRE.md, "Service")."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -12,8 +12,10 @@ from beray.server.readiness import Readiness
 SHOWN_WHEN_READY: Final = ("model", "model_kind", "sandbox")
 
 
-def build_routers(readiness: Readiness, info: Callable[[], dict[str, Any]]) -> tuple[APIRouter, APIRouter]:
-    """The routes at the root, and those under /api/v1."""
+def build_routers(
+    check: Callable[[], Awaitable[Readiness]], info: Callable[[], dict[str, Any]]
+) -> tuple[APIRouter, APIRouter]:
+    """The routes at the root, and those under /api/v1; `check` says how the parts are now."""
     root = APIRouter(tags=["service"])
     api = APIRouter(tags=["service"])
 
@@ -30,6 +32,7 @@ def build_routers(readiness: Readiness, info: Callable[[], dict[str, Any]]) -> t
 
         Model and sandbox are told as in /api/v1/info: "ok" alone would not say what confines the commands.
         """
+        readiness = await check()
         is_ready = readiness.status == "ready"
         told = info()
         body = {"status": readiness.status, "checks": readiness.checks} | {

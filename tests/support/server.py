@@ -23,13 +23,31 @@ CODE = re.compile(r"\b([0-9]{6})\b")
 
 
 class ServerProcess:
-    """One server. `start` waits until it is ready; `stop` ends it as an operator would; `kill` as a crash would."""
+    """One server. `start` waits until it is ready; `stop` ends it as an operator would; `kill` as a crash would.
+
+    Args:
+        data_dir: Its data folder, as the test sees it.
+        port: 0 takes a free one.
+        named: The same folder as the server sees it, if that is another path.
+        through: A program to be run by.
+        settings: `BERAY_*` in lower case, without the prefix.
+    """
 
     command: tuple[str, ...] = ("serve",)
 
-    def __init__(self, data_dir: Path, *, port: int = 0, **settings: object) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int = 0,
+        named: Path | None = None,
+        through: tuple[str, ...] = (),
+        **settings: object,
+    ) -> None:
         self.data_dir = data_dir
         self.port = port
+        self._named = named or data_dir
+        self._through = through
         self.settings = {f"BERAY_{name.upper()}": str(value) for name, value in settings.items()}
         self.process: subprocess.Popen[bytes] | None = None
         self.base_url = ""
@@ -55,7 +73,7 @@ class ServerProcess:
         }
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*BERAY, *self.command, "--port", str(self.port), "--data", str(self.data_dir)],
+                [*self._through, *BERAY, *self.command, "--port", str(self.port), "--data", str(self._named)],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

@@ -29,7 +29,11 @@ class Queries(Protocol):
     """Runs queries."""
 
     async def read(self, query: Query[T]) -> T:
-        """Run a short read (point look-ups, small pages) on one snapshot."""
+        """Run a short read (point look-ups, small pages) on one snapshot.
+
+        Raises:
+            Refused: `database_unavailable`; `scan` too.
+        """
         ...
 
     async def scan(self, query: Query[T]) -> T:
@@ -44,8 +48,9 @@ class Queries(Protocol):
         write that has begun.
 
         Raises:
-            Refused: `disk_full`: there is no room to commit; nothing was changed. `database_unavailable`: it could not
-                be reached; nothing was changed. `outcome_unknown`: it was lost in the commit, and did not come back.
+            Refused: `disk_full`: there is no room to commit. `database_unavailable`: it can't be reached, or not be
+                written for another reason. Nothing was changed. `outcome_unknown`: it was lost in the commit, and did
+                not come back.
         """
         ...
 
@@ -90,6 +95,10 @@ class Database(ABC):
     @abstractmethod
     async def submit(self, query: Query[T], *, is_patient: bool) -> T:
         """`write`, for a caller that waits however long the database is away, or not."""
+
+    @abstractmethod
+    async def find_fault(self) -> str | None:
+        """Why nothing can be stored now: a code of `STORAGE_FAULTS`; None if all is well, as far as is known."""
 
     async def write(self, query: Query[T]) -> T:
         """See `Queries.write`."""

@@ -18,10 +18,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from beray.server.db.connect import Database, Query
+from beray.server.db.faults import refusals
 from beray.server.db.listener import Listener
 from beray.server.db.notices import Notice, encode
 from beray.server.db.writer import ConnectionLost, Store, Writer, unavailable
-from beray.server.errors import Refused
 
 T = TypeVar("T")
 
@@ -118,12 +118,16 @@ class PostgresDatabase(Database):
 
     def _read_once(self, query: Query[T]) -> T:
         try:
-            with self._read_engine.connect() as connection, connection.begin():
+            with refusals(), self._read_engine.connect() as connection, connection.begin():
                 return query(connection)
         except (DBAPIError, PoolTimeoutError) as error:
             if isinstance(error, PoolTimeoutError) or is_lost(error):
                 raise ConnectionLost from error
             raise
+
+    async def find_fault(self) -> str | None:
+        """See `Database`: as the last write said; that it can't be reached is noted by the listener."""
+        return self._writer.fault
 
     async def submit(self, query: Query[T], *, is_patient: bool) -> T:
         """See `Database`."""
@@ -165,19 +169,6 @@ class _PostgresStore(Store):
             if status != "in progress":
                 return bool(status == "committed")
             connection.execute(_WAIT)  # the session that was cut off has not noticed yet; it is ended after 15 s
-
-    def refusal(self, error: Exception) -> Exception:
-        """A full disk is not a fault of ours; nor is a lock held for long, or a database that only reads now."""
-        if isinstance(error, DBAPIError) and isinstance(error.orig, pg_errors.DiskFull):
-            refused = Refused("disk_full")
-        elif isinstance(error, DBAPIError) and isinstance(
-            error.orig, pg_errors.LockNotAvailable | pg_errors.QueryCanceled | pg_errors.ReadOnlySqlTransaction
-        ):
-            refused = unavailable()
-        else:
-            return error
-        refused.__cause__ = error
-        return refused
 
 
 def is_lost(error: DBAPIError) -> bool:

@@ -9,6 +9,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool
 
 from beray.server.db.connect import Database, Query
+from beray.server.db.faults import refusals
 from beray.server.db.notices import Notice
 from beray.server.db.writer import Store, Writer
 from beray.server.errors import Refused
@@ -59,7 +61,7 @@ class SqliteDatabase(Database):
     async def read(self, query: Query[T]) -> T:
         """See `Queries.read`. Blocks the loop for its microseconds."""
         assert self._reader is not None, "Database.open was not called"
-        with self._reader.begin():
+        with refusals(), self._reader.begin():
             return query(self._reader)
 
     async def scan(self, query: Query[T]) -> T:
@@ -67,8 +69,15 @@ class SqliteDatabase(Database):
         return await asyncio.to_thread(self._scan, query)
 
     def _scan(self, query: Query[T]) -> T:
-        with self._read_engine.connect() as connection, connection.begin():
+        with refusals(), self._read_engine.connect() as connection, connection.begin():
             return query(connection)
+
+    async def find_fault(self) -> str | None:
+        """See `Database`. Free when the last write went well; else a small one is tried."""
+        if self._writer.fault is not None:
+            with suppress(Refused):
+                await self.write(_rewrite_header)
+        return self._writer.fault
 
     async def submit(self, query: Query[T], *, is_patient: bool) -> T:
         """See `Database`."""
@@ -100,16 +109,11 @@ class _SqliteStore(Store):
     def was_committed(self, connection: Connection, transaction_id: str) -> bool:
         raise NotImplementedError("no SQLite connection is ever lost")
 
-    def refusal(self, error: Exception) -> Exception:
-        """A full disk is not a fault of ours."""
-        cause: BaseException | None = error
-        while cause is not None:  # undoing a job may itself fail, and hide why
-            if isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                refused = Refused("disk_full")
-                refused.__cause__ = error
-                return refused
-            cause = cause.__cause__ or cause.__context__
-        return error
+
+def _rewrite_header(connection: Connection) -> None:
+    """Write one page as it is: as little as shows whether something can be stored."""
+    version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    connection.exec_driver_sql(f"PRAGMA user_version = {version:d}")
 
 
 def sqlite_engine(path: Path, *, is_read_only: bool = False) -> Engine:

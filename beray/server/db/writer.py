@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from beray.server.db.connect import Query, RunAgain
+from beray.server.db.faults import refusal, storage_fault
 from beray.server.db.notices import Deliver, Notice, collect
 from beray.server.errors import Refused
 
@@ -67,10 +68,6 @@ class Store(ABC):
     @abstractmethod
     def was_committed(self, connection: Connection, transaction_id: str) -> bool:
         """Whether the transaction with this id was committed, over another connection than its own."""
-
-    @abstractmethod
-    def refusal(self, error: Exception) -> Exception:
-        """What the caller gets for `error`."""
 
 
 def unavailable() -> Refused:
@@ -129,9 +126,16 @@ class Writer:
         self._is_stopping = False
         self._thread: threading.Thread | None = None
         self._connection: Connection | None = None
+        self.fault: str | None = None
+        """Why the last commit failed: a code of `STORAGE_FAULTS`."""
 
     def start(self) -> None:
-        """Begin to work."""
+        """Begin to work.
+
+        Raises:
+            Exception: The database can't be reached; here, where it is seen: a dead thread answers nobody.
+        """
+        self._connection = self._store.connect()
         self._thread = threading.Thread(target=self._work, name="beray-db-writer", daemon=True)
         self._thread.start()
 
@@ -243,6 +247,8 @@ class Writer:
             elif transaction_id is None or not self._find_out(transaction_id, group):
                 raise ConnectionLost from error
         over = [job for job in group if not self._goes_again(job)]
+        faults = (storage_fault(job.error) for job in over if job.error is not None)
+        self.fault = next((fault for fault in faults if fault is not None), None)
         self._settle(over, notices)
 
     def _run(self, connection: Connection, job: _Job, *, is_alone: bool) -> None:
@@ -274,7 +280,7 @@ class Writer:
         is_race = isinstance(error, RunAgain) or self._store.is_conflict(error)
         if is_race and job.tries < AGAIN_MOST:
             return True
-        job.error = self._store.refusal(error)
+        job.error = refusal(error)
         return False
 
     def _find_out(self, transaction_id: str, group: Sequence[_Job]) -> bool:

@@ -10,7 +10,9 @@ from sqlalchemy import Connection
 
 Step = Callable[[str, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """`await step(name, work)`: runs `work` once and records its JSON result; after a crash the recorded result is returned
-without running it again. Names must come in the same order on every attempt. Results must be small (a few KB)."""
+without running it again. Where the record could not be stored (disk full) `work` may be run again after a crash, so
+what it has done it must know by itself. Names must come in the same order on every attempt. Results must be small (a
+few KB)."""
 
 RunTask = Callable[[int, int, Step], Awaitable[None]]
 """`await run_task(task_id, run, step)`: one run of a task from its last finished step to its end."""

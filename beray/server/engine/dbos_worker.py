@@ -25,8 +25,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sqlalchemy import URL, func, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
+from beray.server.db.faults import storage_fault
 from beray.server.db.processes import LIVES
 from beray.server.engine.base import RunTask
 from beray.server.engine.dbos_queue import APPLICATION_VERSION, QUEUE, WORKFLOW, DbosQueue, library_url, workflow_id
@@ -111,10 +112,19 @@ class DbosWorker(DbosQueue):
         run_task = self._run_task
 
         async def step(name: str, work: Callable[[], Awaitable[Any]]) -> Any:
-            async def recorded() -> Any:
-                return await work()
+            results: list[Any] = []
 
-            return await dbos.run_step_async({"name": name}, recorded)
+            async def recorded() -> Any:
+                results.append(await work())
+                return results[0]
+
+            try:
+                return await dbos.run_step_async({"name": name}, recorded)
+            except OperationalError as error:
+                if not results or storage_fault(error) is None:
+                    raise
+                log.warning("a step was done, but not recorded", extra={"step": name}, exc_info=True)
+                return results[0]
 
         @dbos.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)  # type: ignore[untyped-decorator]  # theirs has no types
         async def workflow(task_id: int, run: int) -> None:

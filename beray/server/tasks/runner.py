@@ -8,7 +8,7 @@ checkpoint.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
@@ -25,7 +25,7 @@ from beray.server.clock import Clock
 from beray.server.db import tasks as queries
 from beray.server.db.connect import Queries
 from beray.server.engine.base import Step
-from beray.server.errors import Refused
+from beray.server.errors import STORAGE_FAULTS, Refused
 from beray.server.events.log import EventLog, Fenced, NewEvent
 from beray.server.messages import language_of, text
 from beray.server.sandbox.base import Capabilities, Limits, Sandbox
@@ -149,7 +149,7 @@ class Runner:
     async def _work(self, record: queries.RunRecord, step: Step) -> Outcome:
         workshop = self._require_workshop()
         uid = workshop.task_uid(record.id)
-        work_dir = await asyncio.to_thread(self._work_dirs.create, record.id, owner=uid)
+        work_dir = await _until_stored(lambda: asyncio.to_thread(self._work_dirs.create, record.id, owner=uid))
         return await self._run_agent(
             AgentRun(
                 task_id=record.id,
@@ -215,15 +215,7 @@ class Runner:
 
     async def _store(self, query: Callable[[Connection], T]) -> T:
         """Write, however long the database can't: a run whose begin or end is lost never ends for its user."""
-        has_failed = False
-        while True:
-            try:
-                return await self._database.write(query)
-            except (OperationalError, Refused):
-                if not has_failed:
-                    log.warning("how a run goes could not be stored; trying until it can", exc_info=True)
-                has_failed = True
-                await asyncio.sleep(STORE_AGAIN_SECONDS)
+        return await _until_stored(lambda: self._database.write(query), may_pass=_is_of_the_database)
 
     def _list_files(self, task_id: int) -> tuple[list[JsonObject], int]:
         try:
@@ -242,8 +234,37 @@ class Runner:
         return self.workshop
 
 
+def _is_of_storage(error: Exception) -> bool:
+    return isinstance(error, Refused) and error.code in STORAGE_FAULTS
+
+
+def _is_of_the_database(error: Exception) -> bool:
+    return isinstance(error, OperationalError) or _is_of_storage(error)
+
+
+async def _until_stored(
+    store: Callable[[], Awaitable[T]], *, may_pass: Callable[[Exception], bool] = _is_of_storage
+) -> T:
+    """Store, again and again while that fails for a reason that may pass."""
+    has_failed = False
+    while True:
+        try:
+            return await store()
+        except Exception as error:  # looked at, and raised again if it is another's
+            if not may_pass(error):
+                raise
+            if not has_failed:
+                log.warning("how a run goes could not be stored; trying until it can", exc_info=True)
+            has_failed = True
+        await asyncio.sleep(STORE_AGAIN_SECONDS)
+
+
 class _Emit:
-    """Appends events for one attempt; usage goes into the task's row in the same transaction."""
+    """Appends events for one attempt; usage goes into the task's row in the same transaction.
+
+    While nothing can be stored the run waits: it has lost nothing, and goes on when there is room. A command that
+    prints waits with it, a stop ends it, and its wall time goes on.
+    """
 
     def __init__(self, events: EventLog, record: queries.RunRecord) -> None:
         self._events = events
@@ -258,7 +279,9 @@ class _Emit:
             if also is not None:
                 also(connection)
 
-        await self._events.append(self._record.id, events, attempt=self._record.attempt, also=write)
+        await _until_stored(
+            lambda: self._events.append(self._record.id, events, attempt=self._record.attempt, also=write)
+        )
 
 
 def _status_fields(record: queries.RunRecord, model: ModelChoice) -> JsonObject:

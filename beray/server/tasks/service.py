@@ -21,7 +21,7 @@ from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
 from beray.server.db.tasks import TaskFilter, TaskRecord
 from beray.server.engine.base import Engine
-from beray.server.errors import Refused
+from beray.server.errors import STORAGE_FAULTS, Refused
 from beray.server.events.log import EventLog, NewEvent
 from beray.server.events.wakeups import wait_changed
 from beray.server.messages import text
@@ -234,7 +234,7 @@ class Tasks:
         try:
             await self._database.write(lambda connection: self._request_stop(connection, user, task_id))
         except Refused as refused:
-            if refused.code != "disk_full":
+            if refused.code not in STORAGE_FAULTS:
                 raise
             # What fills the disk must be stoppable all the same; its end is stored once there is room.
             await self.get(user, task_id)  # a full disk may have been met before the owner was checked

@@ -210,7 +210,16 @@ def is_folder(status: os.stat_result | None) -> bool:
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
+DISK_FAULTS: Final = {
+    errno.ENOSPC: "disk_full",
+    errno.EDQUOT: "disk_full",
+    errno.EFBIG: "disk_full",
+    errno.EROFS: "disk_unavailable",
+    errno.EIO: "disk_unavailable",
+}
+
 _REFUSALS: Final = {
+    **DISK_FAULTS,
     errno.ENOENT: "file_not_found",
     errno.ENOTDIR: "file_not_found",
     errno.ESTALE: "file_not_found",
@@ -221,9 +230,6 @@ _REFUSALS: Final = {
     errno.EAGAIN: "file_busy",  # a lease is held on it
     errno.ETXTBSY: "file_busy",
     errno.EISDIR: "path_is_directory",
-    errno.ENOSPC: "disk_full",
-    errno.EDQUOT: "disk_full",
-    errno.EFBIG: "disk_full",
 }
 
 

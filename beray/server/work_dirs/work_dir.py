@@ -17,7 +17,15 @@ from typing import Final
 
 from beray.protocol.types import FileNode
 from beray.server.errors import Refused
-from beray.server.work_dirs.confined import OPEN_FOLDER, is_folder, locate, open_beneath, refusals, stat_or_none
+from beray.server.work_dirs.confined import (
+    DISK_FAULTS,
+    OPEN_FOLDER,
+    is_folder,
+    locate,
+    open_beneath,
+    refusals,
+    stat_or_none,
+)
 from beray.server.work_dirs.listing import (
     SNAPSHOT_ENTRIES,
     TREE_DEPTH,
@@ -175,10 +183,20 @@ class WorkDirs:
         self._allows_hard_links = allows_hard_links
 
     def create(self, task_id: int, *, owner: int | None) -> WorkDir:
-        """Make a task's folders; what is there already stays."""
+        """Make a task's folders; what is there already stays.
+
+        Raises:
+            Refused: `disk_full`, `disk_unavailable`.
+        """
         work = self._folder(task_id) / "work"
         if not work.is_dir():
-            self._build(work, owner)
+            try:
+                self._build(work, owner)
+            except OSError as error:
+                code = DISK_FAULTS.get(error.errno or 0)
+                if code is None:
+                    raise
+                raise Refused(code) from error
         return self._work_dir(work, owner)
 
     def _build(self, work: Path, owner: int | None) -> None:

@@ -114,6 +114,15 @@ async def test_long_output_is_cut_for_the_model_capped_for_people_and_whole_in_t
     assert log == "".join(f"{number}\n" for number in range(1, 300_001)) + "END\n"
 
 
+async def test_command_does_not_fail_for_a_log_that_cannot_be_kept(bench, use, caplog):
+    (bench.root / "output").write_text("a file, where the folder of logs should be")
+
+    (told,) = await use(call("shell", command="seq 3"))
+
+    assert "exit code 0" in told
+    assert "not kept whole" in caplog.text
+
+
 async def test_output_that_is_no_text_is_shown_as_such(bench, use):
     await use(call("shell", command=r"printf '\344\275\240\377\0\033[31mred\n'"))
 

@@ -1,9 +1,11 @@
 """What only SQLite has: its durability settings, its version, a disk that is full."""
 
 import asyncio
+import sqlite3
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from beray.server.clock import system_clock
 from beray.server.db.sqlite import SqliteDatabase
@@ -65,3 +67,33 @@ async def test_full_disk_is_refused_as_such_and_the_database_goes_on(database):
     assert await database.read(numbers) == [answer for answer in others if isinstance(answer, int)]
     await database.write(lambda connection: connection.execute(text("PRAGMA max_page_count = 100000")).scalar())
     await database.write(insert_big)
+
+
+async def test_what_keeps_it_from_storing_is_found_until_it_is_mended(database):
+    """The fault stays known while nobody writes, and a look alone finds that it is over."""
+    assert await database.find_fault() is None
+    await fill(database)
+    with pytest.raises(Refused):
+        await database.write(insert_big)
+
+    assert database._writer.fault == "disk_full"
+    assert await database.find_fault() is None, "a page that is there can be rewritten"
+    assert await database.read(numbers) == []
+
+
+@pytest.mark.parametrize(
+    "number",
+    [sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_READONLY_DBMOVED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY],
+)
+@pytest.mark.parametrize("way", ["read", "scan", "write"])
+async def test_database_that_cannot_be_used_is_refused_as_such(database, number, way):
+    def fail(connection):
+        error = sqlite3.OperationalError("as SQLite says it")
+        error.sqlite_errorcode = number
+        raise OperationalError("SELECT", {}, error) from error
+
+    with pytest.raises(Refused) as refused:
+        await getattr(database, way)(fail)
+
+    assert (refused.value.code, refused.value.status_code) == ("database_unavailable", 503)
+    assert await database.write(insert(1)) == 1

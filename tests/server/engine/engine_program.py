@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import sqlite3
 import sys
 import threading
 from collections import Counter
@@ -11,6 +12,7 @@ from unittest.mock import patch
 
 from dbos import DBOS
 from sqlalchemy import URL, make_url, text
+from sqlalchemy.exc import OperationalError
 
 from beray.server.engine.dbos_worker import DbosWorker
 from tests.support.databases import migrated
@@ -238,6 +240,25 @@ async def launched_again(url: URL) -> Any:
     return {"failures": failures, "threads": threads, "runs": record.runs}
 
 
+async def unrecorded(url: URL) -> Any:
+    """The disk is full when the first step's result is to be recorded."""
+    from dbos._sys_db import SystemDatabase
+
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    refused = iter([OperationalError("INSERT", {}, full)])
+    record_result = SystemDatabase.record_operation_result
+
+    def refuse_once(*args: Any, **options: Any) -> None:
+        if (refusal := next(refused, None)) is not None:
+            raise refusal from full
+        record_result(*args, **options)
+
+    with patch.object(SystemDatabase, "record_operation_result", refuse_once):
+        seen = await simple(url)
+    return {**seen, "is_refused": next(refused, None) is None}
+
+
 async def nothing() -> None:
     return None
 
@@ -253,6 +274,7 @@ CASES = {
     "purge": purge,
     "failure": failure,
     "launched-again": launched_again,
+    "unrecorded": unrecorded,
 }
 
 

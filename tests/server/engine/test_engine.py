@@ -70,6 +70,15 @@ def test_failed_run_does_not_stop_the_engine(database_url):
     assert run("failure", database_url) == {"runs": [[1, 1], [2, 1]]}
 
 
+def test_step_that_was_done_but_could_not_be_recorded_does_not_fail_the_run(database_url):
+    assert run("unrecorded", database_url) == {
+        "runs": [[1, 1]],
+        "steps": ["turn-0", "turn-1"],
+        "results": [{"n": 0}, {"n": 1}],
+        "is_refused": True,
+    }
+
+
 def test_launch_that_failed_can_be_tried_again(database_url):
     seen = run("launched-again", database_url)
 

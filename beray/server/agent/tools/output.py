@@ -1,7 +1,9 @@
 """A command's output on its way to three readers: people (live, capped), the model (head and tail), the log (whole)."""
 
 import codecs
+import logging
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
@@ -13,6 +15,8 @@ HEAD_BYTES: Final = MODEL_BYTES // 4  # errors come at the end, hence the larger
 SHOWN_BYTES: Final = 1 << 20  # a call's output people are shown live; the rest is in the log
 EVENT_CHARACTERS: Final = 8 * 1024  # one event stays small enough for a proxy's usual buffer
 LOG_BYTES: Final = 16 << 20  # a log is for people, and the disk is everybody's
+
+log = logging.getLogger("beray.agent")
 
 
 class HeadAndTail:
@@ -97,15 +101,24 @@ class OutputLog:
         self._room = LOG_BYTES
 
     def write(self, pieces: list[bytes]) -> None:
-        """Append, up to LOG_BYTES."""
+        """Append, up to LOG_BYTES. What the disk doesn't take is left out: a command is not to fail for its log."""
+        try:
+            self._append(pieces)
+        except OSError as error:
+            log.warning("the output of a call is not kept whole", extra={"path": str(self._path), "why": str(error)})
+            self._room = 0
+
+    def _append(self, pieces: list[bytes]) -> None:
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("wb")
         for piece in pieces:
             self._file.write(piece[: self._room])
             self._room -= min(len(piece), self._room)
+        self._file.flush()
 
     def close(self) -> None:
         """Close the file, if there is one."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what could not be written is tried once more, and was told
+                self._file.close()

@@ -1,0 +1,77 @@
+"""Which errors of a database say that nothing can be stored now, whatever is asked of it: no fault of ours."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError
+
+from beray.server.errors import STORAGE_FAULTS, Refused
+
+_SQLITE: Final = {
+    sqlite3.SQLITE_FULL: "disk_full",
+    sqlite3.SQLITE_IOERR: "database_unavailable",
+    sqlite3.SQLITE_READONLY: "database_unavailable",
+    sqlite3.SQLITE_CANTOPEN: "database_unavailable",
+    sqlite3.SQLITE_BUSY: "database_unavailable",  # after BUSY_TIMEOUT_MS
+}
+_POSTGRES: Final = {
+    "53100": "disk_full",
+    "25006": "database_unavailable",  # it only reads: a standby, or by an operator's will
+    "55P03": "database_unavailable",  # a lock that was held for too long
+    "57014": "database_unavailable",  # a statement that took too long
+}
+
+
+def storage_fault(error: BaseException) -> str | None:
+    """Which of `STORAGE_FAULTS` is behind `error`; None: it is another's fault, or ours."""
+    cause: BaseException | None = error
+    while cause is not None:  # undoing a job may itself fail, and hide why
+        code = _fault_of(cause)
+        if code is not None:
+            return code
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _fault_of(error: BaseException) -> str | None:
+    if isinstance(error, Refused):
+        return error.code if error.code in STORAGE_FAULTS else None
+    if isinstance(error, sqlite3.OperationalError):
+        number = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest says in which call
+        return _SQLITE.get(number)
+    return _POSTGRES.get(getattr(error, "sqlstate", None) or "")
+
+
+def refusal(error: Exception) -> Exception:
+    """What the caller gets for `error`: a full or broken disk is not a fault of ours."""
+    code = storage_fault(error)
+    if code is None or isinstance(error, Refused):
+        return error
+    refused = Refused(code)
+    refused.__cause__ = error
+    return refused
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Raise what a read fails with as what its caller gets."""
+    try:
+        yield
+    except DBAPIError as error:
+        if _is_ours(error):
+            raise
+        refused = refusal(error)
+        if refused is error:
+            raise
+        raise refused from error
+
+
+def _is_ours(error: DBAPIError) -> bool:
+    """A read that writes is a fault of ours, not the database's."""
+    original = error.orig
+    return (
+        getattr(original, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY
+        or getattr(original, "sqlstate", None) == "25006"
+    )
