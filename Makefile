@@ -2,7 +2,7 @@
 .PHONY: help check test soak bench docs fmt
 
 LINT = uv run --quiet --group lint
-SOAK = tests/e2e/test_kill_rounds.py
+SOAK = tests/e2e/test_kill_rounds.py tests/e2e/test_many_processes.py
 
 help:  ## this list
 	@awk -F ':  ## ' '/^[a-z]+:  ## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

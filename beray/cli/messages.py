@@ -126,6 +126,40 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "/health 和 /ready 的端口；默认任选一个空闲端口。",
         "Port for /health and /ready; a free one by default.",
     ),
+    "help.admin": (
+        "供管理员使用：在服务器所在的机器上、以服务器的设置运行。",
+        "For the operator: runs on the server's machine, with the server's settings.",
+    ),
+    "help.admin.purge": (
+        "删除很久以前结束的任务，连同事件、文件和引擎记录；服务器可以继续运行。",
+        "Delete tasks that ended long ago, with events, files and the engine's records; servers may go on running.",
+    ),
+    "help.admin.purge.days": (
+        "删除结束超过 N 天的任务；默认为 BERAY_RETENTION_DAYS。",
+        "Delete tasks that ended more than N days ago; by default BERAY_RETENTION_DAYS.",
+    ),
+    "help.admin.purge.dry_run": ("只显示会删除多少个任务。", "Only say how many tasks would be deleted."),
+    "help.admin.purge.yes": ("不询问，直接删除。", "Delete without asking."),
+    "usage.purge_needs_days": (
+        "请用 --days N 指定天数，或设置 BERAY_RETENTION_DAYS。",
+        "Say how old by --days N, or set BERAY_RETENTION_DAYS.",
+    ),
+    "usage.purge_needs_yes": (
+        "标准输入不是终端，无法询问；请加上 --yes，或用 --dry-run 先看看。",
+        "There is no terminal to ask on: add --yes, or look first with --dry-run.",
+    ),
+    "purge.found": (
+        "有 {count} 个任务结束超过 {days} 天；没有删除任何内容。",
+        "Tasks that ended more than {days} days ago: {count}. Nothing was deleted.",
+    ),
+    "purge.confirm": (
+        "删除 {count} 个结束超过 {days} 天的任务及其所有数据？此操作无法撤销。",
+        "Tasks that ended more than {days} days ago: {count}. Delete them with all their data? This cannot be undone.",
+    ),
+    "purge.done": (
+        "已删除 {count} 个结束超过 {days} 天的任务及其所有数据。",
+        "Deleted, of tasks that ended more than {days} days ago, with all their data: {count}.",
+    ),
     "help.register": ("注册账户：邮箱 → 验证码 → 密码。", "Make an account: e-mail → code → password."),
     "help.register.code": (
         "已收到的验证码；不指定时会发送一个并询问。",

@@ -21,6 +21,7 @@ COMMANDS: Final[dict[str, str]] = {
     "files": "files",
     "serve": "serve",
     "worker": "serve",
+    "admin": "admin",
     "register": "account",
     "login": "account",
     "logout": "account",

@@ -58,7 +58,7 @@ ENGINE_AGAIN_SECONDS = 5  # between tries to start the engine (the disk may have
 TIDY_SECONDS = 30  # how often held tasks and old idempotency answers are looked through
 LOOK_SECONDS = 15  # how often runs are looked through for stops whose notice was lost
 PURGE_SECONDS = 86_400  # how often what is older than `retention_days` is deleted
-PURGE_FIRST_SECONDS = 60  # after the start
+PURGE_FIRST_SECONDS = 10  # after the start, when it has settled
 DAY_MS = 86_400_000
 ENGINE_KEPT_MS = (
     7 * DAY_MS
@@ -274,7 +274,7 @@ class App:
         now = self._clock()
         days = self.settings.retention_days
         if days:
-            purged = await self.tasks.purge(now - days * DAY_MS)
+            purged = await self.tasks.deletions.purge(now - days * DAY_MS)
             log.info("tasks older than %s days purged: %s", days, purged)
         await self._engine.purge_ended(now - ENGINE_KEPT_MS)
 
@@ -323,7 +323,7 @@ class App:
         self.tasks.engine = self._engine
         self.readiness.set("engine", "ok")
         if self.cluster is None:
-            await self.tasks.finish_deletions()
+            await self.tasks.deletions.finish(hidden_before=self._clock())
         elif self._worker is not None:
             self.cluster.guard(self._worker)
 

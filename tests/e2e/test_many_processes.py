@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import random
 import threading
 from collections import Counter
@@ -16,11 +15,11 @@ from beray.client import BeRayClient
 from beray.exceptions import BeRayException
 from tests.support.cluster import Cluster
 from tests.support.proxy import Proxy, randomly
+from tests.support.rounds import is_long, seeded
 from tests.support.scripted_model import Reply, ScriptedModel, call
 from tests.support.server import ServerProcess
 
-TASKS = int(os.environ.get("BERAY_TEST_TASKS", "20"))  # `make soak` has 200
-KILLS = int(os.environ.get("BERAY_TEST_KILLS", "4"))
+TASKS, KILLS = (200, 30) if is_long() else (20, 4)
 USERS = 4
 STEPS = 4
 SECONDS = 60 + 8 * KILLS + TASKS
@@ -112,10 +111,9 @@ def check_steps(watched: Watched) -> int:
 
 
 @pytest.mark.timeout(SECONDS + 120)
-def test_killed_processes_lose_nothing_and_repeat_nothing(service_dir, postgres_url, record_property):
-    seed = random.randrange(1 << 32)
+def test_killed_processes_lose_nothing_and_repeat_nothing(service_dir, postgres_url):
+    seed, generator = seeded()
     print(f"seed {seed}")
-    generator = random.Random(seed)
     over = threading.Event()
     with ScriptedModel(script) as model:
         settings = {

@@ -10,6 +10,11 @@ def rounds(*, short: int) -> int:
     return int(os.environ.get("BERAY_TEST_ROUNDS") or short)
 
 
+def is_long() -> bool:
+    """Whether this is `make soak`."""
+    return bool(os.environ.get("BERAY_TEST_ROUNDS"))
+
+
 def seeded() -> tuple[int, random.Random]:
     """`BERAY_TEST_SEED`, or a new seed, and chance by it. A test prints the seed, to be seen when it fails."""
     seed = int(os.environ.get("BERAY_TEST_SEED") or secrets.randbits(32))

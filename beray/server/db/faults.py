@@ -54,6 +54,12 @@ def refusal(error: Exception) -> Exception:
     return refused
 
 
+def one_line(error: BaseException) -> str:
+    """What the database said, for a log: without the statement, and on one line."""
+    said = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return " ".join(str(said).split())
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
     """Raise what a read fails with as what its caller gets."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 
+from beray.server.db.faults import one_line
 from beray.server.db.notices import EVERYTHING, Deliver, Notice, decode
 
 SILENT_SECONDS = 15.0  # then the connection is asked whether it lives
@@ -46,6 +47,7 @@ class Listener:
         self._note_reachable = note_reachable
         self._origin = origin
         self._is_stopping = threading.Event()
+        self._is_lost = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._wake_read, self._wake_write = os.pipe()
@@ -77,6 +79,8 @@ class Listener:
 
     def _reconnect(self) -> "psycopg.Connection[Any]":
         connection = self._connect()
+        log.warning("connected to the database again")
+        self._is_lost = False
         self._call(lambda: self._note_reachable(True))
         self._hand_on([EVERYTHING])  # what was said while nobody listened
         return connection
@@ -86,9 +90,12 @@ class Listener:
             with connect() as connection:
                 self._follow(connection)
         except psycopg.Error as error:
-            if not self._is_stopping.is_set():
-                log.warning("listening to the database was interrupted: %s", error)
-                self._call(lambda: self._note_reachable(False))
+            if self._is_stopping.is_set():
+                return
+            if not self._is_lost:  # said once, not at each try
+                log.warning("the connection to the database was lost; trying until it is back: %s", one_line(error))
+            self._is_lost = True
+            self._call(lambda: self._note_reachable(False))
 
     def _follow(self, connection: "psycopg.Connection[Any]") -> None:
         while not self._is_stopping.is_set():

@@ -184,12 +184,16 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Whether a warning tells something.
 
     A cancelled step is what every stop and every close consists of. A run whose record is gone was a deleted task's.
+    That the database is away is said once, by our own listener; the library would say it several times a second.
     """
     from dbos._error import DBOSNonExistentWorkflowError
 
     error = record.exc_info[1] if record.exc_info else None
+    said = record.getMessage()
     return not (
-        record.getMessage().startswith("Asyncio task cancelled") or isinstance(error, DBOSNonExistentWorkflowError)
+        said.startswith("Asyncio task cancelled")
+        or "(psycopg.OperationalError)" in said
+        or isinstance(error, DBOSNonExistentWorkflowError)
     )
 
 

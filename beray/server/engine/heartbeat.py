@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from beray.server.db import processes
+from beray.server.db.faults import one_line
 from beray.server.db.processes import LEASE_SECONDS, Living, Process
 from beray.server.engine.base import Worker
 
@@ -59,6 +60,7 @@ class Heartbeat:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="beray-heartbeat")
         self._lease_from = boot_seconds()
         self._is_fenced = False
+        self._is_failing = False
         self._worker: Worker | None = None
         self._jobs: list[asyncio.Task[None]] = []
 
@@ -92,8 +94,11 @@ class Heartbeat:
             try:
                 await self._beat()
                 await self._tend()
+                self._is_failing = False
             except Exception as error:  # tried again at the next beat
-                log.warning("heartbeat failed: %s", error)
+                if not self._is_failing:  # said once, not at each beat
+                    log.warning("heartbeat failed; trying every %g s: %s", BEAT_SECONDS, one_line(error))
+                self._is_failing = True
                 self._on_living(None)
 
     async def _beat(self) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hashlib
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from beray.server.events.log import EventLog, NewEvent
 from beray.server.events.wakeups import wait_changed
 from beray.server.messages import text
 from beray.server.tasks.control import RunControl
+from beray.server.tasks.deletions import Deletions
 from beray.server.tasks.view import NO_USAGE, task_body
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 
@@ -35,12 +35,7 @@ HOLD_MS = 3_600_000  # a task made with "hold" and never started ends after an h
 ANSWER_KEPT_MS = 24 * 3_600_000  # how long an Idempotency-Key gives the first answer again (WIRE.md)
 STOP_ANSWER_SECONDS = 2.0  # stop answers within this, with the status as it then is (WIRE.md)
 DELETE_ANSWER_SECONDS = 4.5  # delete answers within 5 s (WIRE.md)
-REMOVE_SECONDS = 120  # for a run in another process to be over: a stop takes 1 s, a dead process' takeover 15
-RUNNING_LOOK_SECONDS = 0.02  # first pause between looks whether a run is over
 OTHERS_DELETE_MS = 300_000  # a deletion that old is no longer at work in another process
-PURGE_PAGE = 100  # tasks looked up at once
-
-log = logging.getLogger("beray.tasks")
 
 
 @dataclass(frozen=True)
@@ -76,9 +71,16 @@ class Tasks:
         self._clock = clock
         self._model = model
         self._task_uid = task_uid
-        self._deletions: dict[int, asyncio.Task[None]] = {}
-        self.engine: Engine | None = None
+        self.deletions = Deletions(database=database, work_dirs=work_dirs, control=control, clock=clock)
+
+    @property
+    def engine(self) -> Engine | None:
         """Set by `create_app` once the engine works; until then nothing can be submitted."""
+        return self.deletions.engine
+
+    @engine.setter
+    def engine(self, engine: Engine | None) -> None:
+        self.deletions.engine = engine
 
     async def create(self, user: UserRow, new: NewTask, *, key: str | None = None) -> bytes:
         """Make a task and queue it, in one transaction.
@@ -307,7 +309,7 @@ class Tasks:
                 raise
             await self._empty(user, task_id)  # what fills the disk must be deletable all the same
             runs = await self._hide(user, task_id)
-        job = self._delete_hidden(task_id, runs)
+        job = self.deletions.start(task_id, runs)
         await asyncio.wait({job}, timeout=DELETE_ANSWER_SECONDS)
         if not job.done() or job.cancelled() or job.exception() is not None:
             raise Refused("task_being_deleted", task_id=task_id, retry_after_seconds=5)
@@ -328,80 +330,13 @@ class Tasks:
             await asyncio.wait_for(self._control.wait_over(task_id), STOP_ANSWER_SECONDS)
         await asyncio.to_thread(self._work_dirs.delete, task_id)
 
-    def _delete_hidden(self, task_id: int, runs: int) -> "asyncio.Task[None]":
-        job = self._deletions.get(task_id)
-        if job is None:
-            job = self._deletions[task_id] = asyncio.create_task(self._remove(task_id, runs))
-            job.add_done_callback(lambda done: self._note_deletion(task_id, done))
-        return job
-
-    def _note_deletion(self, task_id: int, job: "asyncio.Task[None]") -> None:
-        del self._deletions[task_id]
-        if not job.cancelled() and (error := job.exception()) is not None:
-            log.error("a deletion failed and will be tried again", extra={"task_id": task_id}, exc_info=error)
-
-    async def _remove(self, task_id: int, runs: int) -> None:
-        self._control.stop(task_id)
-        await self._control.wait_over(task_id)
-        if self.engine is not None:
-            await self._wait_not_running(self.engine, task_id, runs)
-        await asyncio.to_thread(self._work_dirs.delete, task_id)
-        if self.engine is not None:
-            await self.engine.purge(task_id, runs)
-        await self._database.write(lambda connection: queries.delete_task(connection, task_id))
-        log.info("task deleted", extra={"task_id": task_id})
-
-    async def _wait_not_running(self, engine: Engine, task_id: int, runs: int) -> None:
-        """Wait until no process works on the task any more: its files would come back."""
-        pause = RUNNING_LOOK_SECONDS
-        async with asyncio.timeout(REMOVE_SECONDS):
-            while await engine.is_running(task_id, runs):
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 1.0)
-
-    async def finish_deletions(self, *, hidden_before: int | None = None) -> None:
-        """Go on with deletions that failed, or that a process did not finish.
-
-        Args:
-            hidden_before: Only tasks hidden until then: other processes may be at work on younger ones.
-        """
-        before = self._clock() if hidden_before is None else hidden_before
-        for task_id, runs in await self._database.scan(lambda connection: queries.list_hidden(connection, before)):
-            self._delete_hidden(task_id, runs)
-
-    async def count_ended(self, before: int) -> int:
-        """How many tasks of all users ended before a time (ms since the epoch)."""
-        return await self._database.scan(lambda connection: queries.count_ended(connection, before))
-
-    async def purge(self, before: int) -> int:
-        """Delete what is kept of tasks that ended before a time, and of the engine's runs; how many tasks.
-
-        Raises:
-            Refused: starting.
-        """
-        engine = self._require_engine()
-        purged = 0
-        while page := await self._database.scan(lambda connection: queries.list_ended(connection, before, PURGE_PAGE)):
-            for task_id, user_id in page:
-                purged += await self._purge_one(task_id, user_id)
-        await engine.purge_ended(before)
-        return purged
-
-    async def _purge_one(self, task_id: int, user_id: int) -> int:
-        now = self._clock()
-        hidden = await self._database.write(lambda connection: queries.hide_task(connection, user_id, task_id, now))
-        if hidden is None:  # its user, or another process, was faster
-            return 0
-        await self._delete_hidden(task_id, hidden[1])
-        return 1
-
     async def tidy(self) -> None:
         """End held tasks whose time is up, finish deletions, forget old idempotency answers; called now and then."""
         now = self._clock()
         for task_id in await self._database.scan(lambda connection: queries.list_overdue_held(connection, now)):
             await self._end_overdue(task_id)
         if self.engine is not None:
-            await self.finish_deletions(hidden_before=now - OTHERS_DELETE_MS if self._is_shared else now)
+            await self.deletions.finish(hidden_before=now - OTHERS_DELETE_MS if self._is_shared else now)
         await self._database.write(lambda connection: queries.purge_answers(connection, now - ANSWER_KEPT_MS))
 
     async def _end_overdue(self, task_id: int) -> None:

@@ -90,4 +90,5 @@ def test_log_keeps_quiet_about_the_runs_of_deleted_tasks_only():
 
     assert not _is_news(logging.makeLogRecord({"msg": "Exception encountered", "exc_info": (type(gone), gone, None)}))
     assert not _is_news(logging.makeLogRecord({"msg": "Asyncio task cancelled for x"}))
+    assert not _is_news(logging.makeLogRecord({"msg": "Exception listing queues: (psycopg.OperationalError) away"}))
     assert _is_news(logging.makeLogRecord({"msg": "Exception encountered", "exc_info": (type(other), other, None)}))
