@@ -33,6 +33,7 @@ class ServerProcess:
         settings: `BERAY_*` in lower case, without the prefix.
     """
 
+    program: tuple[str, ...] = BERAY
     command: tuple[str, ...] = ("serve",)
 
     def __init__(
@@ -73,7 +74,7 @@ class ServerProcess:
         }
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._through, *BERAY, *self.command, "--port", str(self.port), "--data", str(self._named)],
+                [*self._through, *self.program, *self.command, "--port", str(self.port), "--data", str(self._named)],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 HEAD = "0002"
 """The newest revision in `migrations/versions`; a test keeps it true. Revisions are numbers, so they compare."""
 
+SCRIPTS = Path(__file__).parent / "migrations"  # a migration only adds: the version before works on its schema too
 LOCK_KEY = 0x42655261  # "BeRa"; processes that start together migrate one after the other
 
 
@@ -26,6 +27,7 @@ def upgrade(engine: Engine) -> None:
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SET LOCAL lock_timeout = '60s'"))
+            connection.execute(text("SET LOCAL statement_timeout = 0"))  # a big table takes its time
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
         current = current_revision(connection)
         if current is not None and current > HEAD:
@@ -56,6 +58,6 @@ def _apply(connection: Connection) -> None:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(SCRIPTS))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

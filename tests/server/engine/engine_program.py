@@ -14,6 +14,9 @@ from dbos import DBOS
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import OperationalError
 
+from beray.server.clock import system_clock
+from beray.server.db import processes
+from beray.server.db.processes import Process
 from beray.server.engine.dbos_worker import DbosWorker
 from tests.support.databases import migrated
 from tests.support.waiting import until
@@ -24,11 +27,12 @@ DEADLINE_SECONDS = 30
 class Bench:
     """An engine with a run that the case describes."""
 
-    def __init__(self, url: URL, run_task: Any, *, per_user: int = 3, per_process: int = 8) -> None:
+    def __init__(self, url: URL, run_task: Any, *, executor_id: str = "local", **limits: int) -> None:
         self.database = migrated(url)
         self.database.deliver = lambda notices: self.engine.wake()
         self.database.open()
-        self.engine = DbosWorker(url, run_task, per_user=per_user, per_process=per_process)
+        limits = {"per_user": 3, "per_process": 8, **limits}
+        self.engine = DbosWorker(url, run_task, executor_id=executor_id, **limits)
 
     async def submit(self, task_id: int, *, user_id: int = 1) -> None:
         def query(connection: Any) -> None:
@@ -40,6 +44,9 @@ class Bench:
         """Runs whose end the engine has not recorded."""
         query = text(f"SELECT count(*) FROM {self.table('workflow_status')} WHERE status IN ('PENDING', 'ENQUEUED')")
         return int(await self.database.read(lambda connection: connection.execute(query).scalar_one()))
+
+    async def unfinished_is(self, count: int) -> bool:
+        return await self.unfinished() == count
 
     def table(self, name: str) -> str:
         """A table of the engine's library."""
@@ -259,6 +266,130 @@ async def unrecorded(url: URL) -> Any:
     return {**seen, "is_refused": next(refused, None) is None}
 
 
+async def another_process_hangs(url: URL) -> Any:
+    """A process of its own, not "local", that is killed while its run hangs in the second turn."""
+    record, hanging = Record(), asyncio.Event()
+    bench = Bench(url, turns(record, 3, hang_at=1, hanging=hanging), executor_id="dead-process")
+    await bench.engine.start()
+    await bench.submit(1)
+    await hanging.wait()
+    print(json.dumps({"steps": record.steps}), flush=True)
+    os.kill(os.getpid(), 9)
+
+
+async def takes_over(url: URL) -> Any:
+    """Nothing is run that another process holds, until it is known to be dead."""
+    record = Record()
+    bench = Bench(url, turns(record, 3), executor_id="heir")
+    await bench.engine.start()
+    await say_alive(bench, "dead-process", is_alive=True)
+    await say_alive(bench, "heir", is_alive=True)
+    left_to_the_living = await bench.engine.recover_dead()
+    is_running = await bench.engine.is_running(1, 1)
+    runs_before = list(record.runs)
+
+    await say_alive(bench, "dead-process", is_alive=False)
+    is_running_in_the_dead = await bench.engine.is_running(1, 1)
+    left = await bench.engine.recover_dead()
+    await record.ended.wait()
+    await bench.all_recorded()
+    query = text("SELECT id FROM process ORDER BY id")
+    processes = await bench.database.read(lambda connection: list(connection.execute(query).scalars()))
+    await bench.close()
+    return {
+        "before": [left_to_the_living, is_running, runs_before],
+        "after": [left, is_running_in_the_dead],
+        "runs": record.runs,
+        "steps": record.steps,
+        "results": record.results,
+        "processes": processes,
+    }
+
+
+async def say_alive(bench: Bench, process_id: str, *, is_alive: bool) -> None:
+    """As its heartbeat would, now or half a minute ago."""
+    age = 0 if is_alive else 30_000
+
+    def query(connection: Any) -> None:
+        processes.beat(connection, Process(process_id, "worker", "host", 1, "0"), "{}")
+        connection.execute(
+            text("UPDATE process SET beat_at = beat_at - :age WHERE id = :id"), {"age": age, "id": process_id}
+        )
+
+    await bench.database.write(query)
+
+
+async def cut_and_go_on(url: URL) -> Any:
+    """What a fenced process does: it lets go of its run, claims nothing, and takes it up again later."""
+    record, hanging = Record(), asyncio.Event()
+    bench = Bench(url, turns(record, 3, hang_at=1, hanging=hanging), executor_id="fenced")
+    await bench.engine.start()
+    await say_alive(bench, "fenced", is_alive=True)
+    await bench.submit(1)
+    await hanging.wait()
+    await bench.engine.cut()
+    await bench.submit(2)
+    claimed = await bench.database.read(lambda connection: connection.execute(text(CLAIMED)).scalar_one())
+    runs_when_cut = list(record.runs)
+
+    await bench.engine.go_on()
+    await until(lambda: len(record.runs) >= 3, what="both runs")
+    runs_after = sorted(record.runs[1:])
+    await bench.close()
+    return {"cut": [runs_when_cut, claimed], "after": runs_after}
+
+
+CLAIMED = "SELECT count(*) FROM dbos.workflow_status WHERE status = 'PENDING' AND workflow_uuid = '2.1'"
+
+
+async def fair(url: URL) -> Any:
+    """One place; a user with many waiting, and one with one."""
+    order: list[int] = []
+    go = asyncio.Event()
+
+    async def run_task(task_id: int, run: int, step: Any) -> None:
+        order.append(task_id // 100)
+        await go.wait()
+        await step("turn-0", nothing)
+
+    bench = Bench(url, run_task, per_user=3, per_process=2)
+    await bench.engine.start()
+    for number in range(6):
+        await bench.submit(100 + number, user_id=1)
+    await until(lambda: len(order) == 2, what="the first runs")
+    await bench.submit(200, user_id=2)
+    go.set()
+    await bench.finish()
+    return {"place_of_the_other": order.index(2)}
+
+
+async def other_version(url: URL) -> Any:
+    """Runs that an application of another version has queued, or holds, are left alone."""
+    record = Record()
+    bench = Bench(url, turns(record, 1))
+    await bench.engine.start()
+    with patch("beray.server.engine.dbos_queue.APPLICATION_VERSION", "agent-of-the-future"):
+        await bench.submit(1)
+    await bench.submit(2)
+    await record.ended.wait()
+    await until(lambda: bench.unfinished_is(1), what="the end of the run of this version")
+    await bench.close()
+    return {"runs": record.runs}
+
+
+async def old_runs(url: URL) -> Any:
+    record = Record()
+    bench = Bench(url, turns(record, 1))
+    await bench.engine.start()
+    await bench.submit(1)
+    await record.ended.wait()
+    await bench.all_recorded()
+    now = system_clock()
+    purged = [await bench.engine.purge_ended(now - 3_600_000), await bench.engine.purge_ended(now + 60_000)]
+    await bench.close()
+    return {"purged": purged}
+
+
 async def nothing() -> None:
     return None
 
@@ -275,6 +406,12 @@ CASES = {
     "failure": failure,
     "launched-again": launched_again,
     "unrecorded": unrecorded,
+    "another-process-hangs": another_process_hangs,
+    "takes-over": takes_over,
+    "cut-and-go-on": cut_and_go_on,
+    "fair": fair,
+    "other-version": other_version,
+    "old-runs": old_runs,
 }
 
 

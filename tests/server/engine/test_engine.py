@@ -1,14 +1,16 @@
 """The engine's promises. Each case is a process of its own: the engine library is a singleton."""
 
+import inspect
 import json
 import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dbos._error import DBOSNonExistentWorkflowError
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
 
 from beray.server.engine.dbos_queue import _is_news
 
@@ -92,3 +94,74 @@ def test_log_keeps_quiet_about_the_runs_of_deleted_tasks_only():
     assert not _is_news(logging.makeLogRecord({"msg": "Asyncio task cancelled for x"}))
     assert not _is_news(logging.makeLogRecord({"msg": "Exception listing queues: (psycopg.OperationalError) away"}))
     assert _is_news(logging.makeLogRecord({"msg": "Exception encountered", "exc_info": (type(other), other, None)}))
+
+
+@pytest.fixture
+def shared_url(postgres_url) -> URL:
+    """Only PostgreSQL has more than one process."""
+    return make_url(postgres_url)
+
+
+def test_run_of_a_dead_process_is_taken_over_at_its_last_finished_step(shared_url):
+    first = run("another-process-hangs", shared_url)
+
+    heir = run("takes-over", shared_url)
+
+    assert first == {"steps": ["turn-0", "turn-1"]}
+    assert heir["before"] == [0, True, []], "a process that lives keeps its runs"
+    assert heir["after"] == [0, False]
+    assert heir["runs"] == [[1, 1]]
+    assert heir["steps"] == ["turn-1", "turn-2"]
+    assert heir["results"] == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert heir["processes"] == ["heir"], "nothing is left of the dead"
+
+
+def test_cut_worker_lets_go_claims_nothing_and_goes_on_later(shared_url):
+    assert run("cut-and-go-on", shared_url) == {"cut": [[[1, 1]], 0], "after": [[1, 1], [2, 1]]}
+
+
+def test_user_with_one_task_gets_the_next_free_place(database_url):
+    """Two places, both the flooder's: the next that is free is the other's."""
+    assert run("fair", database_url) == {"place_of_the_other": 2}
+
+
+def test_run_of_another_application_version_is_left_alone(database_url):
+    assert run("other-version", database_url) == {"runs": [[2, 1]]}
+
+
+def test_records_of_old_runs_are_purged(database_url):
+    assert run("old-runs", database_url) == {"purged": [0, 1]}
+
+
+def parameters(function: Any) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name not in {"self", "cls"}]
+
+
+def test_library_has_the_private_calls_that_are_used():
+    """They are no contract of the library's: whoever moves the pin looks at these first."""
+    from dbos import DBOS
+    from dbos._core import execute_dequeued_workflow
+    from dbos._sys_db import SystemDatabase
+
+    assert parameters(DBOS._recover_pending_workflows) == ["executor_ids"]
+    assert parameters(SystemDatabase.reenqueue_for_recovery) == ["workflow_id", "executor_ids", "recovery_queue_name"]
+    assert parameters(SystemDatabase.start_queued_workflows) == [
+        "queue",
+        "executor_id",
+        "app_version",
+        "queue_partition_key",
+        "local_running_count",
+        "partition_local_running_count",
+        "owner_xid",
+        "is_latest_version",
+    ]
+    assert parameters(execute_dequeued_workflow) == ["dbos", "status", "owner_xid"]
+    for name in ("get_queue", "get_queue_partitions", "get_workflow_statuses", "get_pending_workflows"):
+        assert callable(getattr(SystemDatabase, name))
+    assert {"status", "executor_id", "queue_partition_key", "queue_name"} <= set(workflow_columns())
+
+
+def workflow_columns() -> list[str]:
+    from dbos._schemas.system_database import SystemSchema
+
+    return list(SystemSchema.workflow_status.columns.keys())
