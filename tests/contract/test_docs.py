@@ -207,3 +207,26 @@ def test_events_have_the_documented_fields(goal: str, types: set[str], client: B
     assert seen.keys() >= types
     documented = event_fields("en")
     assert seen == {type_: documented[type_] | COMMON_FIELDS for type_ in seen}
+
+
+# What is said about durability has been proven
+
+
+@both_languages
+def test_every_promise_names_a_test_that_exists(language: str) -> None:
+    known = {name for path in (ROOT / "tests").rglob("test_*.py") for name in TEST.findall(path.read_text())}
+    text = page(language, "explanation/durability")
+    rows = re.findall(r"^\| (?!---|promise|fault|承诺|故障)(.*) \|$", text, re.MULTILINE)
+
+    assert len(rows) >= 20
+    assert [row for row in rows if not re.search(r"`test_\w+`$", row)] == []
+    assert sorted(set(re.findall(r"`(test_\w+)`", text)) - known) == []
+
+
+def test_durability_names_the_same_tests_in_both_languages() -> None:
+    chinese, english = (re.findall(r"`(test_\w+)`", page(language, "explanation/durability")) for language in LANGUAGES)
+
+    assert chinese == english
+
+
+TEST = re.compile(r"^ *(?:async )?def (test_\w+)", re.MULTILINE)

@@ -210,3 +210,35 @@ async def test_task_that_fills_the_disk_can_be_deleted(database, tmp_path, contr
 
 def is_without_tasks(connection) -> bool:
     return connection.execute(text("SELECT count(*) FROM task")).scalar() == 0
+
+
+@pytest.mark.parametrize(("interrupts", "status"), [(19, "completed"), (20, "failed")])
+async def test_run_whose_process_goes_away_again_and_again_is_given_up(tmp_path, control, interrupts, status):
+    """A task that takes its process with it would otherwise do so for ever."""
+    ran = []
+
+    async def agent(run: AgentRun) -> Outcome:
+        ran.append(run.attempt)
+        return Outcome(is_completed=True, result="done", error=None, usage=NO_USAGE)
+
+    values = {"status": "running", "attempt": 30, "interrupts": interrupts}
+    with seeded_database(tmp_path / "beray.db", 1, **values) as database:
+        runner, events = make_runner(database, tmp_path, agent, control)
+        await runner.run_task(1, 1, run_step)
+        finished = json.loads(frame_body((await events.read_all(1))[-1]))
+
+    assert (finished["type"], finished["status"]) == ("task.finished", status)
+    assert ran == ([31] if status == "completed" else [])
+    assert (finished["error"] or {}).get("code") == (None if status == "completed" else "interrupted")
+
+
+async def test_run_that_begins_anew_has_not_been_interrupted(tmp_path, control):
+    async def agent(run: AgentRun) -> Outcome:
+        return Outcome(is_completed=True, result="done", error=None, usage=NO_USAGE)
+
+    with seeded_database(tmp_path / "beray.db", 1, status="queued", attempt=30, interrupts=20) as database:
+        runner, events = make_runner(database, tmp_path, agent, control)
+        await runner.run_task(1, 1, run_step)
+        finished = json.loads(frame_body((await events.read_all(1))[-1]))
+
+    assert finished["status"] == "completed"
