@@ -56,7 +56,7 @@ def _row(name: str, found: dict[str, Any]) -> str:
 
 
 def _side(side: dict[str, Any] | None, unit: str) -> str:
-    return "–" if side is None else f"{figure(side['median'])} {unit} ({side['name']})"
+    return "–" if side is None else f"{figure(side['figure'])} {unit} ({side['name']})"
 
 
 def _conditions(results: list[dict[str, Any]]) -> str:

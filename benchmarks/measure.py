@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +34,7 @@ PLANNED_SECONDS: Final = 45  # what is left is for the rounds that must be
 LEAST_ROUNDS: Final = 5
 LOCK_SECONDS: Final = 15 * 60
 TICKS: Final = os.sysconf("SC_CLK_TCK")
-PACKAGES: Final = ("dbos", "fastapi", "orjson", "requests", "sqlalchemy", "starlette", "uvicorn")
+PACKAGES: Final = ("dbos", "fastapi", "orjson", "psycopg", "requests", "sqlalchemy", "starlette", "uvicorn")
 
 
 class TooLong(BaseException):
@@ -43,15 +43,22 @@ class TooLong(BaseException):
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: a name, and what each round gave."""
+    """One side of a comparison: a name, what each round gave, and which part of the rounds is below its figure."""
 
     name: str
     rounds: Sequence[float]
+    share: float = 0.5
 
     @property
-    def median(self) -> float:
-        """The median of the rounds."""
-        return statistics.median(self.rounds)
+    def figure(self) -> float:
+        """The median of the rounds, or another quantile."""
+        if self.share == 0.5:
+            return statistics.median(self.rounds)
+        return statistics.quantiles(self.rounds, n=100, method="inclusive")[round(self.share * 100) - 1]
+
+    def at(self, share: float) -> "Side":
+        """The same rounds, another quantile."""
+        return replace(self, share=share)
 
 
 @dataclass(frozen=True)
@@ -102,17 +109,23 @@ class Benchmark:
             measures: What gives one round's figure, for each side.
             share: Part of the benchmark's time that may have gone by before rounds are left out.
         """
+        return self.samples(count, *(_one(measure) for measure in measures), share=share)
+
+    def samples(
+        self, count: int, *measures: Callable[[], Sequence[float]], share: float = 1.0
+    ) -> list[list[float]]:
+        """Like `rounds`, for measures that give several figures a round: all of them."""
         results: list[list[float]] = [[] for _ in measures]
         for done in range(count):
             if done >= LEAST_ROUNDS and time.monotonic() - self._started_at > share * PLANNED_SECONDS:
                 break
             for result, measure in zip(results, measures, strict=True):
-                result.append(measure())
+                result.extend(measure())
         return results
 
     def compare(self, what: str, *, unit: str, ours: Side, other: Side, goal: Goal | None = None) -> None:
         """Note and print a comparison; the ratio is ours to the other's."""
-        ratio = ours.median / other.median
+        ratio = ours.figure / other.figure
         entry = {
             "what": what,
             "unit": unit,
@@ -123,14 +136,14 @@ class Benchmark:
             "is_met": None if goal is None else goal.is_met(ratio),
         }
         self.found.append(entry)
-        print(f"{what}\n  {ours.name}: {figure(ours.median)} {unit}")
-        print(f"  {other.name}: {figure(other.median)} {unit}\n  ratio {ratio:.2f}{_verdict(entry)}", flush=True)
+        print(f"{what}\n  {ours.name}: {figure(ours.figure)} {unit}")
+        print(f"  {other.name}: {figure(other.figure)} {unit}\n  ratio {ratio:.2f}{_verdict(entry)}", flush=True)
 
     def note(self, what: str, *, unit: str, ours: Side) -> None:
         """Note and print a figure that has no other side."""
         entry = {"what": what, "unit": unit, "ours": _shown(ours), "other": None, "ratio": None}
         self.found.append(entry | {"goal": None, "is_met": None})
-        print(f"{what}\n  {ours.name}: {figure(ours.median)} {unit}", flush=True)
+        print(f"{what}\n  {ours.name}: {figure(ours.figure)} {unit}", flush=True)
 
     def _write(self) -> None:
         RESULTS.mkdir(exist_ok=True)
@@ -146,6 +159,10 @@ class Benchmark:
         path = RESULTS / f"{self.name}.json"
         path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"{result['seconds']} s, written to {path.relative_to(Path(__file__).parent.parent)}", flush=True)
+
+
+def _one(measure: Callable[[], float]) -> Callable[[], Sequence[float]]:
+    return lambda: [measure()]
 
 
 def figure(value: float) -> str:
@@ -194,7 +211,7 @@ def _commit() -> str:
 
 
 def _shown(side: Side) -> dict[str, Any]:
-    return {"name": side.name, "median": side.median, "rounds": list(side.rounds)}
+    return {"name": side.name, "figure": side.figure, "rounds": list(side.rounds)}
 
 
 def _verdict(entry: dict[str, Any]) -> str:

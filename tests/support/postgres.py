@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ SETTINGS = {
     "log_timezone": "UTC",
     "log_min_messages": "warning",
 }
+DURABLE = {"fsync": "on", "full_page_writes": "on", "autovacuum": "on"}
+"""For a cluster that is measured: a commit costs what it costs an operator."""
 
 
 def find_binaries() -> Path | None:
@@ -69,14 +71,22 @@ class PostgresCluster:
     Attributes:
         folder: Has the data and `postgres.log`. When we are root, every parent can be passed by everybody.
         port: The same at every start.
+
+    Args:
+        folder: Where it is made.
+        binaries: Its programs; None: those that are found.
+        settings: What is to be other than in SETTINGS.
     """
 
-    def __init__(self, folder: Path, *, binaries: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, binaries: Path | None = None, settings: Mapping[str, object] | None = None
+    ) -> None:
         found = binaries or find_binaries()
         assert found is not None, "there is no PostgreSQL"
         self.folder = folder.resolve()
         self.binaries = found
         self.port = 0
+        self._settings = SETTINGS | dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count(1)
 
@@ -180,7 +190,7 @@ class PostgresCluster:
         return port
 
     def _launch(self, port: int) -> None:
-        settings = [f"--{name}={value}" for name, value in (SETTINGS | {"port": port}).items()]
+        settings = [f"--{name}={value}" for name, value in (self._settings | {"port": port}).items()]
         uid = NOBODY if os.geteuid() == 0 else -1
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
