@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from beray.server.db.connect import RunAgain
@@ -56,6 +56,21 @@ async def test_failed_write_undoes_only_itself(database):
 
     assert isinstance(results[1], ValueError)
     assert await database.read(numbers) == [1, 2]
+
+
+async def test_writes_at_once_have_savepoints_only_when_one_of_them_fails(database):
+    savepoints = []
+    event.listen(database._write_engine, "savepoint", lambda connection, name: savepoints.append(name))
+
+    await asyncio.gather(*(database.write(insert(number)) for number in range(20)))
+    assert savepoints == []
+
+    writes = (database.write(insert(number)) for number in range(19, 39))
+    failed, *others = await asyncio.gather(*writes, return_exceptions=True)
+
+    assert isinstance(failed, IntegrityError)
+    assert others == list(range(20, 39))
+    assert await database.read(numbers) == list(range(39))
 
 
 async def test_reads_cannot_write(database):
