@@ -35,7 +35,7 @@ from beray.server.engine.dbos_worker import POLL_SECONDS, DbosWorker
 from tests.support.databases import migrated, sqlite_url
 from tests.support.postgres import DURABLE, PostgresCluster
 
-ROUNDS = 11
+ROUNDS = 9
 WOKEN = 4  # starts by wake a round, for one by the poll, which takes long
 STEPS = 40
 STEPS_EACH = 8

@@ -62,6 +62,7 @@ class DbosWorker(DbosQueue):
         self._per_process = per_process
         self._executor_id = executor_id
         self._dbos: Any = None
+        self._queue: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._claims: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
@@ -107,6 +108,9 @@ class DbosWorker(DbosQueue):
         self._register_workflow(DBOS)
         DBOS.listen_queues([])
         DBOS.launch()
+        self._queue = self._dbos._sys_db.get_queue(QUEUE)  # once: read at each claim, its row would cost a transaction
+        self._queue._worker_concurrency = 1  # claimed one at a time
+        self._queue._partition_concurrency = self._per_user
 
     def _register_workflow(self, dbos: Any) -> None:
         run_task = self._run_task
@@ -198,13 +202,10 @@ class DbosWorker(DbosQueue):
         from dbos._utils import generate_uuid
 
         system = self._dbos._sys_db
-        queue = system.get_queue(QUEUE)
-        queue._worker_concurrency = 1  # one of them
-        queue._partition_concurrency = self._per_user
         owner = generate_uuid()
         try:
             claimed, _ = system.start_queued_workflows(
-                queue, self._executor_id, APPLICATION_VERSION, key, 0, 0, owner_xid=owner, is_latest_version=False
+                self._queue, self._executor_id, APPLICATION_VERSION, key, 0, 0, owner_xid=owner, is_latest_version=False
             )
         except DBAPIError as error:
             if self._is_shared and (system.is_lock_conflict(error) or system.is_serialization_conflict(error)):
