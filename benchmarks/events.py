@@ -170,7 +170,5 @@ def _append_orm(engine: Engine, task_id: int) -> None:
         session.commit()
 
 
-
-
 if __name__ == "__main__":
     main()

@@ -111,9 +111,7 @@ class Benchmark:
         """
         return self.samples(count, *(_one(measure) for measure in measures), share=share)
 
-    def samples(
-        self, count: int, *measures: Callable[[], Sequence[float]], share: float = 1.0
-    ) -> list[list[float]]:
+    def samples(self, count: int, *measures: Callable[[], Sequence[float]], share: float = 1.0) -> list[list[float]]:
         """Like `rounds`, for measures that give several figures a round: all of them."""
         results: list[list[float]] = [[] for _ in measures]
         for done in range(count):
