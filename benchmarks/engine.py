@@ -156,7 +156,8 @@ class Asked:
 
     def ask(self, what: str) -> list[float]:
         """What it measured."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
         answer: list[float] = json.loads(self._process.stdout.readline())
