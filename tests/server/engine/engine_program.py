@@ -343,13 +343,16 @@ CLAIMED = "SELECT count(*) FROM dbos.workflow_status WHERE status = 'PENDING' AN
 
 
 async def fair(url: URL) -> Any:
-    """One place; a user with many waiting, and one with one."""
+    """Two places, of which one becomes free; a user with many waiting, and one with one."""
     order: list[int] = []
     go = asyncio.Event()
+    has_other = asyncio.Event()
 
     async def run_task(task_id: int, run: int, step: Any) -> None:
         order.append(task_id // 100)
-        await go.wait()
+        if len(order) == 3:
+            has_other.set()
+        await (has_other if len(order) == 2 else go).wait()  # both free at once would be a tie
         await step("turn-0", nothing)
 
     bench = Bench(url, run_task, per_user=3, per_process=2)
