@@ -169,9 +169,7 @@ class LogMachine(RuleBasedStateMachine):
         """Several, from all processes, one of them stale: each batch lies together, where its answer says."""
 
         async def append_all():
-            works = [
-                self.log.append((first if is_first else second).id, deltas(texts)) for is_first, texts in batches
-            ]
+            works = [self.log.append((first if is_first else second).id, deltas(texts)) for is_first, texts in batches]
             works.insert(stale, self.log.append(first.id, [delta("stale")], attempt=first.attempt - 1))
             return await asyncio.gather(*works, return_exceptions=True)
 
