@@ -254,6 +254,7 @@ async def test_transaction_id_used_again_after_a_crash_does_not_pass_for_the_com
         assert stored(url) == [1, 2, *range(100, 120)]
     finally:
         execute(url, "ALTER SYSTEM RESET wal_writer_delay")
+        execute(url, "SELECT pg_reload_conf()")
 
 
 async def test_transaction_id_unknown_after_a_crash_is_not_a_commit(database, url, proxy, postgres, monkeypatch):
@@ -276,6 +277,7 @@ async def test_transaction_id_unknown_after_a_crash_is_not_a_commit(database, ur
         assert stored(url) == [1, 2, 3]
     finally:
         execute(url, "ALTER SYSTEM RESET wal_writer_delay")
+        execute(url, "SELECT pg_reload_conf()")
 
 
 # A database that is away
