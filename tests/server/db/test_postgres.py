@@ -509,6 +509,36 @@ async def test_lock_held_for_too_long_is_a_refusal(database, url, setting):
     assert stored(url) == [1, 5]
 
 
+async def test_fault_is_over_when_something_can_be_stored_again(database, url):
+    """Else a process that was once refused is not ready, gets no requests, and never learns."""
+
+    def give_up(connection):
+        connection.execute(text("SET LOCAL statement_timeout = '20ms'"))
+        connection.execute(text("SELECT pg_sleep(5)"))
+
+    with pytest.raises(Refused):
+        await database.write(give_up)
+    assert database._writer.fault == "database_unavailable"
+
+    assert await database.find_fault() is None
+    assert stored(url) == []
+
+
+async def test_writer_outlives_what_nobody_foresaw(database, url, monkeypatch):
+    """A dead thread would answer nobody ever again."""
+
+    def fail(wanted):
+        monkeypatch.undo()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(database._writer, "_connect", fail)
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(database.write(insert(1)), 5)
+
+    assert await database.write(insert(2)) == 2
+    assert stored(url) == [2]
+
+
 async def test_patient_write_outlives_a_lock_held_for_too_long(database, url, monkeypatch):
     """As that of a session which lost its client, until it is ended."""
     monkeypatch.setattr(postgres_module, "SESSION", (*postgres_module.SESSION, "SET lock_timeout = '100ms'"))
