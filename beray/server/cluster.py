@@ -44,6 +44,7 @@ class Cluster:
         self._readiness = readiness
         self._volume = Volume(work_dirs, self.process.id)
         self._looking: asyncio.Task[None] | None = None
+        self._missing: Sequence[str] = ()
         self._heartbeat = Heartbeat(
             database.make_engine(), self.process, about=lambda: self.about, on_living=self._note_living
         )
@@ -65,9 +66,9 @@ class Cluster:
 
     async def leave(self) -> None:
         """Say good-bye; the worker has been closed before."""
-        if self._looking is not None:
-            self._looking.cancel()
         await self._heartbeat.stop()
+        if self._looking is not None:
+            await asyncio.gather(self._looking, return_exceptions=True)  # else it makes the file once more
         await asyncio.to_thread(self._volume.leave)
 
     def about_workers(self) -> list[dict[str, Any]]:
@@ -88,10 +89,18 @@ class Cluster:
 
     async def _look(self, living: Sequence[Living]) -> None:
         """Whether the others' files are where ours is."""
-        others = {one.id: one for one in living if one.age_ms > SEEN_MS}
-        missing = await asyncio.to_thread(self._volume.missing, others)
+        others = {one.id: one for one in living if one.age_ms > SEEN_MS and one.id != self.process.id}
+        try:
+            missing = await asyncio.to_thread(self._volume.missing, others)
+        except OSError as error:
+            hint = f"{self._work_dirs} cannot be used: {error.strerror}."
+            self._readiness.set("work_dirs", "failed", hint)
+            return
+        # Who has just ended was among the living a moment ago: it takes two looks.
+        missing, self._missing = [name for name in missing if name in self._missing], missing
         if not missing:
-            self._readiness.set("work_dirs", "ok")
+            if not self._missing:
+                self._readiness.set("work_dirs", "ok")
             return
         one = others[missing[0]]
         hint = (

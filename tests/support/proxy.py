@@ -100,8 +100,8 @@ class Proxy:
         finally:
             for way in ways:
                 way.cancel()
+            out.transport.abort()  # before anything is awaited, where this may be cancelled once more
             await asyncio.gather(*ways, return_exceptions=True)
-            out.transport.abort()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """To the next server that answers; None if none does."""

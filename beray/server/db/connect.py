@@ -123,7 +123,8 @@ class _Patient:
         return await _until_available(lambda: self._database.scan(query))
 
     async def write(self, query: Query[T]) -> T:
-        return await self._database.submit(query, is_patient=True)
+        # It may be refused all the same, by a lock that was held for too long: nothing was changed then.
+        return await _until_available(lambda: self._database.submit(query, is_patient=True))
 
 
 async def _until_available(work: Callable[[], Awaitable[T]]) -> T:

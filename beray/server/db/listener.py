@@ -7,7 +7,7 @@ nothing for a while is asked whether it still lives.
 import asyncio
 import logging
 import os
-import select
+import selectors
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -47,10 +47,10 @@ class Listener:
         self._note_reachable = note_reachable
         self._origin = origin
         self._is_stopping = threading.Event()
-        self._is_lost = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._wake_read, self._wake_write = os.pipe()
+        self._is_reachable = True
 
     def start(self) -> None:
         """Begin to listen: from here on nothing is missed. Blocks until the connection is there.
@@ -80,8 +80,7 @@ class Listener:
     def _reconnect(self) -> "psycopg.Connection[Any]":
         connection = self._connect()
         log.warning("connected to the database again")
-        self._is_lost = False
-        self._call(lambda: self._note_reachable(True))
+        self._note(is_reachable=True)
         self._hand_on([EVERYTHING])  # what was said while nobody listened
         return connection
 
@@ -90,21 +89,24 @@ class Listener:
             with connect() as connection:
                 self._follow(connection)
         except psycopg.Error as error:
-            if self._is_stopping.is_set():
-                return
-            if not self._is_lost:  # said once, not at each try
-                log.warning("the connection to the database was lost; trying until it is back: %s", one_line(error))
-            self._is_lost = True
-            self._call(lambda: self._note_reachable(False))
+            if not self._is_stopping.is_set():
+                if self._is_reachable:  # said once, not at each try
+                    log.warning("the connection to the database was lost; trying until it is back: %s", one_line(error))
+                self._note(is_reachable=False)
+
+    def _note(self, *, is_reachable: bool) -> None:
+        if is_reachable != self._is_reachable:
+            self._is_reachable = is_reachable
+            self._call(lambda: self._note_reachable(is_reachable))
 
     def _follow(self, connection: "psycopg.Connection[Any]") -> None:
-        while not self._is_stopping.is_set():
-            ready, _, _ = select.select([connection.fileno(), self._wake_read], [], [], SILENT_SECONDS)
-            if not ready:
-                connection.execute("SELECT 1")
-            payloads = [notify.payload for notify in connection.notifies(timeout=0)]
-            if payloads:
-                self._hand_on(self._foreign(payloads))
+        with selectors.PollSelector() as selector:  # select() counts files to 1023 only, and there may be more streams
+            selector.register(connection, selectors.EVENT_READ)
+            selector.register(self._wake_read, selectors.EVENT_READ)
+            while not self._is_stopping.is_set():
+                if not selector.select(SILENT_SECONDS):
+                    connection.execute("SELECT 1")
+                self._hand_on(self._foreign([notify.payload for notify in connection.notifies(timeout=0)]))
 
     def _foreign(self, payloads: list[str]) -> list[Notice]:
         """The notices of others, each once."""

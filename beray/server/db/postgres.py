@@ -9,6 +9,7 @@ import logging
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -21,13 +22,16 @@ from beray.server.db.connect import Database, Query
 from beray.server.db.faults import refusals
 from beray.server.db.listener import Listener
 from beray.server.db.notices import Notice, encode
+from beray.server.db.processes import NOW
 from beray.server.db.writer import ConnectionLost, Store, Writer, unavailable
+from beray.server.errors import Refused
 
 T = TypeVar("T")
 
 READERS = 8  # connections (and threads) for reads; a look-up takes 1 ms, so that is some thousands a second
 CONNECT_SECONDS = 5
 CHANNEL: Final = "beray"
+MARK_OLD_MS: Final = 86_400_000  # what writers left that are gone
 
 # What every connection of ours has. A dead peer is noticed within 10 s, not after the two hours TCP takes by itself.
 CONNECT_ARGS: Final[dict[str, Any]] = {
@@ -47,10 +51,22 @@ SESSION: Final = (
     "SET idle_in_transaction_session_timeout = '15s'",
 )
 
-_SEAL = text("SELECT pg_current_xact_id()::text, pg_notify(:channel, :payload)")
-_SEAL_SILENT = text("SELECT pg_current_xact_id_if_assigned()::text")
-_STATUS = text("SELECT pg_xact_status(CAST(:id AS xid8))")
-_WAIT = text("SELECT pg_sleep(0.1)")
+# How a commit ended is seen by a row that each transaction of a writer changes. Its id would not do: a crash forgets
+# ids that were not on disk, the next transactions get them anew, and `pg_xact_status` tells how *those* ended.
+_MARK = (
+    f"INSERT INTO writer (id, last_group, at) SELECT CAST(:id AS varchar), CAST(:group AS bigint), {NOW} WHERE {{}}"
+    " ON CONFLICT (id) DO UPDATE SET last_group = excluded.last_group, at = excluded.at RETURNING id"
+)
+_SEAL = text(f"WITH mark AS ({_MARK.format('true')}) SELECT pg_notify(:channel, :payload)")
+_SEAL_SILENT = text(_MARK.format("pg_current_xact_id_if_assigned() IS NOT NULL"))
+_LAST_GROUP = text("SELECT last_group FROM writer WHERE id = :id")
+_SWEEP = text(f"DELETE FROM writer WHERE at < {NOW} - {MARK_OLD_MS}")  # noqa: S608  # only constants
+# A session that lost its client without knowing holds its locks, and its transaction is open, until it is ended; one
+# that does something is left to do it.
+_FORERUNNERS = text(
+    "SELECT CASE WHEN state LIKE 'idle in transaction%' THEN pg_terminate_backend(pid) END FROM pg_stat_activity"
+    " WHERE application_name = :name AND datname = current_database() AND pid <> pg_backend_pid()"
+)
 
 log = logging.getLogger("beray.db")
 
@@ -62,11 +78,12 @@ class PostgresDatabase(Database):
 
     def __init__(self, url: URL) -> None:
         super().__init__(url.set(drivername="postgresql+psycopg"))
-        self._write_engine = postgres_engine(self.url, pool_size=1)
+        origin = secrets.token_hex(4)
+        name = f"beray-writer-{origin}"
+        self._write_engine = postgres_engine(self.url, pool_size=1, application_name=name)
         self._read_engine = postgres_engine(self.url, pool_size=READERS, is_read_only=True)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="beray-db-reader")
-        origin = secrets.token_hex(4)
-        store = _PostgresStore(self._write_engine, origin)
+        store = _PostgresStore(self._write_engine, origin, name)
         self._writer = Writer(store, lambda notices: self.deliver(notices))
         self._listener = Listener(
             self._listen,
@@ -82,7 +99,11 @@ class PostgresDatabase(Database):
     def open(self) -> None:
         """See `Database`."""
         self._writer.start()
-        self._listener.start()
+        try:
+            self._listener.start()
+        except psycopg.Error:
+            self._writer.stop()
+            raise
 
     def close(self) -> None:
         """See `Database`."""
@@ -126,7 +147,10 @@ class PostgresDatabase(Database):
             raise
 
     async def find_fault(self) -> str | None:
-        """See `Database`: as the last write said; that it can't be reached is noted by the listener."""
+        """See `Database`: as the last write said; if it failed, one that changes nothing is tried."""
+        if self._writer.fault is not None:
+            with suppress(Refused):
+                await self.write(_begin)
         return self._writer.fault
 
     async def submit(self, query: Query[T], *, is_patient: bool) -> T:
@@ -135,18 +159,34 @@ class PostgresDatabase(Database):
 
 
 class _PostgresStore(Store):
-    def __init__(self, engine: Engine, origin: str) -> None:
+    def __init__(self, engine: Engine, origin: str, name: str) -> None:
         self._engine = engine
         self._origin = origin
+        self._name = name
+        self._groups = 0
 
     def connect(self) -> Connection:
         try:
-            return self._engine.connect()
+            connection = self._engine.connect()
+            try:
+                self._tidy(connection)
+            except DBAPIError:
+                connection.invalidate()
+                connection.close()
+                raise
         except (DBAPIError, PoolTimeoutError) as error:
-            raise ConnectionLost from error
+            raise ConnectionLost(str(error)) from error
+        return connection
+
+    def _tidy(self, connection: Connection) -> None:
+        with connection.begin():
+            connection.execute(_FORERUNNERS, {"name": self._name})
+            connection.execute(_SWEEP)
 
     def is_lost(self, error: Exception) -> bool:
-        return isinstance(error, DBAPIError) and is_lost(error)
+        if not isinstance(error, DBAPIError):
+            return False
+        return is_lost(error) or isinstance(error.orig, pg_errors.ReadOnlySqlTransaction)  # a standby by now
 
     def is_conflict(self, error: Exception) -> bool:
         return isinstance(error, DBAPIError) and isinstance(
@@ -157,18 +197,24 @@ class _PostgresStore(Store):
         return True  # undoing a job to its savepoint always works, or the connection is lost
 
     def seal(self, connection: Connection, notices: Sequence[Notice]) -> str | None:
-        if not notices:
-            return connection.execute(_SEAL_SILENT).scalar_one()  # type: ignore[no-any-return]  # text or None
-        sealed = connection.execute(_SEAL, {"channel": CHANNEL, "payload": f"{self._origin} {encode(notices)}"}).one()
-        transaction_id: str = sealed[0]
-        return transaction_id
+        self._groups += 1
+        values = {"id": self._origin, "group": self._groups}
+        if notices:
+            payload = f"{self._origin} {encode(notices)}"
+            connection.execute(_SEAL, {**values, "channel": CHANNEL, "payload": payload})
+        elif connection.execute(_SEAL_SILENT, values).one_or_none() is None:
+            return None
+        return str(self._groups)
 
-    def was_committed(self, connection: Connection, transaction_id: str) -> bool:
-        while True:
-            status = connection.execute(_STATUS, {"id": transaction_id}).scalar_one()
-            if status != "in progress":
-                return bool(status == "committed")
-            connection.execute(_WAIT)  # the session that was cut off has not noticed yet; it is ended after 15 s
+    def was_committed(self, connection: Connection, mark: str) -> bool | None:
+        if connection.execute(_FORERUNNERS, {"name": self._name}).all():
+            return None
+        return bool(connection.execute(_LAST_GROUP, {"id": self._origin}).scalar() == int(mark))
+
+
+def _begin(connection: Connection) -> None:
+    """As little as shows whether something can be stored: it is marked as any other transaction."""
+    connection.execute(text("SELECT pg_current_xact_id()"))
 
 
 def is_lost(error: DBAPIError) -> bool:
@@ -184,11 +230,11 @@ def is_lost(error: DBAPIError) -> bool:
     return state.startswith(("08", "57P")) or state in {"53300", "25P03"}
 
 
-def postgres_engine(url: URL, *, pool_size: int, is_read_only: bool = False) -> Engine:
+def postgres_engine(url: URL, *, pool_size: int, is_read_only: bool = False, application_name: str = "beray") -> Engine:
     """A SQLAlchemy engine on the database, with what every connection of ours must have."""
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
-        connect_args=CONNECT_ARGS,
+        connect_args={**CONNECT_ARGS, "application_name": application_name},
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=CONNECT_SECONDS,
@@ -209,10 +255,14 @@ def postgres_engine(url: URL, *, pool_size: int, is_read_only: bool = False) -> 
 
     @event.listens_for(engine, "handle_error")
     def hide_values(context: ExceptionContext) -> None:
-        """The server names the values of a key that is taken in its DETAIL."""
+        """The server names the values of a key that is taken in its DETAIL, and one it can't read in its message."""
         original, shown = context.original_exception, context.sqlalchemy_exception
-        if isinstance(original, psycopg.Error) and original.diag.message_detail and shown is not None:
-            original.args = (original.diag.message_primary,)
-            shown.args = (f"({type(original).__name__}) {original.diag.message_primary}",)
+        if not isinstance(original, psycopg.Error) or shown is None:
+            return
+        is_value = isinstance(original, psycopg.DataError)
+        if is_value or original.diag.message_detail:
+            message = f"SQLSTATE {original.sqlstate}" if is_value else original.diag.message_primary
+            original.args = (message,)
+            shown.args = (f"({type(original).__name__}) {message}",)
 
     return engine

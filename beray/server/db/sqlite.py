@@ -106,7 +106,7 @@ class _SqliteStore(Store):
     def seal(self, connection: Connection, notices: Sequence[Notice]) -> str | None:
         return None
 
-    def was_committed(self, connection: Connection, transaction_id: str) -> bool:
+    def was_committed(self, connection: Connection, mark: str) -> bool | None:
         raise NotImplementedError("no SQLite connection is ever lost")
 
 

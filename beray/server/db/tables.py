@@ -164,6 +164,14 @@ process = Table(
     Column("about", Text, nullable=False),  # JSON: what the others may want to know of it
 )
 
+writer = Table(
+    "writer",  # which of its groups of writes a process has committed last; used only where connections can be lost
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("last_group", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),  # by the database's clock
+)
+
 schema_floor = Table(
     "schema_floor",  # one row: the oldest program, by its newest migration, that can work on this schema
     metadata,

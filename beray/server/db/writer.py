@@ -36,7 +36,7 @@ log = logging.getLogger("beray.db")
 
 
 class ConnectionLost(Exception):
-    """The connection broke; nothing of the transaction was committed, unless it broke in the commit."""
+    """The connection broke or can't be used; nothing was committed, unless it broke in the commit."""
 
 
 class Store(ABC):
@@ -64,11 +64,17 @@ class Store(ABC):
 
     @abstractmethod
     def seal(self, connection: Connection, notices: Sequence[Notice]) -> str | None:
-        """Last statements of a transaction: send the notices; its id, by which `was_committed` finds it."""
+        """Last statements of a transaction: send the notices; its mark, by which `was_committed` finds it.
+
+        None: it has changed nothing.
+        """
 
     @abstractmethod
-    def was_committed(self, connection: Connection, transaction_id: str) -> bool:
-        """Whether the transaction with this id was committed, over another connection than its own."""
+    def was_committed(self, connection: Connection, mark: str) -> bool | None:
+        """Whether the transaction with this mark was committed; None: it has not ended yet.
+
+        Asked over another connection than its own.
+        """
 
 
 def unavailable() -> Refused:
@@ -88,24 +94,28 @@ class _Job:
         self.notices: list[Notice] = []
         self.tries = 0
         self.is_over = False
-        self.is_unknown = False  # the connection was lost in its commit
+        self.lost_sight_at: float | None = None  # when the connection was lost in its commit
 
     @property
     def is_wanted(self) -> bool:
         return not self.is_over and not self.future.done()
 
+    @property
+    def is_late(self) -> bool:
+        if self.deadline is None:
+            return False
+        limit = self.deadline if self.lost_sight_at is None else self.lost_sight_at + UNKNOWN_SECONDS
+        return time.monotonic() >= limit
+
     def begin(self) -> None:
         self.result, self.error, self.notices = None, None, []
         self.tries += 1
-        self.is_unknown = False
-
-    def lose_sight(self) -> None:
-        self.is_unknown = True
-        if self.deadline is not None:
-            self.deadline = time.monotonic() + UNKNOWN_SECONDS
 
     def refuse(self) -> None:
-        self.error = Refused("outcome_unknown") if self.is_unknown else unavailable()
+        self.fail(unavailable())
+
+    def fail(self, error: Exception) -> None:
+        self.error = error if self.lost_sight_at is None else Refused("outcome_unknown")
 
     def settle(self) -> None:
         if self.future.done():  # the caller was cancelled
@@ -174,50 +184,58 @@ class Writer:
 
     def _commit(self, group: list[_Job]) -> None:
         """Bring each job of the group to its end."""
-        self._bring_to_end(group)
-        for job in group:  # those that lost a race go on by themselves: together they might lose again
-            while job.is_wanted:
-                self._bring_to_end([job])
+        try:
+            self._bring_to_end(group)
+            for job in group:  # those that lost a race go on by themselves: together they might lose again
+                while job.is_wanted:
+                    self._bring_to_end([job])
+        except Exception as error:  # the edge of the thread, which must not end: nobody else answers
+            log.exception("writes failed as nobody foresaw")
+            self._disconnect()
+            left = [job for job in group if not job.is_over]
+            for job in left:
+                job.fail(error)
+            self._settle(left, [])
 
     def _bring_to_end(self, group: list[_Job]) -> None:
+        is_first = True
         while wanted := [job for job in group if job.is_wanted]:
             try:
                 connection = self._connect(wanted)
-                if connection is None:
-                    return
-                self._attempt(connection, wanted)
+                if connection is not None:  # which may have taken a while
+                    self._attempt(connection, [job for job in wanted if job.is_wanted])
                 return
             except ConnectionLost:
                 self._disconnect()
+            if not is_first:  # the first time it may have died long ago
+                self._pause(wanted)
+            is_first = False
 
-    def _connect(self, wanted: Iterable[_Job]) -> Connection | None:
+    def _connect(self, wanted: Sequence[_Job]) -> Connection | None:
         """The connection; None when nobody wants to wait for it any longer."""
         while self._connection is None:
             try:
                 self._connection = self._store.connect()
             except ConnectionLost:
-                self._refuse_impatient()
-                if not any(job.is_wanted for job in self._refused(wanted)):
+                if not self._pause(wanted):
                     return None
-                with self._changed:
-                    self._changed.wait_for(lambda: self._is_stopping, RECONNECT_SECONDS)
         return self._connection
 
-    def _refuse_impatient(self) -> None:
-        """Take the jobs out of the queue whose callers wait no longer."""
+    def _pause(self, wanted: Sequence[_Job]) -> bool:
+        """Wait a moment, and refuse whose time is up, in the queue too; whether any of the `wanted` still is."""
         with self._changed:
-            waiting = list(self._jobs)
+            self._changed.wait_for(lambda: self._is_stopping, RECONNECT_SECONDS)
+            self._refuse_late([*wanted, *self._jobs])
+            waiting = [job for job in self._jobs if job.is_wanted]
             self._jobs.clear()
-            self._jobs.extend(job for job in self._refused(waiting) if job.is_wanted)
+            self._jobs.extend(waiting)
+        return any(job.is_wanted for job in wanted)
 
-    def _refused(self, jobs: Iterable[_Job]) -> Iterable[_Job]:
-        """The jobs, those whose time is up having been refused."""
-        now = time.monotonic()
+    def _refuse_late(self, jobs: Iterable[_Job]) -> None:
         for job in jobs:
-            if job.is_wanted and (self._is_stopping or (job.deadline is not None and now >= job.deadline)):
+            if job.is_wanted and (self._is_stopping or job.is_late):
                 job.refuse()
                 self._settle([job], [])
-            yield job
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -237,23 +255,24 @@ class Writer:
         Raises:
             ConnectionLost: Nothing was committed.
         """
-        transaction_id: str | None = None
+        mark: str | None = None
         notices: list[Notice] = []
         try:
             with connection.begin():
                 for job in group:
                     self._run(connection, job, has_savepoint=has_savepoints)
                 notices = [notice for job in group if job.error is None for notice in job.notices]
-                transaction_id = self._store.seal(connection, notices)
+                mark = self._store.seal(connection, notices)
         except Exception as error:
             if self._store.is_lost(error):
-                if transaction_id is None or not self._find_out(transaction_id, group):
+                if mark is None or not self._find_out(mark, group):
                     raise ConnectionLost from error
             elif len(group) > 1 and not has_savepoints and any(job.error is not None for job in group):
                 self._attempt(connection, group, has_savepoints=True)
                 return
             else:  # the commit failed (disk full, lock), or the one job: nothing was kept
                 self._fail(group, error)
+                notices = []
         over = [job for job in group if not self._goes_again(job)]
         faults = (storage_fault(job.error) for job in over if job.error is not None)
         self.fault = next((fault for fault in faults if fault is not None), None)
@@ -288,21 +307,31 @@ class Writer:
         job.error = refusal(error)
         return False
 
-    def _find_out(self, transaction_id: str, group: Sequence[_Job]) -> bool:
+    def _find_out(self, mark: str, group: Sequence[_Job]) -> bool:
         """Whether the transaction whose commit was cut was committed; asked until the database says so."""
+        self._disconnect()
         for job in group:
-            job.lose_sight()
-        while True:
+            job.lost_sight_at = time.monotonic()
+        while (connection := self._connect(group)) is not None:
+            was_committed = self._ask(connection, mark)
+            if was_committed is not None:
+                for job in group:
+                    job.lost_sight_at = None
+                return was_committed
+            if not self._pause(group):
+                break
+        return True  # nobody waits for the answer
+
+    def _ask(self, connection: Connection, mark: str) -> bool | None:
+        """Whether it was committed, as far as is known now."""
+        try:
+            with connection.begin():
+                return self._store.was_committed(connection, mark)
+        except Exception as error:
+            if not self._store.is_lost(error):
+                raise
             self._disconnect()
-            connection = self._connect(group)
-            if connection is None:  # nobody waits for the answer
-                return True
-            try:
-                with connection.begin():
-                    return self._store.was_committed(connection, transaction_id)
-            except Exception as error:
-                if not self._store.is_lost(error):
-                    raise
+            return None
 
     def _settle(self, jobs: Sequence[_Job], notices: Sequence[Notice]) -> None:
         for job in jobs:

@@ -61,7 +61,9 @@ class Heartbeat:
         self._lease_from = boot_seconds()
         self._is_fenced = False
         self._is_failing = False
+        self._is_cutting = False
         self._worker: Worker | None = None
+        self._tending: asyncio.Task[None] | None = None
         self._jobs: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -79,9 +81,10 @@ class Heartbeat:
 
     async def stop(self) -> None:
         """Stop to beat, and say that this process ends; its worker has been closed before."""
-        for job in self._jobs:
+        jobs = self._jobs if self._tending is None else [*self._jobs, self._tending]
+        for job in jobs:
             job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+        await asyncio.gather(*jobs, return_exceptions=True)
         leaving = asyncio.get_running_loop().run_in_executor(self._thread, self._leave)
         with contextlib.suppress(Exception):  # an unreachable database learns it from the lease
             await asyncio.wait_for(leaving, LEAVE_SECONDS)
@@ -93,13 +96,15 @@ class Heartbeat:
             await asyncio.sleep(BEAT_SECONDS)
             try:
                 await self._beat()
-                await self._tend()
                 self._is_failing = False
             except Exception as error:  # tried again at the next beat
                 if not self._is_failing:  # said once, not at each beat
                     log.warning("heartbeat failed; trying every %g s: %s", BEAT_SECONDS, one_line(error))
                 self._is_failing = True
                 self._on_living(None)
+                continue
+            if self._tending is None or self._tending.done():  # beside the beats, which must not wait for it
+                self._tending = asyncio.create_task(self._tend())
 
     async def _beat(self) -> None:
         began = boot_seconds()  # before the database reads its own clock: never too late
@@ -118,14 +123,17 @@ class Heartbeat:
 
     async def _tend(self) -> None:
         """What a worker does after a beat: go on if it was fenced, take over what the dead have left."""
-        if self._worker is None:
+        if self._worker is None or self._is_cutting:
             return
-        if self._is_fenced and boot_seconds() - self._lease_from < FENCE_SECONDS:
-            await self._worker.go_on()
-            self._is_fenced = False
-            log.warning("this process holds its lease again and goes on")
-        if not self._is_fenced:
-            await self._worker.recover_dead()
+        try:
+            if self._is_fenced and boot_seconds() - self._lease_from < FENCE_SECONDS:
+                await self._worker.go_on()
+                self._is_fenced = False
+                log.warning("this process holds its lease again and goes on")
+            if not self._is_fenced:
+                await self._worker.recover_dead()
+        except Exception:  # tried again after the next beat
+            log.exception("the worker could not go on or take over")
 
     async def _guard(self) -> None:
         while True:
@@ -133,9 +141,10 @@ class Heartbeat:
             silent = boot_seconds() - self._lease_from
             if self._worker is None or self._is_fenced or silent < FENCE_SECONDS:
                 continue
-            self._is_fenced = True
+            self._is_fenced = self._is_cutting = True
             log.error("no heartbeat for %.1f s: the runs of this process are cut, others may take them over", silent)
             try:
                 await self._worker.cut()
             except Exception:  # what could not be cut is fenced by its attempt number
                 log.exception("cutting the runs failed")
+            self._is_cutting = False

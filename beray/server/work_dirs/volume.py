@@ -33,12 +33,13 @@ class Volume:
             self._own.unlink()
 
     def missing(self, process_ids: Iterable[str]) -> list[str]:
-        """Those of the processes whose file can't be seen here: they use another folder. Keeps the own file young."""
-        try:
-            self._own.touch()
-            names = set(os.listdir(self._folder))  # noqa: PTH208  # names only; a listing is fresh where a look-up of one name may come from a cache (NFS)
-        except OSError:
-            return sorted(process_ids)
+        """Those of the processes whose file can't be seen here: they use another folder. Keeps the own file young.
+
+        Raises:
+            OSError: The folder can't be used.
+        """
+        self._own.touch()
+        names = set(os.listdir(self._folder))  # noqa: PTH208  # names only; a listing is fresh where a look-up of one name may come from a cache (NFS)
         return sorted(set(process_ids) - names)
 
     def sweep(self) -> None:

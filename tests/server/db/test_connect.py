@@ -8,12 +8,12 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from beray.server.db.connect import RunAgain
 from beray.server.db.notices import Notice, notify
-from beray.server.db.open import make_database
+from tests.support.databases import migrated
 
 
 @pytest.fixture
 async def database(database_url):
-    database = make_database(database_url)
+    database = migrated(database_url)
     database.open()
     await database.write(lambda connection: connection.execute(text("CREATE TABLE t (x INTEGER UNIQUE)")) and None)
     yield database
@@ -102,7 +102,7 @@ async def test_cancelled_caller_leaves_the_others_alone(database):
 
 
 async def test_closed_database_refuses_writes_and_has_kept_those_before(database_url):
-    database = make_database(database_url)
+    database = migrated(database_url)
     database.open()
     await database.write(lambda connection: connection.execute(text("CREATE TABLE t (x INTEGER)")) and None)
     pending = [asyncio.create_task(database.write(insert(number))) for number in range(50)]

@@ -23,6 +23,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_process"),
     )
     op.create_table(
+        "writer",
+        sa.Column("id", sa.String(length=16), nullable=False),
+        sa.Column("last_group", sa.BigInteger(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_writer"),
+    )
+    op.create_table(
         "schema_floor",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("oldest_head", sa.String(length=32), nullable=False),
