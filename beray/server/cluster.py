@@ -14,7 +14,7 @@ from beray.server.db.connect import Database
 from beray.server.db.processes import Living, Process
 from beray.server.engine.base import Worker
 from beray.server.engine.heartbeat import Heartbeat
-from beray.server.readiness import Readiness
+from beray.server.readiness import Readiness, State
 from beray.server.work_dirs.volume import Volume
 
 SEEN_MS = 10_000  # a process that began later may not be seen on the volume yet (network file systems)
@@ -43,6 +43,7 @@ class Cluster:
         self._work_dirs = work_dirs
         self._readiness = readiness
         self._volume = Volume(work_dirs, self.process.id)
+        self._worker: Worker | None = None
         self._looking: asyncio.Task[None] | None = None
         self._missing: Sequence[str] = ()
         self._heartbeat = Heartbeat(
@@ -62,6 +63,7 @@ class Cluster:
 
     def guard(self, worker: Worker) -> None:
         """Let this worker run only while the lease holds, and take over what dead processes have left."""
+        self._worker = worker
         self._heartbeat.guard(worker)
 
     async def leave(self) -> None:
@@ -93,14 +95,13 @@ class Cluster:
         try:
             missing = await asyncio.to_thread(self._volume.missing, others)
         except OSError as error:
-            hint = f"{self._work_dirs} cannot be used: {error.strerror}."
-            self._readiness.set("work_dirs", "failed", hint)
+            self._judge("failed", f"{self._work_dirs} cannot be used: {error.strerror}.")
             return
         # Who has just ended was among the living a moment ago: it takes two looks.
         missing, self._missing = [name for name in missing if name in self._missing], missing
         if not missing:
             if not self._missing:
-                self._readiness.set("work_dirs", "ok")
+                self._judge("ok", None)
             return
         one = others[missing[0]]
         hint = (
@@ -108,4 +109,11 @@ class Cluster:
             f" ({len(missing)} of {len(living)} processes cannot be seen there). All processes need the same volume:"
             " set BERAY_WORK_DIRS to it."
         )
-        self._readiness.set("work_dirs", "failed", hint)
+        # The one on another folder sees nobody; the others miss only it, and must not all be taken for broken.
+        self._judge("failed" if 2 * len(missing) > len(others) else "ok", hint)
+
+    def _judge(self, state: State, hint: str | None) -> None:
+        """Say how the folder is; a worker that has the wrong one, or none, claims no task."""
+        self._readiness.set("work_dirs", state, hint)
+        if self._worker is not None:
+            self._worker.pause(state == "failed")

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,6 +34,7 @@ from beray.server.settings import SettingError, Settings
 SERVER_FILE: Final = "server.json"  # in the data folder: where the server that owns it can be reached; 0600
 LOCK_FILE: Final = "server.lock"
 CLOSE_SECONDS: Final = 3  # open streams end within 2 s of a signal; what still hangs then is cut
+END_SECONDS: Final = 5.0  # after all has been closed; usually nothing is left and the process ends at once
 BACKLOG: Final = 2048
 PROBE_BYTES: Final = 1 << 20  # a fresh database with both schemas takes 0.4 MB
 IDLE_LOOK_SECONDS: Final = 5.0
@@ -72,6 +74,18 @@ def run(settings: Settings, *, announce: Callable[[str], None]) -> None:
             raise StartError(str(error)) from error
         server_file = settings.data_dir / SERVER_FILE if is_owner and settings.role != "worker" else None
         _Service(app, base_url=base_url, server_file=server_file, announce=announce).run(listener)
+    _end_within(END_SECONDS)
+
+
+def _end_within(seconds: float) -> None:
+    """End the process by then, whatever threads are left.
+
+    The engine library's sleep for up to a minute between tries to reach a database that is away, and the interpreter
+    would wait for them. All that must be closed has been.
+    """
+    timer = threading.Timer(seconds, os._exit, args=(0,))
+    timer.daemon = True
+    timer.start()
 
 
 class _Uvicorn(uvicorn.Server):

@@ -1,5 +1,6 @@
 """Two API processes and two workers on one database behave like one server."""
 
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from tests.support.waiting import wait_until
 
 HELLO = "Write a Python script that prints hi"
 PER_USER = 3
+_numbers = itertools.count(1)
 
 
 def waiting_for(name: str) -> str:
@@ -30,11 +32,10 @@ class Users:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._clients: list[BeRayClient] = []
-        self._count = 0
 
     def make(self) -> list[BeRayClient]:
-        self._count += 1
-        token = self._cluster.apis[self._count % 2].register(f"user-{self._count}@example.com")
+        number = next(_numbers)
+        token = self._cluster.apis[number % 2].register(f"user-{number}@example.com")
         made = [BeRayClient(api.base_url, token=token, max_retries=0) for api in self._cluster.apis]
         self._clients += made
         return made
@@ -56,7 +57,6 @@ def cluster(service_dir, postgres) -> Iterator[Cluster]:
 @pytest.fixture
 def users(cluster) -> Iterator[Users]:
     users = Users(cluster)
-    users._count = id(users) % 1_000_000_000
     yield users
     users.close()
 
@@ -214,17 +214,27 @@ def has_hint(process: ApiProcess, check: str, part: str) -> Callable[[], bool]:
     return lambda: part in (readiness(process)[check]["hint"] or "")
 
 
-def test_process_with_other_work_dirs_is_told_by_ready(cluster, service_dir):
+def test_process_with_other_work_dirs_is_told_by_ready(cluster, users, service_dir):
+    """It says that it is not ready and takes no task; the others say which one it is, and go on."""
+    client, _ = users.make()
     settings = {**cluster.settings, "work_dirs": service_dir / "elsewhere"}
     stranger = WorkerProcess(service_dir / "stranger", **settings)
     stranger.launch()
     try:
         wait_until(has_hint(cluster.apis[0], "work_dirs", "BERAY_WORK_DIRS"), seconds=40, what="the hint")
-        assert readiness(cluster.apis[0])["status_code"] == 503
         assert str(stranger.process.pid) in readiness(cluster.apis[0])["work_dirs"]["hint"]  # type: ignore[union-attr]  # it runs
+        assert readiness(cluster.apis[0])["status_code"] == 200
+        stranger.base_url = stranger._find_url() or ""
+        wait_until(lambda: readiness(stranger)["work_dirs"]["state"] == "failed", seconds=20, what="its own verdict")
+        assert readiness(stranger)["status_code"] == 503
+        made = [client.create_task(HELLO)["id"] for _ in range(6)]
+        for task_id in made:
+            list(client.stream_task_updates(task_id))
+        assert not (service_dir / "elsewhere" / str(made[0])).exists()
+        assert sorted(path.name for path in (service_dir / "elsewhere").iterdir()) == [".processes"]
     finally:
         stranger.stop()
-    wait_until(lambda: readiness(cluster.apis[0])["status_code"] == 200, seconds=20, what="a ready API")
+    wait_until(lambda: readiness(cluster.apis[0])["work_dirs"]["hint"] is None, seconds=20, what="no hint any more")
 
 
 def test_api_without_workers_takes_tasks_and_says_that_they_wait(cluster, users):

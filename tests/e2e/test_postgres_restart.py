@@ -115,3 +115,13 @@ def test_outage_longer_than_the_lease_cuts_the_runs_and_they_go_on(scene, own_po
     assert follower.wait_for("tool.finished")["ok"] is False
     follower.wait_for("task.started", attempt=2)
     finish(client, task_id, follower)
+
+
+def test_processes_end_when_told_to_though_postgres_is_away(scene, own_postgres):
+    """The engine library would wait for it, in threads that cannot be ended."""
+    cluster, client = scene
+    Follower(client, client.create_task("Two steps")["id"]).wait_for("tool.started")
+    own_postgres.kill()
+    wait_ready(cluster, status=503)
+
+    assert [process.stop() for process in cluster.processes] == [0, 0, 0]

@@ -60,6 +60,10 @@ class Worker(Engine, Protocol):
         """Take over the runs of processes whose lease has lapsed; how many processes still have some afterwards."""
         ...
 
+    def pause(self, is_paused: bool) -> None:
+        """Claim no more runs, or some again; those that go on are left alone."""
+        ...
+
     async def cut(self) -> None:
         """End the runs of this process as a crash would, and claim no others until `go_on`: its lease has lapsed."""
         ...

@@ -26,6 +26,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from beray.server.db.notices import Notice, notify
 from beray.server.db.processes import LIVES
 
+APPLICATION_NAME = "beray"
 APPLICATION_VERSION = "agent-1"
 QUEUE = "tasks"
 WORKFLOW = "run_task"
@@ -69,7 +70,11 @@ class DbosQueue:
         with self._alone():
             DBOS.migrate(library_url(self._url))
             self._client = DBOSClient(
-                system_database_engine=self._system, serializer=DBOSPortableJSONSerializer(), use_listen_notify=False
+                system_database_engine=self._system,
+                serializer=DBOSPortableJSONSerializer(),
+                use_listen_notify=False,
+                application_name=APPLICATION_NAME,
+                retry_connection_errors=False,  # it would try for ever, in a thread that nobody can end
             )
             # Without a limit of partitions the library refuses the users' keys; what counts are the workers' own.
             self._client.register_queue(QUEUE, partition_concurrency=1_000_000, polling_interval_sec=60)

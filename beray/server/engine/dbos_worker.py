@@ -30,10 +30,19 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from beray.server.db.faults import storage_fault
 from beray.server.db.processes import LIVES
 from beray.server.engine.base import RunTask
-from beray.server.engine.dbos_queue import APPLICATION_VERSION, QUEUE, WORKFLOW, DbosQueue, library_url, workflow_id
+from beray.server.engine.dbos_queue import (
+    APPLICATION_NAME,
+    APPLICATION_VERSION,
+    QUEUE,
+    WORKFLOW,
+    DbosQueue,
+    library_url,
+    workflow_id,
+)
 
 LOCAL_EXECUTOR = "local"  # one process owns an SQLite file (server.lock), so what is pending was ours
 POLL_SECONDS = 0.5  # only a safety net beside `wake`; 23 commits/s at 0.1 s would be paid for nothing
+LOST_SECONDS = 30.0  # between looks for runs that were claimed but not begun
 CONFLICT_SECONDS = 0.05  # after losing a claim to another worker; at most twice that
 MAX_RECOVERIES = 1_000_000  # how often a run is taken up again is the runner's to decide
 CLOSE_SECONDS = 5
@@ -69,6 +78,7 @@ class DbosWorker(DbosQueue):
         self._held: set[str] = set()  # runs claimed and not over; changed by the claiming thread and by the loop
         self._claiming = threading.Lock()
         self._is_cut = False
+        self._is_paused = False
 
     async def start(self) -> None:
         """See `Worker`."""
@@ -93,7 +103,7 @@ class DbosWorker(DbosQueue):
         from dbos._serialization import DBOSPortableJSONSerializer
 
         config: DBOSConfig = {
-            "name": "beray",
+            "name": APPLICATION_NAME,
             "system_database_url": library_url(self._url),
             "system_database_engine": self._system,
             "application_version": APPLICATION_VERSION,
@@ -108,7 +118,9 @@ class DbosWorker(DbosQueue):
         self._register_workflow(DBOS)
         DBOS.listen_queues([])
         DBOS.launch()
-        self._queue = self._dbos._sys_db.get_queue(QUEUE)  # once: read at each claim, its row would cost a transaction
+        self._queue = self._client._sys_db.get_queue(
+            QUEUE
+        )  # once: read at each claim, its row would cost a transaction
         self._queue._worker_concurrency = 1  # claimed one at a time
         self._queue._partition_concurrency = self._per_user
 
@@ -153,10 +165,15 @@ class DbosWorker(DbosQueue):
         self._wanted.set()
 
     async def _claim_forever(self) -> None:
+        loop = asyncio.get_running_loop()
+        look_at = loop.time() + LOST_SECONDS
         while True:
             pause = POLL_SECONDS
             self._wanted.clear()
             try:
+                if loop.time() >= look_at:
+                    look_at = loop.time() + LOST_SECONDS
+                    await asyncio.to_thread(self._requeue_lost)
                 if not self._is_cut and await asyncio.to_thread(self._claim):
                     pause = CONFLICT_SECONDS * (1 + random.random())  # noqa: S311  # two workers shall not meet again
             except Exception:  # the poll is the safety net: a claim that failed is tried there again
@@ -172,15 +189,24 @@ class DbosWorker(DbosQueue):
                 if not any(outcomes):
                     return None in outcomes
 
+    def _requeue_lost(self) -> None:
+        """Queue again what has been claimed for this process but is not run in it: the answer to the claim was lost."""
+        with self._claiming:
+            system = self._client._sys_db
+            for pending in system.get_pending_workflows(self._executor_id, APPLICATION_VERSION):
+                if pending.workflow_id not in self._held and not self._is_cut:
+                    log.warning("a run was claimed but not begun; queued again", extra={"run": pending.workflow_id})
+                    system.reenqueue_for_recovery(pending.workflow_id, [self._executor_id], QUEUE)
+
     @property
     def _has_room(self) -> bool:
-        return not self._is_cut and self._dbos is not None and len(self._held) < self._per_process
+        return not (self._is_cut or self._is_paused) and len(self._held) < self._per_process
 
     def _waiting_users(self) -> list[str]:
         """Partitions with queued runs whose user may have another one, those with the fewest running first."""
         if not self._has_room:
             return []
-        system = self._dbos._sys_db
+        system = self._client._sys_db
         waiting: list[str] = system.get_queue_partitions(QUEUE)
         if not waiting:
             return []
@@ -201,7 +227,7 @@ class DbosWorker(DbosQueue):
         from dbos._core import execute_dequeued_workflow
         from dbos._utils import generate_uuid
 
-        system = self._dbos._sys_db
+        system = self._client._sys_db
         owner = generate_uuid()
         try:
             claimed, _ = system.start_queued_workflows(
@@ -247,17 +273,22 @@ class DbosWorker(DbosQueue):
         self._is_cut = True
         await self._cancel_runs()
         # A claim under way may have begun some more; none begins after it.
-        await asyncio.to_thread(self._claiming.acquire, timeout=CLOSE_SECONDS)
-        self._claiming.release()
+        if await asyncio.to_thread(self._claiming.acquire, timeout=CLOSE_SECONDS):
+            self._claiming.release()
         await self._cancel_runs()
         self._held.clear()
 
     async def _cancel_runs(self) -> None:
-        running = set(self._dbos._workflow_tasks)
+        running = set() if self._dbos is None else set(self._dbos._workflow_tasks)
         for task in running:
             task.cancel()
         if running:
             await asyncio.wait(running, timeout=CLOSE_SECONDS)
+
+    def pause(self, is_paused: bool) -> None:
+        """See `Worker`."""
+        self._is_paused = is_paused
+        self.wake()
 
     async def go_on(self) -> None:
         """See `Worker`."""
@@ -288,6 +319,7 @@ class DbosWorker(DbosQueue):
         for stop in self._dbos.background_thread_stop_events:
             stop.set()
         await self.cut()
+        self._dbos._sys_db._retry_connection_errors = False  # what waits for a database that is away gives up
         self._dbos = None
         await asyncio.to_thread(_destroy)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="beray"))
