@@ -34,6 +34,7 @@ from beray.server.settings import SettingError, Settings
 SERVER_FILE: Final = "server.json"  # in the data folder: where the server that owns it can be reached; 0600
 LOCK_FILE: Final = "server.lock"
 CLOSE_SECONDS: Final = 3  # open streams end within 2 s of a signal; what still hangs then is cut
+CLOSE_MOST_SECONDS: Final = 15.0  # from the signal; a close takes 1 to 5 s. What is cut is as after a crash
 END_SECONDS: Final = 5.0  # after all has been closed; usually nothing is left and the process ends at once
 BACKLOG: Final = 2048
 PROBE_BYTES: Final = 1 << 20  # a fresh database with both schemas takes 0.4 MB
@@ -74,16 +75,16 @@ def run(settings: Settings, *, announce: Callable[[str], None]) -> None:
             raise StartError(str(error)) from error
         server_file = settings.data_dir / SERVER_FILE if is_owner and settings.role != "worker" else None
         _Service(app, base_url=base_url, server_file=server_file, announce=announce).run(listener)
-    _end_within(END_SECONDS)
+    _end_within(END_SECONDS, status=0)
 
 
-def _end_within(seconds: float) -> None:
+def _end_within(seconds: float, *, status: int) -> None:
     """End the process by then, whatever threads are left.
 
     The engine library's sleep for up to a minute between tries to reach a database that is away, and the interpreter
-    would wait for them. All that must be closed has been.
+    would wait for them; a database that says nothing would hold the closing up for as long as it likes.
     """
-    timer = threading.Timer(seconds, os._exit, args=(0,))
+    timer = threading.Timer(seconds, os._exit, args=(status,))
     timer.daemon = True
     timer.start()
 
@@ -125,6 +126,7 @@ class _Uvicorn(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """A signal has come."""
+        _end_within(CLOSE_MOST_SECONDS, status=1)
         self._app.begin_close()
         super().handle_exit(sig, frame)
 

@@ -6,9 +6,10 @@ from typing import Final, Literal
 
 from tests.support.proxy import CHUNK, Proxy
 
-Cut = Literal["no", "before", "stranded", "after", "racing"]
+Cut = Literal["no", "before", "stranded", "after", "unheard", "racing"]
 """`before`: the COMMIT never arrives, and the server sees the end. `stranded`: it never arrives, and the server sees
 nothing, so that its session stays in its transaction. `after`: it is answered, but the client does not hear it.
+`unheard`: the same, and the server does not see that its client is gone.
 `racing`: it is sent, and the connection cut at once."""
 
 COMMIT: Final = b"Q\x00\x00\x00\x0bCOMMIT\x00"
@@ -90,14 +91,14 @@ class CommitProxy(Proxy):
             if data.endswith(COMMIT):
                 cut = self.cut()
                 self.commits.append(cut)
-                if cut == "stranded":
+                if cut in {"stranded", "unheard"}:
                     self._stranded.append(out)
-                if cut == "after":
+                if cut in {"after", "unheard"}:
                     answering.cancel()
-                if cut in {"after", "racing"}:
+                if cut in {"after", "unheard", "racing"}:
                     out.write(data)
                     await out.drain()
-                if cut == "after":
+                if cut in {"after", "unheard"}:
                     await asyncio.gather(answering, return_exceptions=True)
                     await back.read(CHUNK)
                 if cut != "no":

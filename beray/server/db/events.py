@@ -9,7 +9,8 @@ _ADVANCE = text(
 )
 _ADVANCE_FENCED = text(
     "UPDATE task SET last_seq = last_seq + :count"
-    " WHERE id = :task_id AND deleted_at IS NULL AND attempt = :attempt RETURNING last_seq"
+    " WHERE id = :task_id AND deleted_at IS NULL AND attempt = :attempt AND status IN ('running', 'waiting')"
+    " RETURNING last_seq"
 )
 _INSERT = text("INSERT INTO event (task_id, seq, frame) VALUES (:task_id, :seq, :frame)")
 _INSERT_ARRAYS = text(  # one round trip for them all

@@ -29,6 +29,7 @@ from beray.server.errors import Refused
 T = TypeVar("T")
 
 READERS = 8  # connections (and threads) for reads; a look-up takes 1 ms, so that is some thousands a second
+READ_SECONDS = 10.0  # then a request gets 503; what is read takes milliseconds
 CONNECT_SECONDS = 5
 CHANNEL: Final = "beray"
 MARK_OLD_MS: Final = 86_400_000  # what writers left that are gone
@@ -62,10 +63,10 @@ _SEAL_SILENT = text(_MARK.format("pg_current_xact_id_if_assigned() IS NOT NULL")
 _LAST_GROUP = text("SELECT last_group FROM writer WHERE id = :id")
 _SWEEP = text(f"DELETE FROM writer WHERE at < {NOW} - {MARK_OLD_MS}")  # noqa: S608  # only constants
 # A session that lost its client without knowing holds its locks, and its transaction is open, until it is ended; one
-# that does something is left to do it.
+# that does something is left to do it; one that is idle has ended its transaction, whatever its client has heard.
 _FORERUNNERS = text(
     "SELECT CASE WHEN state LIKE 'idle in transaction%' THEN pg_terminate_backend(pid) END FROM pg_stat_activity"
-    " WHERE application_name = :name AND datname = current_database() AND pid <> pg_backend_pid()"
+    " WHERE application_name = :name AND datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"
 )
 
 log = logging.getLogger("beray.db")
@@ -121,8 +122,12 @@ class PostgresDatabase(Database):
         return connection
 
     async def read(self, query: Query[T]) -> T:
-        """See `Queries.read`."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
+        """See `Queries.read`. A database that says nothing is as good as away."""
+        reading = asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
+        try:
+            return await asyncio.wait_for(reading, READ_SECONDS)
+        except TimeoutError as error:
+            raise unavailable() from error
 
     async def scan(self, query: Query[T]) -> T:
         """See `Queries.scan`."""
@@ -259,6 +264,8 @@ def postgres_engine(url: URL, *, pool_size: int, is_read_only: bool = False, app
         original, shown = context.original_exception, context.sqlalchemy_exception
         if not isinstance(original, psycopg.Error) or shown is None:
             return
+        if isinstance(original, psycopg.OperationalError | psycopg.InterfaceError) and original.sqlstate is None:
+            context.is_disconnect = True  # the engine library waits for a database that is away only if it is told so
         is_value = isinstance(original, psycopg.DataError)
         if is_value or original.diag.message_detail:
             message = f"SQLSTATE {original.sqlstate}" if is_value else original.diag.message_primary

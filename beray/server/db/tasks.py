@@ -100,15 +100,24 @@ def take_run(connection: Connection, task_id: int, run: int, now: int) -> RunRec
     return None if taken is None else RunRecord(*taken)
 
 
-def change_status(connection: Connection, task_id: int, new: Status, **values: Any) -> bool:
-    """Move a task to `new`, with further columns, if the table of transitions allows it."""
+def change_status(
+    connection: Connection, task_id: int, new: Status, *, only_attempt: int | None = None, **values: Any
+) -> bool:
+    """Move a task to `new`, with further columns, if the table of transitions allows it.
+
+    With `only_attempt` only if that is the task's attempt.
+    """
     allowed = [old for old, following in TRANSITIONS.items() if new in following]
-    changed = connection.execute(
-        update(task)
-        .where(task.c.id == task_id, task.c.status.in_(allowed), task.c.deleted_at.is_(None))
-        .values(status=new, **values)
-    )
-    return changed.rowcount == 1
+    change = update(task).where(task.c.id == task_id, task.c.status.in_(allowed), task.c.deleted_at.is_(None))
+    if only_attempt is not None:
+        change = change.where(task.c.attempt == only_attempt)
+    return connection.execute(change.values(status=new, **values)).rowcount == 1
+
+
+def is_over(connection: Connection, task_id: int) -> bool:
+    """Whether the task has ended, is being deleted, or is gone."""
+    query = select(task.c.id).where(task.c.id == task_id, task.c.deleted_at.is_(None), task.c.status.in_(STOPPABLE))
+    return connection.execute(query).first() is None
 
 
 def request_stop(connection: Connection, task_id: int, now: int) -> None:

@@ -29,6 +29,7 @@ AGAIN_MOST = 10  # times a job is run that loses races (deadlock, serialization)
 IMPATIENT_SECONDS = 5.0  # an HTTP request waits so long for a database that is away, then 503
 UNKNOWN_SECONDS = 30.0  # and so long to learn how a commit ended in which the connection was lost, then 504
 RECONNECT_SECONDS = 0.2  # between tries
+SILENT_SECONDS = 5.0  # beyond its time a job waits for a writer that is held up by a database that says nothing
 CLOSE_SECONDS = 20  # SQLite waits up to 15 s for its lock
 RETRY_AFTER_SECONDS = 2  # what a client is told
 
@@ -166,8 +167,21 @@ class Writer:
                 raise RuntimeError("the database is closed")
             self._jobs.append(job)
             self._changed.notify_all()
+        if not is_patient:
+            await self._wait(job)
         result: T = await job.future
         return result
+
+    async def _wait(self, job: _Job) -> None:
+        """Wait for an impatient caller's job as long as that makes sense, though the database says nothing at all."""
+        await asyncio.wait({job.future}, timeout=IMPATIENT_SECONDS + SILENT_SECONDS)
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+                raise unavailable()
+        await asyncio.wait({job.future}, timeout=UNKNOWN_SECONDS)
+        if not job.future.done():
+            raise Refused("outcome_unknown")
 
     def _work(self) -> None:
         try:

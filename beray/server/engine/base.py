@@ -18,6 +18,10 @@ RunTask = Callable[[int, int, Step], Awaitable[None]]
 """`await run_task(task_id, run, step)`: one run of a task from its last finished step to its end."""
 
 
+class Displaced(Exception):
+    """Raised by `RunTask`: another attempt has the run. Nothing is recorded of this one, least of all that it ended."""
+
+
 class Engine(Protocol):
     """The queue of runs, as every process sees it; one that works (`Worker`) also runs them."""
 

@@ -22,6 +22,7 @@ import random
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import URL, func, select, text
@@ -29,7 +30,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from beray.server.db.faults import storage_fault
 from beray.server.db.processes import LIVES
-from beray.server.engine.base import RunTask
+from beray.server.engine.base import Displaced, RunTask
 from beray.server.engine.dbos_queue import (
     APPLICATION_NAME,
     APPLICATION_VERSION,
@@ -48,8 +49,10 @@ MAX_RECOVERIES = 1_000_000  # how often a run is taken up again is the runner's 
 CLOSE_SECONDS = 5
 
 _DEAD = text(
-    "SELECT DISTINCT w.executor_id FROM dbos.workflow_status w WHERE w.status = 'PENDING'"  # noqa: S608  # only constants
-    f" AND NOT EXISTS (SELECT 1 FROM process p WHERE p.id = w.executor_id AND {LIVES})"  # constants
+    "SELECT DISTINCT w.executor_id, EXISTS (SELECT 1 FROM process p WHERE p.id = w.executor_id)"  # noqa: S608  # only constants
+    " FROM dbos.workflow_status w"
+    " WHERE w.status = 'PENDING' AND w.application_version = :version"
+    f" AND NOT EXISTS (SELECT 1 FROM process p WHERE p.id = w.executor_id AND {LIVES})"
 )
 _FORGET_DEAD = text(
     f"DELETE FROM process p WHERE NOT ({LIVES}) AND NOT EXISTS"  # noqa: S608  # only constants
@@ -75,7 +78,9 @@ class DbosWorker(DbosQueue):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._claims: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
-        self._held: set[str] = set()  # runs claimed and not over; changed by the claiming thread and by the loop
+        # Runs claimed and not over, each with the token of its claim; changed by the claiming thread and by the loop.
+        self._held: dict[str, str | None] = {}
+        self._silent: list[str] = []  # processes that seemed dead at the last look
         self._claiming = threading.Lock()
         self._is_cut = False
         self._is_paused = False
@@ -144,20 +149,24 @@ class DbosWorker(DbosQueue):
 
         @dbos.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)  # type: ignore[untyped-decorator]  # theirs has no types
         async def workflow(task_id: int, run: int) -> None:
+            name, owner = workflow_id(task_id, run), _claim_of_this()
             current = asyncio.current_task()
             assert current is not None
-            # Its place is free once the library has recorded the end, not when our part is done.
-            current.add_done_callback(lambda done: self._note_over(workflow_id(task_id, run)))
+            # The next of the same user can be claimed once the library has recorded the end.
+            current.add_done_callback(lambda done: self._free(name, owner))
             if self._is_cut:  # claimed just before the lease lapsed
                 raise asyncio.CancelledError
             try:
                 await run_task(task_id, run, step)
-            except BaseException:  # also the library's own, when another process has the run: it waits for its end then
-                self._note_over(workflow_id(task_id, run))
-                raise
+            except Displaced as displaced:  # left pending: if it is still ours, `_requeue_lost` finds it
+                raise asyncio.CancelledError from displaced
+            finally:  # where another process has the run, the library waits here for its end
+                self._free(name, owner)
 
-    def _note_over(self, name: str) -> None:
-        self._held.discard(name)
+    def _free(self, name: str, owner: str | None) -> None:
+        """The place of a claim is free; one of the same run that came after it is another."""
+        if self._held.get(name) == owner:
+            self._held.pop(name, None)
         self.wake()
 
     def wake(self) -> None:
@@ -238,11 +247,11 @@ class DbosWorker(DbosQueue):
                 return None
             raise
         for status in system.get_workflow_statuses(claimed):
-            self._held.add(status["workflow_uuid"])
+            self._held[status["workflow_uuid"]] = owner
             try:
                 execute_dequeued_workflow(self._dbos, status, owner)
             except Exception:
-                self._held.discard(status["workflow_uuid"])
+                self._held.pop(status["workflow_uuid"], None)
                 raise
         return bool(claimed)
 
@@ -254,19 +263,31 @@ class DbosWorker(DbosQueue):
 
     def _recover_dead(self) -> int:
         assert self._system is not None
-        with self._system.begin() as connection:
-            dead = list(connection.execute(_DEAD).scalars())
+        silent = self._list_dead()
+        # A clock that was set forward makes all others seem dead until their next beat: it takes two looks, unless they
+        # have said good-bye.
+        dead = [name for name, is_known in silent.items() if not is_known or name in self._silent]
+        self._silent = list(silent)
         if dead:
-            log.warning("taking over the runs of processes that have died", extra={"processes": dead})
+            log.warning("taking over the runs of processes that have died: %s", ", ".join(dead))
             self._recover(dead)
         with self._system.begin() as connection:
             connection.execute(_FORGET_DEAD)
-            return len(list(connection.execute(_DEAD).scalars()))
+        return len(self._list_dead())
+
+    def _list_dead(self) -> dict[str, bool]:
+        """Processes that hold runs and do not live, and of each whether it is known still, or said good-bye."""
+        assert self._system is not None
+        with self._system.begin() as connection:
+            return dict(connection.execute(_DEAD, {"version": APPLICATION_VERSION}).tuples().all())
 
     def _recover(self, executor_ids: list[str]) -> None:
-        from dbos import DBOS
+        """`DBOS._recover_pending_workflows`, but over a handle that does not wait for a database that is away."""
+        from dbos._logger import dbos_logger
+        from dbos._recovery import recover_pending_workflows
 
-        DBOS._recover_pending_workflows(executor_ids)
+        handle: Any = SimpleNamespace(_sys_db=self._client._sys_db, logger=dbos_logger)
+        recover_pending_workflows(handle, executor_ids)
 
     async def cut(self) -> None:
         """See `Worker`."""
@@ -300,7 +321,7 @@ class DbosWorker(DbosQueue):
 
     def _recover_own(self) -> int:
         self._recover([self._executor_id])
-        return len(self._dbos._sys_db.get_pending_workflows(self._executor_id, APPLICATION_VERSION))
+        return len(self._client._sys_db.get_pending_workflows(self._executor_id, APPLICATION_VERSION))
 
     async def close(self) -> None:
         """See `Worker`."""
@@ -323,6 +344,14 @@ class DbosWorker(DbosQueue):
         self._dbos = None
         await asyncio.to_thread(_destroy)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="beray"))
+
+
+def _claim_of_this() -> str | None:
+    """The token of the claim by which the current run goes on."""
+    from dbos._context import get_local_dbos_context
+
+    context = get_local_dbos_context()
+    return None if context is None else context.owner_xid
 
 
 def _destroy() -> None:

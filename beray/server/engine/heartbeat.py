@@ -25,6 +25,7 @@ from beray.server.engine.base import Worker
 BEAT_SECONDS = 2.0
 FENCE_SECONDS = LEASE_SECONDS - 2.0  # killing tools takes well under a second; the rest is for slow clocks
 LOOK_SECONDS = 0.5  # how often the fence is looked at
+ANSWER_SECONDS = 5.0  # a beat without an answer by then is a failure, though it may come yet
 LEAVE_SECONDS = 5.0
 
 log = logging.getLogger("beray.engine")
@@ -62,6 +63,7 @@ class Heartbeat:
         self._is_fenced = False
         self._is_failing = False
         self._is_cutting = False
+        self._beating: asyncio.Future[Sequence[Living]] | None = None
         self._worker: Worker | None = None
         self._tending: asyncio.Task[None] | None = None
         self._jobs: list[asyncio.Task[None]] = []
@@ -107,9 +109,15 @@ class Heartbeat:
                 self._tending = asyncio.create_task(self._tend())
 
     async def _beat(self) -> None:
+        if self._beating is not None and not self._beating.done():
+            raise TimeoutError("the last beat has had no answer yet")
         began = boot_seconds()  # before the database reads its own clock: never too late
         loop = asyncio.get_running_loop()
-        living = await loop.run_in_executor(self._thread, self._beat_in_thread, json.dumps(self._about()))
+        self._beating = loop.run_in_executor(self._thread, self._beat_in_thread, json.dumps(self._about()))
+        await asyncio.wait({self._beating}, timeout=ANSWER_SECONDS)
+        if not self._beating.done():
+            raise TimeoutError("the database has not answered")
+        living = self._beating.result()
         self._lease_from = began
         self._on_living(living)
 

@@ -6,7 +6,6 @@ checkpoint.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from beray.server.agent.tools import TOOL_NAMES
 from beray.server.clock import Clock
 from beray.server.db import tasks as queries
 from beray.server.db.connect import Queries
-from beray.server.engine.base import Step
+from beray.server.engine.base import Displaced, Step
 from beray.server.errors import STORAGE_FAULTS, Refused
 from beray.server.events.log import EventLog, Fenced, NewEvent
 from beray.server.messages import language_of, text
@@ -96,8 +95,11 @@ class Runner:
                 return
             if record.stop_requested:
                 handle.stop.set()
-            with contextlib.suppress(Fenced):  # deleted, or taken over: nothing of this attempt counts any more
+            try:
                 await self._run(record, handle, step)
+            except Fenced as fenced:  # deleted, or taken over: nothing of this attempt counts any more
+                if not await self._database.read(lambda connection: queries.is_over(connection, task_id)):
+                    raise Displaced(f"task {task_id}: attempt {record.attempt}") from fenced
 
     async def _take(self, task_id: int, run: int) -> queries.RunRecord | None:
         workshop = self._require_workshop()
@@ -185,6 +187,7 @@ class Runner:
                 connection,
                 record.id,
                 status,
+                only_attempt=record.attempt,
                 result=result,
                 error=None if error is None else orjson.dumps(error).decode(),
                 finished_at=now,
@@ -193,7 +196,7 @@ class Runner:
                 **changes,
             )
             if not has_ended:
-                return
+                raise Fenced(f"task {record.id}: attempt {record.attempt} may not end it")
             row = queries.get_task(connection, record.user_id, record.id)
             assert row is not None, "its status was changed in this transaction"
             finished = NewEvent(
@@ -208,7 +211,7 @@ class Runner:
                 },
             )
             events = [finished] if error is None else [NewEvent("error", dict(error)), finished]
-            self._events.insert(connection, record.id, events, attempt=record.attempt)
+            self._events.insert(connection, record.id, events)
 
         await self._store(write)
         log.info("run finished", extra={"task_id": record.id, "run": record.run, "status": status})

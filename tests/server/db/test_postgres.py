@@ -149,7 +149,7 @@ async def test_write_whose_connection_is_cut_at_its_commit_is_done_once(database
     assert cut in proxy.commits
 
 
-@pytest.mark.parametrize(("cut", "runs"), [("before", 2), ("stranded", 2), ("after", 1)])
+@pytest.mark.parametrize(("cut", "runs"), [("before", 2), ("stranded", 2), ("after", 1), ("unheard", 1)])
 async def test_only_what_was_not_committed_is_run_again(database, url, proxy, cut, runs):
     proxy.cut = once(cut)
     tries = []

@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from beray.server.clock import system_clock
 from beray.server.db import processes
 from beray.server.db.processes import Process
+from beray.server.engine.base import Displaced
 from beray.server.engine.dbos_worker import DbosWorker
 from tests.support.databases import migrated
 from tests.support.waiting import until
@@ -290,7 +291,7 @@ async def takes_over(url: URL) -> Any:
 
     await say_alive(bench, "dead-process", is_alive=False)
     is_running_in_the_dead = await bench.engine.is_running(1, 1)
-    left = await bench.engine.recover_dead()
+    left = [await bench.engine.recover_dead(), await bench.engine.recover_dead()]
     await record.ended.wait()
     await bench.all_recorded()
     query = text("SELECT id FROM process ORDER BY id")
@@ -304,6 +305,53 @@ async def takes_over(url: URL) -> Any:
         "results": record.results,
         "processes": processes,
     }
+
+
+async def stray_takeover(url: URL) -> Any:
+    """Somebody takes a living run from its process, which claims it again: once, not over and over."""
+    record, hanging = Record(), asyncio.Event()
+    looks = 0
+    requeue_lost = DbosWorker._requeue_lost
+
+    def counted(self: DbosWorker) -> None:
+        nonlocal looks
+        requeue_lost(self)
+        looks += 1
+
+    with patch("beray.server.engine.dbos_worker.LOST_SECONDS", 0.1), patch.object(DbosWorker, "_requeue_lost", counted):
+        bench = Bench(url, turns(record, 3, hang_at=1, hanging=hanging), executor_id="victim")
+        await bench.engine.start()
+        await bench.submit(1)
+        await hanging.wait()
+        take = text("UPDATE dbos.workflow_status SET status = 'ENQUEUED', owner_xid = NULL, started_at_epoch_ms = NULL")
+        await bench.database.write(lambda connection: connection.execute(take) and None)
+        bench.engine.wake()
+        await until(lambda: len(record.runs) == 2, what="the second start")
+        seen = looks
+        await until(lambda: looks >= seen + 5, what="five looks")
+        runs = list(record.runs)
+        await bench.close()
+    return {"runs": runs}
+
+
+async def displaced(url: URL) -> Any:
+    """A run whose attempt was displaced is not over: it is taken up again."""
+    runs: list[int] = []
+    ended = asyncio.Event()
+
+    async def run_task(task_id: int, run: int, step: Any) -> None:
+        runs.append(task_id)
+        if len(runs) == 1:
+            raise Displaced
+        ended.set()
+
+    with patch("beray.server.engine.dbos_worker.LOST_SECONDS", 0.1):
+        bench = Bench(url, run_task)
+        await bench.engine.start()
+        await bench.submit(1)
+        await ended.wait()
+        await bench.finish()
+    return {"runs": runs}
 
 
 async def say_alive(bench: Bench, process_id: str, *, is_alive: bool) -> None:
@@ -411,6 +459,8 @@ CASES = {
     "unrecorded": unrecorded,
     "another-process-hangs": another_process_hangs,
     "takes-over": takes_over,
+    "stray-takeover": stray_takeover,
+    "displaced": displaced,
     "cut-and-go-on": cut_and_go_on,
     "fair": fair,
     "other-version": other_version,

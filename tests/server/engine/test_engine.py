@@ -109,11 +109,19 @@ def test_run_of_a_dead_process_is_taken_over_at_its_last_finished_step(shared_ur
 
     assert first == {"steps": ["turn-0", "turn-1"]}
     assert heir["before"] == [0, True, []], "a process that lives keeps its runs"
-    assert heir["after"] == [0, False]
+    assert heir["after"] == [[1, 0], False], "one look may be deceived by a clock that was set"
     assert heir["runs"] == [[1, 1]]
     assert heir["steps"] == ["turn-1", "turn-2"]
     assert heir["results"] == [{"n": 0}, {"n": 1}, {"n": 2}]
     assert heir["processes"] == ["heir"], "nothing is left of the dead"
+
+
+def test_run_taken_from_a_living_process_by_mistake_begins_anew_only_once(shared_url):
+    assert run("stray-takeover", shared_url) == {"runs": [[1, 1], [1, 1]]}
+
+
+def test_run_whose_attempt_was_displaced_is_taken_up_again(database_url):
+    assert run("displaced", database_url) == {"runs": [1, 1]}
 
 
 def test_cut_worker_lets_go_claims_nothing_and_goes_on_later(shared_url):
@@ -140,10 +148,15 @@ def parameters(function: Any) -> list[str]:
 def test_library_has_the_private_calls_that_are_used():
     """They are no contract of the library's: whoever moves the pin looks at these first."""
     from dbos import DBOS
+    from dbos._context import DBOSContext
     from dbos._core import execute_dequeued_workflow
+    from dbos._recovery import recover_pending_workflows
     from dbos._sys_db import SystemDatabase
 
     assert parameters(DBOS._recover_pending_workflows) == ["executor_ids"]
+    assert "recover_pending_workflows(" in inspect.getsource(DBOS._recover_pending_workflows)
+    assert parameters(recover_pending_workflows) == ["dbos", "executor_ids"]
+    assert DBOSContext().owner_xid is None
     assert parameters(SystemDatabase.reenqueue_for_recovery) == ["workflow_id", "executor_ids", "recovery_queue_name"]
     assert parameters(SystemDatabase.start_queued_workflows) == [
         "queue",

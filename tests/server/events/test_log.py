@@ -77,6 +77,14 @@ async def test_stale_attempt_is_fenced_and_writes_nothing(log):
     assert await log.append(1, [delta("next")], attempt=3) == 2
 
 
+async def test_ended_task_takes_no_events_of_an_attempt(log, database):
+    """Whatever its agent still has to say: nothing comes after `task.finished`."""
+    await database.write(lambda connection: connection.execute(text("UPDATE task SET status = 'completed'")) and None)
+
+    with pytest.raises(Fenced):
+        await log.append(1, [delta("late")], attempt=3)
+
+
 async def test_deleted_task_takes_no_events(log, database):
     await database.write(lambda connection: connection.execute(text("UPDATE task SET deleted_at = 1")) and None)
 

@@ -13,6 +13,7 @@ from beray.server.agent.models import ModelChoice
 from beray.server.agent.run import AgentRun, Outcome, RunLimits
 from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
+from beray.server.engine.base import Displaced
 from beray.server.errors import Refused
 from beray.server.events.log import EventLog, NewEvent, frame_body
 from beray.server.events.wakeups import Wakeups
@@ -242,3 +243,36 @@ async def test_run_that_begins_anew_has_not_been_interrupted(tmp_path, control):
         finished = json.loads(frame_body((await events.read_all(1))[-1]))
 
     assert finished["status"] == "completed"
+
+
+async def steal(database: Database) -> None:
+    """As a process does that was frozen in its take: the next attempt begins."""
+    await database.write(lambda connection: connection.execute(text("UPDATE task SET attempt = attempt + 1")) and None)
+
+
+@pytest.mark.parametrize("way", ["emit", "end"])
+async def test_attempt_that_was_displaced_leaves_the_run_to_be_taken_up_again(database, tmp_path, control, way):
+    """If it counted as ended for the engine, nobody would run the task any more."""
+
+    async def agent(run: AgentRun) -> Outcome:
+        await steal(database)
+        if way == "emit":
+            await run.emit(NewEvent("text.delta", {"message_id": "m", "delta": "late"}))
+        return Outcome(is_completed=True, result="done", error=None, usage=NO_USAGE)
+
+    runner, events = make_runner(database, tmp_path, agent, control)
+    with pytest.raises(Displaced):
+        await runner.run_task(1, 1, run_step)
+
+    kinds = [json.loads(frame_body(frame))["type"] for frame in await events.read_all(1)]
+    assert kinds == ["task.started"]
+
+
+async def test_attempt_of_a_deleted_task_is_over(database, tmp_path, control):
+    async def agent(run: AgentRun) -> Outcome:
+        await database.write(lambda connection: connection.execute(text("UPDATE task SET deleted_at = 1")) and None)
+        return Outcome(is_completed=True, result="done", error=None, usage=NO_USAGE)
+
+    runner, _ = make_runner(database, tmp_path, agent, control)
+
+    await runner.run_task(1, 1, run_step)
