@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
@@ -27,6 +28,7 @@ from beray.server.clock import Clock, system_clock
 from beray.server.cluster import Cluster
 from beray.server.db import migrate
 from beray.server.db import tasks as task_queries
+from beray.server.db.faults import one_line
 from beray.server.db.notices import EVERYTHING, Notice
 from beray.server.db.open import database_url, make_database
 from beray.server.edge import Edge, refusal
@@ -264,6 +266,8 @@ class App:
         while True:
             try:
                 await self._purge_old()
+            except (DBAPIError, Refused) as error:  # the database is away; tried again the next day
+                log.warning("purging failed: %s", one_line(error))
             except Exception:  # tried again the next day; `beray admin purge` says at once what is wrong
                 log.exception("purging failed")
             await asyncio.sleep(PURGE_SECONDS)

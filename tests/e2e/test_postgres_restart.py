@@ -1,7 +1,12 @@
 """PostgreSQL goes away and comes back: everything goes on by itself, and nobody was told a lie meanwhile."""
 
+import contextlib
 import itertools
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,9 +51,7 @@ def scene(service_dir, own_postgres) -> Iterator[tuple[Cluster, BeRayClient]]:
         folder = service_dir / f"restart-{own_postgres.port}"
         with (
             Cluster(folder, url, apis=1, workers=2, **settings) as cluster,
-            BeRayClient(
-                cluster.apis[0].base_url, token=cluster.apis[0].register("a@example.com"), max_retries=0
-            ) as client,
+            BeRayClient(cluster.apis[0].base_url, token=cluster.apis[0].register("a@example.com")) as client,
         ):
             yield cluster, client
 
@@ -114,6 +117,37 @@ def test_outage_longer_than_the_lease_cuts_the_runs_and_they_go_on(scene, own_po
 
     assert follower.wait_for("tool.finished")["ok"] is False
     follower.wait_for("task.started", attempt=2)
+    finish(client, task_id, follower)
+
+
+@contextmanager
+def frozen(postgres: PostgresCluster) -> Iterator[None]:
+    """It takes connections and statements, and answers nothing."""
+    postmaster = int((postgres.data_dir / "postmaster.pid").read_text().split()[0])
+    listed = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    pids = [postmaster, *map(int, listed)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def test_postgres_that_answers_nothing_is_as_good_as_away(scene, own_postgres):
+    cluster, client = scene
+    task_id = client.create_task("Two steps")["id"]
+    follower = Follower(client, task_id)
+    follower.wait_for("tool.started")
+
+    with frozen(own_postgres):
+        wait_ready(cluster, status=503)
+        headers = {"Authorization": f"Bearer {client.token}"}
+        check_refused([requests.get(f"{client.base_url}/api/v1/tasks/{task_id}", headers=headers, timeout=60)])
+    wait_ready(cluster, status=200)
+
     finish(client, task_id, follower)
 
 

@@ -28,7 +28,7 @@ from typing import Any
 from sqlalchemy import URL, func, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from beray.server.db.faults import storage_fault
+from beray.server.db.faults import one_line, storage_fault
 from beray.server.db.processes import LIVES
 from beray.server.engine.base import Displaced, RunTask
 from beray.server.engine.dbos_queue import (
@@ -176,6 +176,7 @@ class DbosWorker(DbosQueue):
     async def _claim_forever(self) -> None:
         loop = asyncio.get_running_loop()
         look_at = loop.time() + LOST_SECONDS
+        is_failing = False
         while True:
             pause = POLL_SECONDS
             self._wanted.clear()
@@ -185,8 +186,11 @@ class DbosWorker(DbosQueue):
                     await asyncio.to_thread(self._requeue_lost)
                 if not self._is_cut and await asyncio.to_thread(self._claim):
                     pause = CONFLICT_SECONDS * (1 + random.random())  # noqa: S311  # two workers shall not meet again
-            except Exception:  # the poll is the safety net: a claim that failed is tried there again
-                log.warning("claiming queued runs failed; the next poll tries again", exc_info=True)
+                is_failing = False
+            except Exception as error:  # the poll is the safety net: a claim that failed is tried there again
+                if not is_failing:  # said once, not at each poll
+                    log.warning("claiming queued runs failed; each poll tries again: %s", one_line(error))
+                is_failing = True
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), pause)
 

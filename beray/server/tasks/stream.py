@@ -18,6 +18,7 @@ from beray.server.errors import Refused
 from beray.server.events.log import PAGE, EventLog, frame_seq, is_finished
 from beray.server.events.wakeups import wait_changed
 
+AWAY_SECONDS = 5.0  # between looks while the database is away; the stream stays open, with heartbeats
 ALLOWED_SECONDS = 1.0  # how long a reader is believed to be still logged in; a look costs one indexed read
 
 HEADERS = [
@@ -81,6 +82,7 @@ class TaskStream:
         self._streams = streams
         self._watcher = watcher
         self._task_id = watcher.task_id
+        self._cursor = watcher.after
         self._allowed_until = asyncio.get_running_loop().time() + ALLOWED_SECONDS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,19 +107,30 @@ class TaskStream:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _replay_and_follow(self, send: Send, changed: asyncio.Event) -> None:
-        cursor = self._watcher.after
-        has_ended = False
-        while not has_ended and not self._streams.is_closing and await self._is_allowed():
+        while not self._streams.is_closing and await self._is_allowed():
             changed.clear()
-            frames = await self._events.read(self._task_id, after=cursor)
+            wait_seconds: float = HEARTBEAT_SECONDS
+            try:
+                if await self._send_new(send):
+                    return
+            except Refused as refused:
+                if refused.code != "database_unavailable":
+                    raise
+                wait_seconds = AWAY_SECONDS
+            if not await wait_changed(changed, wait_seconds):
+                await send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
+
+    async def _send_new(self, send: Send) -> bool:
+        """Send what the watcher has not seen; whether that was the end."""
+        while True:
+            frames = await self._events.read(self._task_id, after=self._cursor)
             if frames:
                 await send({"type": "http.response.body", "body": b"".join(frames), "more_body": True})
-                cursor = frame_seq(frames[-1])
-            if len(frames) == PAGE:
-                continue
-            has_ended = await self._has_ended(frames)
-            if not has_ended and not await wait_changed(changed, HEARTBEAT_SECONDS):
-                await send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
+                self._cursor = frame_seq(frames[-1])
+            if len(frames) < PAGE:
+                return await self._has_ended(frames)
+            if self._streams.is_closing or not await self._is_allowed():
+                return True
 
     async def _is_allowed(self) -> bool:
         now = asyncio.get_running_loop().time()
