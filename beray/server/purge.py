@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from beray.server.clock import Clock, system_clock
 from beray.server.db import migrate
+from beray.server.db.faults import reason
 from beray.server.db.open import database_url, make_database
 from beray.server.db.processes import LIVES
 from beray.server.db.sqlite import SqliteDatabase
@@ -57,16 +58,17 @@ async def _purge(settings: Settings, before: int, clock: Clock, *, is_dry: bool)
                 await parts.check_work_dirs()
             return Purged(found, 0 if is_dry else await deletions.purge(before))
         except (DBAPIError, OSError, Refused, TimeoutError) as error:
-            raise PurgeError(f"Something could not be deleted: {error}. Call it again when that is mended.") from error
+            why = reason(error, parts.url)
+            raise PurgeError(f"Something could not be deleted: {why}. Call it again when that is mended.") from error
 
 
 class _Parts:
     """What deleting needs of a server, for as long as the block lasts."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
-        url = database_url(settings)
-        self._database = make_database(url)
-        self._engine = DbosQueue(url)
+        self.url = database_url(settings)
+        self._database = make_database(self.url)
+        self._engine = DbosQueue(self.url)
         self._root = settings.work_dirs or settings.data_dir / "tasks"
         self._deletions = Deletions(
             database=self._database, work_dirs=WorkDirs(self._root), control=RunControl(), clock=clock
@@ -80,8 +82,11 @@ class _Parts:
             await asyncio.to_thread(self._check_schema)
             database.open()
             await self._engine.start()
-        except (DBAPIError, Refused, migrate.NewerSchemaError) as error:
+        except (migrate.NewerSchemaError, migrate.OldServerError) as error:
             raise PurgeError(f"The database cannot be used: {error}") from error
+        except (DBAPIError, OSError, Refused, TimeoutError) as error:
+            where = "BERAY_DATABASE_URL, and that PostgreSQL runs there" if database.is_shared else "the data folder"
+            raise PurgeError(f"The database cannot be used: {reason(error, self.url)}. Check {where}.") from error
         self._deletions.engine = self._engine
         return self._deletions
 
