@@ -321,7 +321,9 @@ class App:
                 break
             except Exception as error:  # shown by /ready: the API still answers reads, and the operator sees why
                 log.exception("the engine did not start; it is tried again every %s s", ENGINE_AGAIN_SECONDS)
-                hint = f"The engine did not start ({type(error).__name__}: {error}). See the server's log."
+                hint = (
+                    f"The engine did not start ({type(error).__name__}). See the server's log."  # for anybody to read
+                )
                 self.readiness.set("engine", "failed", hint)
             await asyncio.sleep(ENGINE_AGAIN_SECONDS)
         self.tasks.engine = self._engine

@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import IO, Any, Final, cast
 
 import uvicorn
+from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
 from beray import __version__
 from beray.server.agent.models import choose_model, probe_models
 from beray.server.app import App, create_app
 from beray.server.connection import connection_speaking
-from beray.server.db.migrate import NewerSchemaError
+from beray.server.db.faults import reason
+from beray.server.db.migrate import NewerSchemaError, OldServerError
 from beray.server.db.open import SQLITE_FILE
 from beray.server.errors import Refused
 from beray.server.messages import Language
@@ -164,9 +166,9 @@ class _Service:
             await self._app.open()
             if self._server_file is not None:
                 await self._write_server_file(self._server_file)
-        except (SandboxUnavailable, NewerSchemaError) as error:
+        except (SandboxUnavailable, NewerSchemaError, OldServerError) as error:
             raise StartError(str(error)) from error
-        except (DBAPIError, OSError, Refused) as error:  # refused: the disk is full
+        except (DBAPIError, OSError, Refused) as error:  # refused: the disk is full, or the database away
             raise self._cannot_open(error) from error
         for line in banner(self._app, self._base_url):
             self._announce(line)
@@ -183,10 +185,9 @@ class _Service:
             )
         if not self._app.database.is_shared:
             return _unusable(self._settings.data_dir, error)
-        shown = self._app.database.url.render_as_string(hide_password=True)
-        reason = str(error.orig if isinstance(error, DBAPIError) else error).strip().replace("\n", " ")
+        url = self._app.database.url
         return StartError(
-            f"The database {shown} cannot be used: {reason}. "
+            f"The database {_shown(url)} cannot be used: {reason(error, url)}. "
             "Check BERAY_DATABASE_URL, that PostgreSQL runs there, and that the database exists."
         )
 
@@ -224,10 +225,15 @@ def banner(app: App, base_url: str) -> list[str]:
     ]
     if app.database.is_shared:
         lines += [
-            f"database {app.database.url.set(drivername='postgresql').render_as_string(hide_password=True)}",
+            f"database {_shown(app.database.url)}",
             f"files    {app.work_dirs_path} (must be the same volume for all processes)",
         ]
     return lines + _sandbox_lines(app.capabilities)
+
+
+def _shown(url: URL) -> str:
+    """Where a database is, without what is secret in its URL (a key's password may be among the options)."""
+    return url.set(drivername="postgresql", query={}).render_as_string(hide_password=True)
 
 
 def _sandbox_lines(capabilities: Capabilities | None) -> list[str]:
@@ -255,15 +261,15 @@ def _prepare_data_dir(data_dir: Path, *, has_database: bool) -> None:
 
 
 def _unusable(data_dir: Path, error: OSError | DBAPIError | Refused) -> StartError:
-    reason, remedy = str(error), "or make room on its disk"
+    why, remedy = str(error), "or make room on its disk"
     if isinstance(error, DBAPIError):
-        reason = str(error.orig)
+        why = str(error.orig)
     elif isinstance(error, OSError):
-        reason = error.strerror or reason
+        why = error.strerror or why
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             remedy = "or give yourself the right to write there"
     return StartError(
-        f"The data folder {data_dir} cannot be written: {reason}. "
+        f"The data folder {data_dir} cannot be written: {why}. "
         f"Choose another with --data DIR or BERAY_DATA_DIR, {remedy}."
     )
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from sqlalchemy import URL, make_url
 
 from tests.support import tied_process
 from tests.support.waiting import wait_until
@@ -139,6 +140,19 @@ class PostgresCluster:
         with self._connect() as connection:
             connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
         return self.url(name)
+
+    def with_role(self, database: str, password: str) -> URL:
+        """The database's URL as a new role that owns it. Nobody checks the password."""
+        name = _name_of(database)
+        role = f"owner_of_{name}"
+        with self._connect() as connection:
+            for statement in ("CREATE ROLE {role} LOGIN PASSWORD {password}", "ALTER DATABASE {name} OWNER TO {role}"):
+                connection.execute(
+                    sql.SQL(statement).format(
+                        role=sql.Identifier(role), name=sql.Identifier(name), password=sql.Literal(password)
+                    )
+                )
+        return make_url(database).set(username=role, password=password)
 
     def drop_database(self, database: str) -> None:
         """Drop a database, given by its name or URL, and end the connections to it."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
 from beray.server.errors import STORAGE_FAULTS, Refused
@@ -58,6 +59,32 @@ def one_line(error: BaseException) -> str:
     """What the database said, for a log: without the statement, and on one line."""
     said = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return " ".join(str(said).split())
+
+
+def reason(error: BaseException, url: URL) -> str:
+    """Why the database at `url` can't be used, for the operator: class, SQLSTATE and the first line it said.
+
+    Whatever that is, the password is not in it.
+    """
+    said = _driver_error(error)
+    if said is None:
+        shown = str(error)
+    else:
+        first = str(said).strip().partition("\n")[0]
+        shown = " ".join(filter(None, (type(said).__name__, getattr(said, "sqlstate", None)))) + f": {first}"
+    return shown.replace(str(url.password), "***") if url.password else shown
+
+
+def _driver_error(error: BaseException) -> BaseException | None:
+    """What the driver raised, if it is behind `error`."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DBAPIError):
+            return cause.orig
+        if hasattr(cause, "sqlstate"):  # psycopg's, which may not be installed
+            return cause
+        cause = cause.__cause__
+    return None
 
 
 @contextmanager

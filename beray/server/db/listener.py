@@ -51,6 +51,7 @@ class Listener:
         self._thread: threading.Thread | None = None
         self._wake_read, self._wake_write = os.pipe()
         self._is_reachable = True
+        self._surprise: str | None = None
 
     def start(self) -> None:
         """Begin to listen: from here on nothing is missed. Blocks until the connection is there.
@@ -92,6 +93,12 @@ class Listener:
             if not self._is_stopping.is_set():
                 if self._is_reachable:  # said once, not at each try
                     log.warning("the connection to the database was lost; trying until it is back: %s", one_line(error))
+                self._note(is_reachable=False)
+        except Exception as error:  # the edge of the thread, which must not end: nobody else listens
+            if not self._is_stopping.is_set():
+                if repr(error) != self._surprise:  # said once too
+                    log.exception("listening to the database failed as nobody foresaw; connecting anew")
+                self._surprise = repr(error)
                 self._note(is_reachable=False)
 
     def _note(self, *, is_reachable: bool) -> None:

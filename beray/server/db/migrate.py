@@ -1,6 +1,7 @@
 """Bring a database's schema to the newest revision. Alembic is imported only when there is something to do."""
 
 from pathlib import Path
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, inspect, text
 
@@ -9,6 +10,12 @@ HEAD = "0002"
 
 SCRIPTS = Path(__file__).parent / "migrations"  # a migration only adds: the version before works on its schema too
 LOCK_KEY = 0x42655261  # "BeRa"; processes that start together migrate one after the other
+
+POSTGRES_LEAST: Final = 13  # it has `pg_current_xact_id`
+
+
+class OldServerError(Exception):
+    """The database server is too old for BeRay."""
 
 
 class NewerSchemaError(Exception):
@@ -23,9 +30,11 @@ def upgrade(engine: Engine) -> None:
 
     Raises:
         NewerSchemaError: This version is too old for the schema.
+        OldServerError: The database server is too old.
     """
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
+            _check_server(connection.dialect.server_version_info or ())
             connection.execute(text("SET LOCAL lock_timeout = '60s'"))
             connection.execute(text("SET LOCAL statement_timeout = 0"))  # a big table takes its time
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
@@ -34,6 +43,16 @@ def upgrade(engine: Engine) -> None:
             _check_floor(connection, current)
         elif current != HEAD:
             _apply(connection)
+
+
+def _check_server(version: tuple[Any, ...]) -> None:
+    """Before anything is changed in it."""
+    if version < (POSTGRES_LEAST,):
+        shown = ".".join(map(str, version))
+        raise OldServerError(
+            f"BERAY_DATABASE_URL names a PostgreSQL {shown}; BeRay needs {POSTGRES_LEAST} or later. Upgrade it, or use"
+            " another server."
+        )
 
 
 def _check_floor(connection: Connection, current: str) -> None:

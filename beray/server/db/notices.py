@@ -15,6 +15,7 @@ Kind = Literal["log", "stop", "queue", "all"]
 _KEY: Final = "beray.notices"
 _LETTERS: Final[dict[Kind, str]] = {"log": "l", "stop": "s", "queue": "q", "all": "a"}
 _KINDS: Final[dict[str, Kind]] = {letter: kind for kind, letter in _LETTERS.items()}
+_DIGITS_MOST: Final = 18  # what fits into a task's id
 _PAYLOAD_MOST: Final = 7_900  # bytes; PostgreSQL takes payloads below 8000, and the sender's name stands before it
 
 
@@ -59,4 +60,5 @@ def decode(payload: str) -> list[Notice]:
 
 def _decode_word(word: str) -> Notice:
     kind, number = _KINDS.get(word[0]), word[1:]
-    return Notice(kind, int(number)) if kind is not None and number.isdecimal() else EVERYTHING
+    is_known = kind is not None and number.isdecimal() and len(number) <= _DIGITS_MOST
+    return Notice(kind, int(number)) if kind is not None and is_known else EVERYTHING

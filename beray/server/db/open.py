@@ -26,6 +26,9 @@ def database_url(settings: Settings) -> URL:
         raise SettingError(problem) from error
     if url.get_backend_name() not in {"postgresql", "postgres"} or not url.database:
         raise SettingError(problem)
+    password = url.query.get("password")  # libpq takes it there too, where nobody would know to hide it
+    if isinstance(password, str):
+        url = url.set(password=password).difference_update_query(["password"])
     return url.set(drivername="postgresql")
 
 

@@ -99,12 +99,12 @@ class PostgresDatabase(Database):
 
     def open(self) -> None:
         """See `Database`."""
-        self._writer.start()
         try:
+            self._writer.start()
             self._listener.start()
-        except psycopg.Error:
+        except (ConnectionLost, psycopg.Error) as error:
             self._writer.stop()
-            raise
+            raise unavailable() from error
 
     def close(self) -> None:
         """See `Database`."""
@@ -116,8 +116,8 @@ class PostgresDatabase(Database):
 
     def _listen(self) -> psycopg.Connection[Any]:
         """A connection that gets the channel's notifications."""
-        url = self.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        connection = psycopg.connect(url, autocommit=True, **CONNECT_ARGS)
+        _, options = self._write_engine.dialect.create_connect_args(self.url)  # not as a URL: libpq reads it otherwise
+        connection = psycopg.connect(**{**options, **CONNECT_ARGS, "autocommit": True})
         connection.execute(f"LISTEN {CHANNEL}")
         return connection
 

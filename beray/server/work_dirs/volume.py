@@ -39,8 +39,7 @@ class Volume:
             OSError: The folder can't be used.
         """
         self._own.touch()
-        names = set(os.listdir(self._folder))  # noqa: PTH208  # names only; a listing is fresh where a look-up of one name may come from a cache (NFS)
-        return sorted(set(process_ids) - names)
+        return unseen(self._folder, process_ids)
 
     def sweep(self) -> None:
         """Remove what killed processes have left long ago."""
@@ -49,3 +48,13 @@ class Volume:
             for path in self._folder.iterdir():
                 if path.stat().st_mtime < old:
                     path.unlink(missing_ok=True)
+
+
+def unseen(folder: Path, process_ids: Iterable[str]) -> list[str]:
+    """Those of the processes that have no file in a `FOLDER`. Only looks.
+
+    Raises:
+        OSError: The folder can't be read.
+    """
+    names = set(os.listdir(folder))  # noqa: PTH208  # names only; a listing is fresh where a look-up of one name may come from a cache (NFS)
+    return sorted(set(process_ids) - names)

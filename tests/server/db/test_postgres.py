@@ -433,7 +433,7 @@ async def test_opening_without_a_database_fails_and_leaves_nothing(url, proxy):
     proxy.is_open = False
     database = PostgresDatabase(make_url(through(proxy, url)))
 
-    with pytest.raises(Exception, match="connection"):
+    with pytest.raises(Refused, match="cannot be reached"):
         database.open()
 
     database.close()

@@ -18,6 +18,7 @@ from beray.server.clock import system_clock
 from beray.server.db import processes
 from beray.server.db.processes import Process
 from beray.server.engine.base import Displaced
+from beray.server.engine.dbos_queue import DbosQueue
 from beray.server.engine.dbos_worker import DbosWorker
 from tests.support.databases import migrated
 from tests.support.waiting import until
@@ -428,6 +429,19 @@ async def other_version(url: URL) -> Any:
     return {"runs": record.runs}
 
 
+async def queue_only(url: URL) -> Any:
+    """The engine of a process that runs nothing."""
+    database = migrated(url)
+    database.open()
+    queue = DbosQueue(url)
+    await queue.start()
+    await database.write(lambda connection: queue.submit(connection, task_id=1, run=1, user_id=1))
+    is_running = await queue.is_running(1, 1)
+    await queue.close()
+    await asyncio.to_thread(database.close)
+    return {"is_running": is_running}
+
+
 async def old_runs(url: URL) -> Any:
     record = Record()
     bench = Bench(url, turns(record, 1))
@@ -465,6 +479,7 @@ CASES = {
     "fair": fair,
     "other-version": other_version,
     "old-runs": old_runs,
+    "queue-only": queue_only,
 }
 
 

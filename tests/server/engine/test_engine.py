@@ -12,7 +12,7 @@ import pytest
 from dbos._error import DBOSNonExistentWorkflowError
 from sqlalchemy import URL, make_url
 
-from beray.server.engine.dbos_queue import _is_news
+from beray.server.engine.dbos_queue import _is_news, library_url
 
 PROGRAM = "tests.server.engine.engine_program"
 ROOT = Path(__file__).parents[3]
@@ -66,6 +66,21 @@ def test_only_so_many_runs_of_a_user_go_on_at_once(database_url):
 
 def test_purged_run_is_forgotten(database_url):
     assert run("purge", database_url) == {"left": 0}
+
+
+@pytest.mark.parametrize(("case", "seen"), [("queue-only", {"is_running": False}), ("purge", {"left": 0})])
+def test_password_of_any_characters_works(postgres, case, seen):
+    url = postgres.create_database()
+
+    assert run(case, postgres.with_role(url, "s3cret pw@:/%")) == seen
+
+    postgres.drop_database(url)
+
+
+def test_url_reaches_the_library_as_it_is():
+    url = URL.create("postgresql", "be ray", "s3cret pw+@:/%", "db", 5432, "be_ray", {"options": "-c geqo=off"})
+
+    assert make_url(library_url(url)) == url
 
 
 def test_failed_run_does_not_stop_the_engine(database_url):
