@@ -60,7 +60,7 @@ ENGINE_AGAIN_SECONDS = 5  # between tries to start the engine (the disk may have
 TIDY_SECONDS = 30  # how often held tasks and old idempotency answers are looked through
 LOOK_SECONDS = 15  # how often runs are looked through for stops whose notice was lost
 PURGE_SECONDS = 86_400  # how often what is older than `retention_days` is deleted
-PURGE_FIRST_SECONDS = 10  # after the start, when it has settled
+PURGE_FIRST_SECONDS = 5  # after the start, when it has settled
 DAY_MS = 86_400_000
 ENGINE_KEPT_MS = (
     7 * DAY_MS

@@ -13,7 +13,7 @@ from tests.support.rounds import rounds, seeded
 from tests.support.server import ServerProcess
 from tests.support.witness import STALLED_SECONDS, Witness, event_of, read_frames, seq_of
 
-ROUNDS = rounds(short=6)
+ROUNDS = rounds(short=4)
 MOST_EVENTS = 60  # a round ends after at most so many; 0: as soon as the server is ready again
 TASKS_AT_ONCE = 4
 STEPS = 4

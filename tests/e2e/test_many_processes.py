@@ -19,7 +19,7 @@ from tests.support.rounds import is_long, seeded
 from tests.support.scripted_model import Reply, ScriptedModel, call
 from tests.support.server import ServerProcess
 
-TASKS, KILLS = (200, 30) if is_long() else (20, 4)
+TASKS, KILLS = (200, 30) if is_long() else (14, 3)
 USERS = 4
 STEPS = 4
 SECONDS = 60 + 8 * KILLS + TASKS

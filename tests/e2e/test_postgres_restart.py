@@ -86,7 +86,23 @@ def finish(client: BeRayClient, task_id: int, follower: Follower) -> None:
     assert [task["id"] for task in client.list_tasks()] == [task_id], "what was refused was not done"
 
 
-def test_crash_of_postgres_is_survived_without_a_word_lost(scene, own_postgres):
+@contextmanager
+def frozen(postgres: PostgresCluster) -> Iterator[None]:
+    """It takes connections and statements, and answers nothing."""
+    postmaster = int((postgres.data_dir / "postmaster.pid").read_text().split()[0])
+    listed = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    pids = [postmaster, *map(int, listed)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def test_crash_and_silence_of_postgres_are_survived_without_a_word_lost(scene, own_postgres):
     cluster, client = scene
     task_id = client.create_task("Two steps")["id"]
     follower = Follower(client, task_id)
@@ -96,6 +112,11 @@ def test_crash_of_postgres_is_survived_without_a_word_lost(scene, own_postgres):
     wait_ready(cluster, status=503)
     check_refused(ask_while_away(client, task_id))
     own_postgres.start()
+    wait_ready(cluster, status=200)
+    with frozen(own_postgres):  # as good as away
+        wait_ready(cluster, status=503)
+        headers = {"Authorization": f"Bearer {client.token}"}
+        check_refused([requests.get(f"{client.base_url}/api/v1/tasks/{task_id}", headers=headers, timeout=60)])
     wait_ready(cluster, status=200)
 
     finish(client, task_id, follower)
@@ -117,37 +138,6 @@ def test_outage_longer_than_the_lease_cuts_the_runs_and_they_go_on(scene, own_po
 
     assert follower.wait_for("tool.finished")["ok"] is False
     follower.wait_for("task.started", attempt=2)
-    finish(client, task_id, follower)
-
-
-@contextmanager
-def frozen(postgres: PostgresCluster) -> Iterator[None]:
-    """It takes connections and statements, and answers nothing."""
-    postmaster = int((postgres.data_dir / "postmaster.pid").read_text().split()[0])
-    listed = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-    pids = [postmaster, *map(int, listed)]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-
-
-def test_postgres_that_answers_nothing_is_as_good_as_away(scene, own_postgres):
-    cluster, client = scene
-    task_id = client.create_task("Two steps")["id"]
-    follower = Follower(client, task_id)
-    follower.wait_for("tool.started")
-
-    with frozen(own_postgres):
-        wait_ready(cluster, status=503)
-        headers = {"Authorization": f"Bearer {client.token}"}
-        check_refused([requests.get(f"{client.base_url}/api/v1/tasks/{task_id}", headers=headers, timeout=60)])
-    wait_ready(cluster, status=200)
-
     finish(client, task_id, follower)
 
 

@@ -13,6 +13,7 @@ from dbos._error import DBOSNonExistentWorkflowError
 from sqlalchemy import URL, make_url
 
 from beray.server.engine.dbos_queue import _is_news, library_url
+from tests.support.databases import sqlite_url
 
 PROGRAM = "tests.server.engine.engine_program"
 ROOT = Path(__file__).parents[3]
@@ -30,6 +31,12 @@ def run(case: str, url: URL) -> dict:
     )
     assert done.returncode in {0, -9}, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def one_url(tmp_path) -> URL:
+    """For what has nothing to do with the kind of database."""
+    return sqlite_url(tmp_path / "beray.db")
 
 
 def test_submitted_run_is_run_once_with_its_steps(database_url):
@@ -83,12 +90,12 @@ def test_url_reaches_the_library_as_it_is():
     assert make_url(library_url(url)) == url
 
 
-def test_failed_run_does_not_stop_the_engine(database_url):
-    assert run("failure", database_url) == {"runs": [[1, 1], [2, 1]]}
+def test_failed_run_does_not_stop_the_engine(one_url):
+    assert run("failure", one_url) == {"runs": [[1, 1], [2, 1]]}
 
 
-def test_step_that_was_done_but_could_not_be_recorded_does_not_fail_the_run(database_url):
-    assert run("unrecorded", database_url) == {
+def test_step_that_was_done_but_could_not_be_recorded_does_not_fail_the_run(one_url):
+    assert run("unrecorded", one_url) == {
         "runs": [[1, 1]],
         "steps": ["turn-0", "turn-1"],
         "results": [{"n": 0}, {"n": 1}],
@@ -96,8 +103,8 @@ def test_step_that_was_done_but_could_not_be_recorded_does_not_fail_the_run(data
     }
 
 
-def test_launch_that_failed_can_be_tried_again(database_url):
-    seen = run("launched-again", database_url)
+def test_launch_that_failed_can_be_tried_again(one_url):
+    seen = run("launched-again", one_url)
 
     assert seen == {"failures": ["no room early", "no room late"], "threads": [], "runs": [[1, 1]]}
 

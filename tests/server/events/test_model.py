@@ -28,7 +28,7 @@ from tests.support.databases import seeded_database
 
 AT, AT_ISO = 1_800_000_000_123, "2027-01-15T08:00:00.123Z"
 LIMITS = settings(
-    max_examples=25,
+    max_examples=12,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],  # a commit is on disk
