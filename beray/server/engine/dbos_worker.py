@@ -43,7 +43,7 @@ from beray.server.engine.dbos_queue import (
 
 LOCAL_EXECUTOR = "local"  # one process owns an SQLite file (server.lock), so what is pending was ours
 POLL_SECONDS = 0.5  # only a safety net beside `wake`; 23 commits/s at 0.1 s would be paid for nothing
-LOST_SECONDS = 30.0  # between looks for runs that were claimed but not begun
+LOST_SECONDS = 5.0  # between looks for runs that were claimed but not begun
 CONFLICT_SECONDS = 0.05  # after losing a claim to another worker; at most twice that
 MAX_RECOVERIES = 1_000_000  # how often a run is taken up again is the runner's to decide
 CLOSE_SECONDS = 5
