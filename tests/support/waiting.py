@@ -3,8 +3,8 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -32,6 +32,20 @@ async def until(look: Callable[[], T | Awaitable[T]], *, seconds: float = 20.0, 
             return found
         _check(deadline, seconds, what, found)
         await asyncio.sleep(LOOK_SECONDS)
+
+
+async def begun(*works: Coroutine[Any, Any, T]) -> list[asyncio.Task[T]]:
+    """The works as tasks, each of which has come to its first wait."""
+    count = 0
+
+    async def run(work: Coroutine[Any, Any, T]) -> T:
+        nonlocal count
+        count += 1
+        return await work
+
+    tasks = [asyncio.create_task(run(work)) for work in works]
+    await until(lambda: count == len(works), what="all to have begun")
+    return tasks
 
 
 def _check(deadline: float, seconds: float, what: str, found: object) -> None:

@@ -23,7 +23,7 @@ from beray.server.errors import Refused
 from tests.support.commit_proxy import CommitProxy, Cut
 from tests.support.databases import migrated
 from tests.support.postgres import PostgresCluster
-from tests.support.waiting import until, wait_until
+from tests.support.waiting import begun, until, wait_until
 
 CUTS: tuple[Cut, ...] = ("before", "stranded", "after", "racing")
 
@@ -194,19 +194,16 @@ async def test_many_writes_over_random_cuts_are_each_there_once(database, url, p
     proxy.cut = lambda: generator.choice(CUTS) if generator.random() < 0.4 else "no"
     many = range(400)
 
-    async def write(number):
-        for _ in range(generator.randrange(40)):  # so that groups of all sizes come about
-            await asyncio.sleep(0)
-        return await database.patient.write(insert(number))
-
     async def cut_now_and_then():
         while True:
             await database.patient.read(numbers)
             proxy.cut_all()
 
     cutting = asyncio.create_task(cut_now_and_then())
-    batches = [asyncio.gather(*(write(number) for number in many[first : first + 40])) for first in many[::40]]
-    answers = [answer for batch in batches for answer in await batch]
+    answers = []
+    while len(answers) < len(many):  # in batches of all sizes, so that groups of all sizes come about
+        batch = many[len(answers) : len(answers) + generator.randrange(1, 40)]
+        answers += await asyncio.gather(*(database.patient.write(insert(number)) for number in batch))
     cutting.cancel()
     await asyncio.gather(cutting, return_exceptions=True)
 
@@ -302,11 +299,10 @@ async def test_impatient_writes_are_refused_beside_patient_ones(database, url, p
     """In one group, and behind it in the queue."""
     await database.write(insert(1))
     proxy.hide()
-    patient = [asyncio.create_task(database.patient.write(insert(number))) for number in (2, 3)]
-    impatient = [asyncio.create_task(database.write(insert(number))) for number in (100, 101)]
-    patient.append(asyncio.create_task(database.patient.write(insert(4))))
-    await asyncio.sleep(0)
-    impatient.append(asyncio.create_task(database.write(insert(102))))
+    patient = await begun(*(database.patient.write(insert(number)) for number in (2, 3)))
+    impatient = await begun(*(database.write(insert(number)) for number in (100, 101)))
+    patient += await begun(database.patient.write(insert(4)))
+    impatient += await begun(database.write(insert(102)))
 
     refused = await asyncio.wait_for(asyncio.gather(*impatient, return_exceptions=True), 5)
 
@@ -404,8 +400,7 @@ async def test_closing_ends_soon_while_the_database_is_away(url, proxy):
     database = PostgresDatabase(make_url(through(proxy, url)))
     database.open()
     proxy.hide()
-    waiting = [asyncio.create_task(database.patient.write(insert(number))) for number in range(3)]
-    await asyncio.sleep(0)
+    waiting = await begun(*(database.patient.write(insert(number)) for number in range(3)))
 
     await asyncio.wait_for(asyncio.to_thread(database.close), 5)
 
@@ -418,8 +413,7 @@ async def test_closing_finishes_the_writes_that_wait_over_a_cut(url, proxy):
     database = PostgresDatabase(make_url(through(proxy, url)))
     database.open()
     proxy.cut = once("after")
-    waiting = [asyncio.create_task(database.write(insert(number))) for number in range(300)]
-    await asyncio.sleep(0)
+    waiting = await begun(*(database.write(insert(number)) for number in range(300)))
 
     await asyncio.to_thread(database.close)
 
@@ -441,8 +435,7 @@ async def test_opening_without_a_database_fails_and_leaves_nothing(url, proxy):
 
 async def test_write_whose_caller_has_gone_is_not_made_later(database, url, proxy):
     proxy.hide()
-    gone = [asyncio.create_task(database.patient.write(insert(number))) for number in range(20)]
-    await asyncio.sleep(0)
+    gone = await begun(*(database.patient.write(insert(number)) for number in range(20)))
     stays = asyncio.create_task(database.patient.write(insert(100)))
     with pytest.raises(Refused):
         await database.write(insert(200))

@@ -25,6 +25,7 @@ from beray.server.db.tables import task
 from beray.server.events.log import EventLog, Fenced, NewEvent, frame_seq
 from beray.server.events.wakeups import Wakeups, wait_changed
 from tests.support.databases import seeded_database
+from tests.support.waiting import begun
 
 AT, AT_ISO = 1_800_000_000_123, "2027-01-15T08:00:00.123Z"
 LIMITS = settings(
@@ -221,8 +222,7 @@ class LogMachine(RuleBasedStateMachine):
             return frames
 
         async def follow_all():
-            following = [asyncio.create_task(follow(process.log)) for process in self.processes]
-            await asyncio.sleep(0)
+            following = await begun(*(follow(process.log) for process in self.processes))
             await writer.append(expected.id, deltas(texts))
             return await asyncio.gather(*following)
 
