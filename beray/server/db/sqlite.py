@@ -25,6 +25,7 @@ from beray.server.errors import Refused
 T = TypeVar("T")
 
 BUSY_TIMEOUT_MS = 15_000  # the engine's threads write to the same file; a commit takes milliseconds
+WAL_RETRY_SECONDS = 0.005  # the other's switch is one small transaction
 
 
 class SqliteDatabase(Database):
@@ -130,10 +131,10 @@ def sqlite_engine(path: Path, *, is_read_only: bool = False) -> Engine:
         connection.isolation_level = None  # BEGIN is ours: the driver's own would be DEFERRED and late
         add_unixepoch(connection)
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        _use_wal(cursor)
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
         if is_read_only:
             cursor.execute("PRAGMA query_only=ON")
         cursor.close()
@@ -145,6 +146,24 @@ def sqlite_engine(path: Path, *, is_read_only: bool = False) -> Engine:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _use_wal(cursor: sqlite3.Cursor) -> None:
+    """Turn the file to WAL, which it then stays.
+
+    On a new file this goes from a read lock to a write lock, where SQLite refuses at once instead of waiting
+    (`busy_timeout` is not asked, since two who do this would wait for each other): who comes second asks again.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(WAL_RETRY_SECONDS)
+        else:
+            return
 
 
 def add_unixepoch(connection: sqlite3.Connection) -> None:

@@ -5,10 +5,11 @@ import sqlite3
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from beray.server.clock import system_clock
-from beray.server.db.sqlite import SqliteDatabase
+from beray.server.db import sqlite
+from beray.server.db.sqlite import SqliteDatabase, sqlite_engine
 from beray.server.errors import Refused
 from tests.server.db.test_connect import insert, numbers
 
@@ -97,3 +98,30 @@ async def test_database_that_cannot_be_used_is_refused_as_such(database, number,
 
     assert (refused.value.code, refused.value.status_code) == ("database_unavailable", 503)
     assert await database.write(insert(1)) == 1
+
+
+def test_new_file_that_another_connection_writes_to_is_waited_for(tmp_path, monkeypatch):
+    other = sqlite3.connect(tmp_path / "beray.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("CREATE TABLE other (number INTEGER)")
+    waits = []
+
+    def end_the_other(seconds: float) -> None:
+        waits.append(seconds)
+        other.execute("COMMIT")
+
+    monkeypatch.setattr(sqlite.time, "sleep", end_the_other)
+    engine = sqlite_engine(tmp_path / "beray.db")
+
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+        assert connection.exec_driver_sql("SELECT count(*) FROM other").scalar_one() == 0
+    assert len(waits) == 1
+    other.close()
+
+
+def test_file_that_is_no_database_is_refused_at_once(tmp_path):
+    (tmp_path / "beray.db").write_bytes(b"what is this? " * 100)
+
+    with pytest.raises(DatabaseError, match="not a database"):
+        sqlite_engine(tmp_path / "beray.db").connect()
