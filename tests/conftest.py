@@ -1,6 +1,7 @@
 """Fixtures that show themselves in each test: a real server, and clients of it."""
 
 import itertools
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,11 @@ from tests.support.postgres import PostgresCluster
 from tests.support.server import ServerProcess
 
 _numbers = itertools.count(1)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Three workers on two cores: the longest tests wait for leases and for processes that start."""
+    return max(1, (os.cpu_count() or 1) * 3 // 2)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
