@@ -206,12 +206,18 @@ def watched(api: Api, task_id: int) -> Iterator[list[dict[str, Any]]]:
     assert not watcher.is_alive(), f"the stream of task {task_id} did not end"
 
 
+def create_and_fill(disk: SmallDisk, api: Api) -> int:
+    """A running task whose events find no room any more."""
+    task_id = api.create(UNTIL_GO)
+    wait_until(partial(api.has_printed, task_id), what="output")
+    disk.fill()
+    wait_until(lambda: "could not be stored" in api.server.log_text(), what="an event refused")
+    return task_id
+
+
 @pytest.mark.needs("tmpfs")
 def test_running_task_on_a_full_disk_can_be_stopped(disk, disk_api):
-    task_id = disk_api.create(UNTIL_GO)
-    wait_until(partial(disk_api.has_printed, task_id), what="output")
-    disk.fill()
-    wait_until(lambda: "could not be stored" in disk_api.server.log_text(), what="an event refused")
+    task_id = create_and_fill(disk, disk_api)
 
     assert disk_api("POST", f"/tasks/{task_id}/stop").status_code == 200
     disk.make_room()
@@ -223,10 +229,7 @@ def test_running_task_on_a_full_disk_can_be_stopped(disk, disk_api):
 
 @pytest.mark.needs("tmpfs")
 def test_server_stops_on_a_full_disk_refuses_to_start_and_has_all_when_there_is_room(disk, disk_api):
-    task_id = disk_api.create(UNTIL_GO)
-    wait_until(partial(disk_api.has_printed, task_id), what="output")
-    disk.fill()
-    wait_until(lambda: "could not be stored" in disk_api.server.log_text(), what="an event refused")
+    task_id = create_and_fill(disk, disk_api)
 
     assert disk_api.server.stop() == 0
     disk.fill()  # what closing gave back

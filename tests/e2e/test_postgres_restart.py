@@ -74,8 +74,16 @@ def check_refused(answers: list[requests.Response]) -> None:
         assert int(answer.headers["Retry-After"]) > 0
 
 
-def finish(client: BeRayClient, task_id: int, follower: Follower) -> None:
+def begin(client: BeRayClient) -> Follower:
+    """Follow a task whose first step runs."""
+    follower = Follower(client, client.create_task("Two steps")["id"])
+    follower.wait_for("tool.started")
+    return follower
+
+
+def finish(client: BeRayClient, follower: Follower) -> None:
     """Let the steps end, and look at the whole."""
+    task_id = follower.task_id
     for name in ("one", "two"):
         client.upload_file(task_id, name, b"")
     follower.join()
@@ -104,29 +112,25 @@ def frozen(postgres: PostgresCluster) -> Iterator[None]:
 
 def test_crash_and_silence_of_postgres_are_survived_without_a_word_lost(scene, own_postgres):
     cluster, client = scene
-    task_id = client.create_task("Two steps")["id"]
-    follower = Follower(client, task_id)
-    follower.wait_for("tool.started")
+    follower = begin(client)
 
     own_postgres.kill()
     wait_ready(cluster, status=503)
-    check_refused(ask_while_away(client, task_id))
+    check_refused(ask_while_away(client, follower.task_id))
     own_postgres.start()
     wait_ready(cluster, status=200)
     with frozen(own_postgres):  # as good as away
         wait_ready(cluster, status=503)
         headers = {"Authorization": f"Bearer {client.token}"}
-        check_refused([requests.get(f"{client.base_url}/api/v1/tasks/{task_id}", headers=headers, timeout=60)])
+        check_refused([requests.get(f"{client.base_url}/api/v1/tasks/{follower.task_id}", headers=headers, timeout=60)])
     wait_ready(cluster, status=200)
 
-    finish(client, task_id, follower)
+    finish(client, follower)
 
 
 def test_outage_longer_than_the_lease_cuts_the_runs_and_they_go_on(scene, own_postgres):
     cluster, client = scene
-    task_id = client.create_task("Two steps")["id"]
-    follower = Follower(client, task_id)
-    follower.wait_for("tool.started")
+    follower = begin(client)
 
     own_postgres.stop()
     for worker in cluster.workers:
@@ -138,13 +142,13 @@ def test_outage_longer_than_the_lease_cuts_the_runs_and_they_go_on(scene, own_po
 
     assert follower.wait_for("tool.finished")["ok"] is False
     follower.wait_for("task.started", attempt=2)
-    finish(client, task_id, follower)
+    finish(client, follower)
 
 
 def test_processes_end_when_told_to_though_postgres_is_away(scene, own_postgres):
     """The engine library would wait for it, in threads that cannot be ended."""
     cluster, client = scene
-    Follower(client, client.create_task("Two steps")["id"]).wait_for("tool.started")
+    begin(client)
     own_postgres.kill()
     wait_ready(cluster, status=503)
 

@@ -24,6 +24,7 @@ class Follower:
     """One watcher of a task."""
 
     def __init__(self, client: BeRayClient, task_id: int) -> None:
+        self.task_id = task_id
         self.events: list[dict[str, Any]] = []
         self._thread = threading.Thread(target=self._follow, args=(client, task_id), daemon=True)
         self._thread.start()

@@ -228,53 +228,54 @@ async def test_impatient_writes_over_cuts_are_there_if_they_were_answered_and_no
     assert stored(url) == [answer for answer in answers if isinstance(answer, int)]
 
 
+@pytest.fixture
+def forgetful(postgres: PostgresCluster, url: str) -> Iterator[PostgresCluster]:
+    """What was not committed is not on its disk for seconds, so that a crash forgets it."""
+    execute(url, "ALTER SYSTEM SET wal_writer_delay = '10s'")
+    postgres.restart()
+    yield postgres
+    execute(url, "ALTER SYSTEM RESET wal_writer_delay")
+    execute(url, "SELECT pg_reload_conf()")
+
+
+async def strand_and_crash(
+    database: PostgresDatabase, proxy: CommitProxy, postgres: PostgresCluster
+) -> "asyncio.Task[int]":
+    """A write whose COMMIT never arrived, in a database that has crashed since; the proxy is still closed."""
+    proxy.cut = once("stranded")
+    writing = asyncio.create_task(database.write(insert(2)))
+    await asyncio.to_thread(wait_until, lambda: "stranded" in proxy.commits)
+    proxy.is_open = False
+    await asyncio.to_thread(postgres.kill)
+    await asyncio.to_thread(postgres.start)
+    return writing
+
+
 async def test_transaction_id_used_again_after_a_crash_does_not_pass_for_the_commit(
-    database, url, proxy, postgres, monkeypatch
+    database, url, proxy, forgetful, monkeypatch
 ):
     """A crash forgets the ids whose transactions were not on disk: the next ones get them anew, and commit them."""
     monkeypatch.setattr(writer_module, "IMPATIENT_SECONDS", 30)
-    execute(url, "ALTER SYSTEM SET wal_writer_delay = '10s'")
-    postgres.restart()
-    try:
-        await database.write(insert(1))
-        proxy.cut = once("stranded")
-        writing = asyncio.create_task(database.write(insert(2)))
-        await asyncio.to_thread(wait_until, lambda: "stranded" in proxy.commits)
-        proxy.is_open = False
-        await asyncio.to_thread(postgres.kill)
-        await asyncio.to_thread(postgres.start)
-        for number in range(100, 120):
-            execute(url, "INSERT INTO t VALUES (%s)", number)
-        proxy.show()
+    await database.write(insert(1))
+    writing = await strand_and_crash(database, proxy, forgetful)
+    for number in range(100, 120):
+        execute(url, "INSERT INTO t VALUES (%s)", number)
+    proxy.show()
 
-        assert await writing == 2
-        assert stored(url) == [1, 2, *range(100, 120)]
-    finally:
-        execute(url, "ALTER SYSTEM RESET wal_writer_delay")
-        execute(url, "SELECT pg_reload_conf()")
+    assert await writing == 2
+    assert stored(url) == [1, 2, *range(100, 120)]
 
 
-async def test_transaction_id_unknown_after_a_crash_is_not_a_commit(database, url, proxy, postgres, monkeypatch):
+async def test_transaction_id_unknown_after_a_crash_is_not_a_commit(database, url, proxy, forgetful, monkeypatch):
     """It lies in the future then, and asking for it is an error."""
     monkeypatch.setattr(writer_module, "UNKNOWN_SECONDS", 30)
-    execute(url, "ALTER SYSTEM SET wal_writer_delay = '10s'")
-    postgres.restart()
-    try:
-        await database.patient.write(insert(1))
-        proxy.cut = once("stranded")
-        writing = asyncio.create_task(database.write(insert(2)))
-        await asyncio.to_thread(wait_until, lambda: "stranded" in proxy.commits)
-        proxy.is_open = False
-        await asyncio.to_thread(postgres.kill)
-        await asyncio.to_thread(postgres.start)
-        proxy.show()
+    await database.patient.write(insert(1))
+    writing = await strand_and_crash(database, proxy, forgetful)
+    proxy.show()
 
-        assert await asyncio.wait_for(writing, 20) == 2
-        assert await asyncio.wait_for(database.write(insert(3)), 20) == 3
-        assert stored(url) == [1, 2, 3]
-    finally:
-        execute(url, "ALTER SYSTEM RESET wal_writer_delay")
-        execute(url, "SELECT pg_reload_conf()")
+    assert await asyncio.wait_for(writing, 20) == 2
+    assert await asyncio.wait_for(database.write(insert(3)), 20) == 3
+    assert stored(url) == [1, 2, 3]
 
 
 # A database that is away
