@@ -129,7 +129,7 @@ class App:
         self._background: set[asyncio.Task[None]] = set()
 
         self._control = control = RunControl()
-        work_dirs = WorkDirs(self.work_dirs_path, allows_hard_links=settings.sandbox != "none")
+        self._work_dirs = work_dirs = WorkDirs(self.work_dirs_path, allows_hard_links=settings.sandbox != "none")
         self.tasks = Tasks(
             database=self.database,
             events=self.events,
@@ -221,12 +221,29 @@ class App:
         self.readiness.set("sandbox", "ok")
         if self.cluster is not None:
             self.cluster.about["sandbox"] = _sandbox_info(self.capabilities)
-            await self.cluster.join()
+            await self.cluster.join(self._worker)
+        if self.cluster is None or self.cluster.has_volume:
+            await self._spare_folders()
         self._spawn(self._start_engine())
         self._spawn(self._look_for_stops())
         if self.settings.role != "worker":
             self._spawn(self._tidy())
             self._spawn(self._purge_daily())
+
+    async def _spare_folders(self) -> None:
+        """Number new tasks above every folder there is.
+
+        After a backup was restored, the folder may know tasks that the database does not: the next user's task would
+        get such an id, and the files.
+        """
+        if self.settings.role == "worker":  # makes no tasks
+            return
+        highest = await asyncio.to_thread(self._work_dirs.last_id)
+        if highest > await self.database.read(task_queries.last_id):
+            log.warning(
+                "the newest folder is of task %s, which the database has never had; ids go on after it", highest
+            )
+            await self.database.write(lambda connection: task_queries.number_after(connection, highest))
 
     def _hear(self, notices: Sequence[Notice]) -> None:
         """Pass on what was committed, here or in another process."""
@@ -331,7 +348,7 @@ class App:
         if self.cluster is None:
             await self.tasks.deletions.finish(hidden_before=self._clock())
         elif self._worker is not None:
-            self.cluster.guard(self._worker)
+            self.cluster.guard()
 
     async def _tidy(self) -> None:
         while True:

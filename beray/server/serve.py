@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Final, cast
@@ -67,7 +67,8 @@ def run(settings: Settings, *, announce: Callable[[str], None]) -> None:
             " postgresql://user:password@host:5432/database."
         )
     _prepare_data_dir(settings.data_dir, has_database=is_embedded)
-    with _owned(settings.data_dir, is_shared=not is_embedded) as is_owner, _listening(settings) as listener:
+    owning = _owned(settings.data_dir, is_shared=not is_embedded) if settings.role != "worker" else nullcontext(False)
+    with owning as is_owner, _listening(settings) as listener:
         base_url = _base_url(settings, listener)
         own = replace(settings, port=listener.getsockname()[1])  # the search for local models skips our own port
         model = choose_model(own, os.environ, probe=probe_models)  # noqa: TID251  # providers' keys are no settings
@@ -75,7 +76,7 @@ def run(settings: Settings, *, announce: Callable[[str], None]) -> None:
             app = create_app(settings, model, announce=announce)
         except SandboxUnavailable as error:
             raise StartError(str(error)) from error
-        server_file = settings.data_dir / SERVER_FILE if is_owner and settings.role != "worker" else None
+        server_file = settings.data_dir / SERVER_FILE if is_owner else None
         _Service(app, base_url=base_url, server_file=server_file, announce=announce).run(listener)
     _end_within(END_SECONDS, status=0)
 
@@ -278,7 +279,8 @@ def _unusable(data_dir: Path, error: OSError | DBAPIError | Refused) -> StartErr
 def _owned(data_dir: Path, *, is_shared: bool) -> Iterator[bool]:
     """Hold the data folder for this process: two servers on one SQLite file would recover each other's runs.
 
-    Without SQLite in it several may use it; whether this one was the first.
+    Without SQLite in it several may use it; whether this one was the first. A worker owns nothing: the one that owns it
+    is found by who runs `beray run`.
     """
     with (data_dir / LOCK_FILE).open("a+") as lock:
         try:

@@ -1,6 +1,7 @@
 """Two API processes and two workers on one database behave like one server."""
 
 import itertools
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -219,13 +220,22 @@ def test_process_with_other_work_dirs_is_told_by_ready(cluster, users, service_d
     client, _ = users.make()
     settings = {**cluster.settings, "work_dirs": service_dir / "elsewhere"}
     stranger = WorkerProcess(service_dir / "stranger", **settings)
+    for worker in cluster.workers:
+        assert worker.stop() == 0
+    waiting = [client.create_task(HELLO)["id"] for _ in range(3)]
     stranger.launch()
     try:
+        stranger.base_url = wait_until(stranger._find_url, seconds=40, what="the stranger's address")
+        wait_until(lambda: readiness(stranger)["engine"]["state"] == "ok", seconds=40, what="its engine")
+        assert readiness(stranger)["work_dirs"]["state"] == "failed", "known before its engine started"
+        for worker in cluster.workers:
+            worker.start()
+        for task_id in waiting:
+            list(client.stream_task_updates(task_id))
+            assert client.get_file_content(task_id, "hello.py").text
         wait_until(has_hint(cluster.apis[0], "work_dirs", "BERAY_WORK_DIRS"), seconds=40, what="the hint")
         assert str(stranger.process.pid) in readiness(cluster.apis[0])["work_dirs"]["hint"]  # type: ignore[union-attr]  # it runs
         assert readiness(cluster.apis[0])["status_code"] == 200
-        stranger.base_url = stranger._find_url() or ""
-        wait_until(lambda: readiness(stranger)["work_dirs"]["state"] == "failed", seconds=20, what="its own verdict")
         assert readiness(stranger)["status_code"] == 503
         made = [client.create_task(HELLO)["id"] for _ in range(6)]
         for task_id in made:
@@ -235,6 +245,17 @@ def test_process_with_other_work_dirs_is_told_by_ready(cluster, users, service_d
     finally:
         stranger.stop()
     wait_until(lambda: readiness(cluster.apis[0])["work_dirs"]["hint"] is None, seconds=20, what="no hint any more")
+
+
+def test_worker_leaves_the_data_folder_to_an_api_beside_it(cluster):
+    """`beray run` on this machine finds the API by its server.json."""
+    api = ApiProcess(cluster.workers[0].data_dir, **cluster.settings)
+    api.start()
+    try:
+        told = json.loads((api.data_dir / "server.json").read_text())
+        assert told["base_url"] == api.base_url
+    finally:
+        api.stop()
 
 
 def test_api_without_workers_takes_tasks_and_says_that_they_wait(cluster, users):

@@ -5,9 +5,11 @@ import shlex
 import signal
 import socket
 import subprocess
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from beray.client import BeRayClient
 from tests.support.server import BERAY, PASSWORD, ServerProcess
 from tests.support.waiting import wait_until
 
@@ -169,3 +171,45 @@ def test_interrupt_ends_the_server_cleanly(make_server):
 
     assert server.process.wait(timeout=20) == 0
     assert "Traceback" not in server.log_text()
+
+
+@pytest.fixture
+def server_on(service_dir, request) -> Iterator[Callable[..., ServerProcess]]:
+    """A server on a database of the kind asked for, each with the same folder of work_dirs."""
+    folder = service_dir / f"restored-{request.node.callspec.id}"
+    made: list[ServerProcess] = []
+
+    def make(name: str) -> ServerProcess:
+        settings: dict[str, object] = {
+            "work_dirs": folder / "work_dirs",
+            "secret_key": "one key for all of these servers, 32 bytes",
+        }
+        if request.param == "postgresql":
+            settings["database_url"] = request.getfixturevalue("postgres").create_database()
+        made.append(ServerProcess(folder / name, **settings).start())
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    "server_on", ["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("postgres"))], indirect=True
+)
+def test_new_task_does_not_get_the_folder_of_one_that_the_database_has_forgotten(server_on):
+    """As after a backup was restored whose folders are younger than its database."""
+    before = server_on("before")
+    with BeRayClient(before.base_url, token=before.register("a@example.com")) as client:
+        task_id = client.create_task("A secret", hold=True)["id"]
+        client.upload_file(task_id, "secret.txt", "of user A")
+    before.stop()
+
+    after = server_on("after")
+    with BeRayClient(after.base_url, token=after.register("b@example.com")) as client:
+        new_id = client.create_task("Another", hold=True)["id"]
+        client.upload_file(new_id, "mine.txt", "of user B")
+        assert [node["name"] for node in client.list_files_tree(new_id)] == ["mine.txt"]
+
+    assert new_id > task_id
+    assert f"the newest folder is of task {task_id}" in after.log_text()

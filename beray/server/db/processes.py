@@ -16,6 +16,7 @@ _BEAT = text(
     f" ON CONFLICT (id) DO UPDATE SET beat_at = {NOW}, about = excluded.about"
 )
 _LIVING = text(f"SELECT id, role, host, pid, {NOW} - started_at, about FROM process p WHERE {LIVES} ORDER BY id")  # noqa: S608  # only constants
+_ADOPT = text("INSERT INTO volume (id, mark) VALUES (1, :mark) ON CONFLICT (id) DO NOTHING")
 _LEAVE = text("DELETE FROM process WHERE id = :id")
 _HASTE = text("SET LOCAL statement_timeout = '4s'")  # a beat that comes late is worth nothing
 
@@ -48,6 +49,20 @@ def beat(connection: Connection, me: Process, about: str) -> Sequence[Living]:
     connection.execute(_HASTE)
     connection.execute(_BEAT, {**vars(me), "about": about})
     return [Living(*row) for row in connection.execute(_LIVING)]
+
+
+def find_volume(connection: Connection) -> str | None:
+    """The mark of the folder of work_dirs that belongs to this database; None when none has been used yet."""
+    mark: str | None = connection.execute(text("SELECT mark FROM volume")).scalar_one_or_none()
+    return mark
+
+
+def adopt_volume(connection: Connection, mark: str) -> str:
+    """Let the folder with that mark belong to this database, unless one does; the mark of the one that does then."""
+    connection.execute(_ADOPT, {"mark": mark})
+    kept = find_volume(connection)
+    assert kept is not None
+    return kept
 
 
 def leave(connection: Connection, process_id: str) -> None:

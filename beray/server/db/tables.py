@@ -172,6 +172,13 @@ writer = Table(
     Column("at", BigInteger, nullable=False),  # by the database's clock
 )
 
+volume = Table(
+    "volume",  # one row: the mark of the folder of the work_dirs; used only where that folder is named apart
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("mark", String(32), nullable=False),
+)
+
 schema_floor = Table(
     "schema_floor",  # one row: the oldest program, by its newest migration, that can work on this schema
     metadata,

@@ -54,6 +54,30 @@ def insert_task(connection: Connection, values: Mapping[str, Any]) -> int:
     return task_id
 
 
+_LAST_ID = {
+    "sqlite": text("SELECT max(seq) FROM sqlite_sequence WHERE name = 'task'"),
+    "postgresql": text("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM task_id_seq"),
+}
+_NUMBER_AFTER = {
+    "sqlite": (
+        text("DELETE FROM sqlite_sequence WHERE name = 'task'"),
+        text("INSERT INTO sqlite_sequence (name, seq) VALUES ('task', :id)"),
+    ),
+    "postgresql": (text("SELECT setval('task_id_seq', greatest(:id, (SELECT last_value FROM task_id_seq)))"),),
+}
+
+
+def last_id(connection: Connection) -> int:
+    """The highest id a task has ever had here; 0 when there was none."""
+    return connection.execute(_LAST_ID[connection.dialect.name]).scalar_one() or 0
+
+
+def number_after(connection: Connection, task_id: int) -> None:
+    """Give new tasks ids above this one, which must not be below `last_id`."""
+    for statement in _NUMBER_AFTER[connection.dialect.name]:
+        connection.execute(statement, {"id": task_id} if ":id" in statement.text else {})
+
+
 def get_task(connection: Connection, user_id: int, task_id: int, *, is_to_change: bool = False) -> TaskRecord | None:
     """The user's task, or None: unknown, somebody else's, or being deleted.
 

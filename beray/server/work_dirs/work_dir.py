@@ -42,6 +42,7 @@ from beray.server.work_dirs.removal import remove_entry
 from beray.server.work_dirs.upload import Upload, Written
 
 _THROUGH: Final = 0o711
+_ID_DIGITS: Final = 15  # a longer name is no id: they are counted, and stay exact in JSON (2**53)
 
 
 class WorkDir:
@@ -237,6 +238,18 @@ class WorkDirs:
             return
         finally:
             os.close(root)
+
+    def last_id(self) -> int:
+        """The highest id of a task that has a folder; 0 when none has.
+
+        Raises:
+            OSError: The folder can't be read.
+        """
+        try:
+            names = os.listdir(self.root)  # noqa: PTH208  # names only
+        except FileNotFoundError:
+            return 0
+        return max((int(name) for name in names if name.isdecimal() and len(name) <= _ID_DIGITS), default=0)
 
     def output_dir(self, task_id: int) -> Path:
         """Where whole outputs of the task's tool calls are kept, out of its commands' reach."""

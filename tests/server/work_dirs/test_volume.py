@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from beray.server.work_dirs.volume import FOLDER, OLD_SECONDS, Volume
+from beray.server.work_dirs.volume import FOLDER, MARK_FILE, OLD_SECONDS, Volume
 
 
 def test_processes_on_one_folder_see_each_other(tmp_path):
@@ -117,3 +117,26 @@ def test_folder_that_cannot_be_made_is_an_error(tmp_path):
 
     with pytest.raises(OSError, match="file"):
         Volume(tmp_path / "file", "mine").join()
+
+
+def test_folder_keeps_the_mark_that_it_got_first(tmp_path):
+    mine, other = Volume(tmp_path, "mine"), Volume(tmp_path, "other")
+    mine.join()
+    other.join()
+
+    mark = mine.mark()
+
+    assert len(mark) == 32
+    assert other.mark() == mark
+    assert other.has_mark(mark)
+    assert sorted(os.listdir(tmp_path)) == [FOLDER, MARK_FILE]
+    assert sorted(os.listdir(tmp_path / FOLDER)) == ["mine", "other"]
+
+
+def test_another_folder_has_another_mark(tmp_path):
+    mine, elsewhere = Volume(tmp_path / "a", "mine"), Volume(tmp_path / "b", "elsewhere")
+    mine.join()
+    elsewhere.join()
+
+    assert not elsewhere.has_mark(mine.mark())
+    assert not (tmp_path / "b" / MARK_FILE).exists(), "asking makes none"
