@@ -422,6 +422,14 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "请更正这个设置后重新启动。",
         "Correct the setting and start again.",
     ),
+    "serve.no_database": (
+        "`{command}` 需要多个进程可以共用的 PostgreSQL。",
+        "`{command}` needs PostgreSQL, which several processes can share.",
+    ),
+    "serve.no_database.remedy": (
+        "请设置 BERAY_DATABASE_URL=postgresql://用户:密码@主机:5432/数据库",
+        "Set BERAY_DATABASE_URL=postgresql://user:password@host:5432/database",
+    ),
     # errors
     "extra.missing": (
         "缺少软件包 {package}。命令行和服务器需要附加包：",

@@ -75,6 +75,27 @@ def test_missing_extra_says_how_to_install_it(home: object, beray: CommandLine, 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [("worker",), ("serve", "--no-worker")])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_command_that_needs_postgres_says_so_by_its_own_name(
+    beray: CommandLine, arguments: tuple[str, ...], language: str
+) -> None:
+    ended = beray(*arguments, BERAY_LANGUAGE=language)
+
+    assert ended.status == 2
+    assert f"`beray {' '.join(arguments)}`" in ended.err
+    assert "PostgreSQL" in ended.err
+    assert "BERAY_DATABASE_URL=postgresql://" in ended.err
+    assert "BERAY_ROLE" not in ended.err
+
+
+def test_role_that_was_set_is_named_where_it_needs_postgres(beray: CommandLine) -> None:
+    ended = beray("serve", BERAY_ROLE="worker")
+
+    assert ended.status == 2
+    assert "BERAY_ROLE=worker" in ended.err
+
+
 def test_program_is_the_script_of_the_package(beray: CommandLine, fake: FakeServer) -> None:
     assert COMMAND[-1] == "beray.cli.main"
     assert beray("whoami").status == 0
