@@ -70,6 +70,9 @@ def _run(app: App, data_dir: Path | None, *, role: str | None, **overrides: Any)
                 say("serve.no_database.remedy"),
                 Exit.USAGE,
             )
+        places, per_user = settings.max_running_tasks, settings.max_running_tasks_per_user
+        if settings.role != "api" and places <= per_user:
+            _announce(say("serve.crowded", places=places, per_user=per_user))
         if settings.role != "worker":
             EmbeddedServer(settings.data_dir, app.environ, app.terminal.status).make_way(note=app.note)
         run(settings, announce=_announce)
