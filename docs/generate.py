@@ -34,6 +34,7 @@ KINDS: Final[dict[Any, tuple[str, str]]] = {
     bool: ("1 或 0", "1 or 0"),
     int: ("整数", "whole number"),
     Path: ("路径", "path"),
+    Path | None: ("路径", "path"),
     tuple[str, ...]: ("逗号分隔", "comma-separated"),
 }
 TEXT: Final = ("文本", "text")

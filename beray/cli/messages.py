@@ -422,6 +422,24 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "请更正这个设置后重新启动。",
         "Correct the setting and start again.",
     ),
+    "serve.crowded": (
+        (
+            "警告：本进程同时运行 {places} 个任务（--concurrency 或 BERAY_MAX_RUNNING_TASKS），"
+            "不多于 BERAY_MAX_RUNNING_TASKS_PER_USER ({per_user})：一个用户就能占满它"
+        ),
+        (
+            "warning: this process runs {places} tasks at a time (--concurrency or BERAY_MAX_RUNNING_TASKS), "
+            "not more than BERAY_MAX_RUNNING_TASKS_PER_USER ({per_user}): one user can fill it"
+        ),
+    ),
+    "serve.no_database": (
+        "`{command}` 需要多个进程可以共用的 PostgreSQL。",
+        "`{command}` needs PostgreSQL, which several processes can share.",
+    ),
+    "serve.no_database.remedy": (
+        "请设置 BERAY_DATABASE_URL=postgresql://用户:密码@主机:5432/数据库",
+        "Set BERAY_DATABASE_URL=postgresql://user:password@host:5432/database",
+    ),
     # errors
     "extra.missing": (
         "缺少软件包 {package}。命令行和服务器需要附加包：",

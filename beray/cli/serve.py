@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import rich_click as click
 
@@ -13,6 +13,10 @@ from beray.cli.exits import CliError, Exit, Terminated
 from beray.cli.language import say
 from beray.cli.loopback import LOOPBACK_HOSTS
 from beray.cli.options import common, pass_app
+from beray.cli.program import program_name
+
+COMMAND_OF: Final = {"api": "serve --no-worker", "worker": "worker"}
+"""Which command gives a process its role."""
 
 Data = click.option(
     "--data", "data_dir", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help=say("help.serve.data")
@@ -47,7 +51,7 @@ def worker(app: App, /, *, data_dir: Path | None, concurrency: int | None, **opt
     return _run(app, data_dir, role="worker", max_running_tasks=concurrency, local_user=False, **options)
 
 
-def _run(app: App, data_dir: Path | None, **overrides: Any) -> int:
+def _run(app: App, data_dir: Path | None, *, role: str | None, **overrides: Any) -> int:
     try:
         from beray.server.serve import StartError, run
     except ModuleNotFoundError as error:
@@ -59,7 +63,16 @@ def _run(app: App, data_dir: Path | None, **overrides: Any) -> int:
 
     try:
         folder = None if data_dir is None else data_dir.expanduser().absolute()
-        settings = Settings.load(data_dir=folder, **overrides)
+        settings = Settings.load(data_dir=folder, role=role, **overrides)
+        if role is not None and settings.database_url is None:
+            raise CliError(
+                say("serve.no_database", command=f"{program_name()} {COMMAND_OF[role]}"),
+                say("serve.no_database.remedy"),
+                Exit.USAGE,
+            )
+        places, per_user = settings.max_running_tasks, settings.max_running_tasks_per_user
+        if settings.role != "api" and places <= per_user:
+            _announce(say("serve.crowded", places=places, per_user=per_user))
         if settings.role != "worker":
             EmbeddedServer(settings.data_dir, app.environ, app.terminal.status).make_way(note=app.note)
         run(settings, announce=_announce)

@@ -131,8 +131,10 @@ class Settings:
     secret_key: str | None = _set(
         None,
         _text,
-        "Key for verification codes, 32 bytes or more; unset: one is made once and kept in the data folder.",
-        "验证码所用的密钥，至少 32 字节；未设置时自动生成一次，保存在数据文件夹中。",
+        "Key for verification codes, 32 bytes or more. Unset: one is made once and kept in the data folder; "
+        "with PostgreSQL only workers start without it.",
+        "验证码所用的密钥，至少 32 字节。未设置时自动生成一次，保存在数据文件夹中；"
+        "使用 PostgreSQL 时必须设置，只有 worker 不需要。",
         is_secret=True,
     )
     language: str = _set(

@@ -75,6 +75,48 @@ def test_missing_extra_says_how_to_install_it(home: object, beray: CommandLine, 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [("worker",), ("serve", "--no-worker")])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_command_that_needs_postgres_says_so_by_its_own_name(
+    beray: CommandLine, arguments: tuple[str, ...], language: str
+) -> None:
+    ended = beray(*arguments, BERAY_LANGUAGE=language)
+
+    assert ended.status == 2
+    assert f"`beray {' '.join(arguments)}`" in ended.err
+    assert "PostgreSQL" in ended.err
+    assert "BERAY_DATABASE_URL=postgresql://" in ended.err
+    assert "BERAY_ROLE" not in ended.err
+
+
+def test_role_that_was_set_is_named_where_it_needs_postgres(beray: CommandLine) -> None:
+    ended = beray("serve", BERAY_ROLE="worker")
+
+    assert ended.status == 2
+    assert "BERAY_ROLE=worker" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "arguments", "is_told"),
+    [
+        ("3", ("worker",), True),
+        ("4", ("worker",), False),
+        ("3", ("serve",), True),
+        ("3", ("serve", "--no-worker"), False),  # runs none
+    ],
+)
+def test_process_that_one_user_can_fill_says_so(
+    beray: CommandLine, concurrency: str, arguments: tuple[str, ...], is_told: bool
+) -> None:
+    url = "postgresql://beray@127.0.0.1:1/beray"  # nobody is there, so the process ends
+    settings = {"BERAY_DATABASE_URL": url, "BERAY_SECRET_KEY": "k" * 32, "BERAY_MODEL": "rules", "BERAY_PORT": "0"}
+
+    ended = beray(*arguments, "--concurrency", concurrency, **settings)
+
+    assert "127.0.0.1:1" in ended.err
+    assert ("BERAY_MAX_RUNNING_TASKS_PER_USER (3)" in ended.err) == is_told
+
+
 def test_program_is_the_script_of_the_package(beray: CommandLine, fake: FakeServer) -> None:
     assert COMMAND[-1] == "beray.cli.main"
     assert beray("whoami").status == 0

@@ -22,8 +22,8 @@ def database_url(settings: Settings) -> URL:
     problem = "BERAY_DATABASE_URL cannot be used: postgresql://user:password@host:5432/database is needed."
     try:
         url = make_url(settings.database_url)
-    except ArgumentError as error:
-        raise SettingError(problem) from error
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
+        raise SettingError(problem) from None  # it may quote a password with an @ in it
     if url.get_backend_name() not in {"postgresql", "postgres"} or not url.database:
         raise SettingError(problem)
     password = url.query.get("password")  # libpq takes it there too, where nobody would know to hide it

@@ -1,6 +1,7 @@
 """A database on PostgreSQL that is opened, or can't be: what is said then, and what is not."""
 
 import asyncio
+import traceback
 from unittest.mock import AsyncMock
 
 import psycopg
@@ -12,11 +13,12 @@ from beray.server import serve
 from beray.server.agent.models import ModelChoice
 from beray.server.app import create_app
 from beray.server.db.faults import reason
+from beray.server.db.open import database_url
 from beray.server.db.postgres import PostgresDatabase, _PostgresStore
 from beray.server.errors import Refused
 from beray.server.purge import PurgeError, purge
 from beray.server.serve import StartError
-from beray.server.settings import Settings
+from beray.server.settings import SettingError, Settings
 from tests.support.command_line import CommandLine
 from tests.support.databases import migrated
 from tests.support.waiting import until
@@ -115,6 +117,23 @@ def test_server_that_is_not_there_is_told_without_the_password(tmp_path, argumen
     assert "Internal error" not in ended.err
     assert "Background on this error" not in ended.err
     assert not any(secret in ended.out + ended.err for secret in (PASSWORD, IN_URL, "s3cret"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "beray",
+        "postgresql://beray@db:543a/beray",
+        "postgresql://beray:half@half:s3cret@db/beray",  # an @ that is not escaped: the rest passes for host and port
+        "postgresql://beray@db",
+        "mysql://beray@db/beray",
+    ],
+)
+def test_url_that_cannot_be_read_is_told_with_what_is_needed(tmp_path, url):
+    with pytest.raises(SettingError, match="BERAY_DATABASE_URL cannot be used: postgresql://user") as refused:
+        database_url(Settings(data_dir=tmp_path, database_url=url))
+
+    assert "s3cret" not in "".join(traceback.format_exception(refused.value))
 
 
 def test_reason_never_has_the_password():

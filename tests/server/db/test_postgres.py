@@ -135,6 +135,23 @@ def hear(database: PostgresDatabase) -> list[Notice]:
     return heard
 
 
+async def test_commits_are_durable_whatever_the_default_is(url):
+    """The writer's connection, and those of further engines: the heartbeat's, the migrations', the engine library's."""
+    name = make_url(url).database
+    execute(url, f"ALTER DATABASE {name} SET synchronous_commit = off")
+    show = "SHOW synchronous_commit"
+    assert execute(url, show) == [("off",)]
+
+    async with opened(url) as database:
+        written = await database.write(lambda connection: connection.execute(text(show)).scalar_one())
+        engine = database.make_engine()
+        with engine.connect() as connection:
+            others = connection.execute(text(show)).scalar_one()
+        engine.dispose()
+
+    assert (written, others) == ("on", "on")
+
+
 # Lost connections
 
 

@@ -7,7 +7,7 @@ import logging
 from unittest.mock import AsyncMock, Mock
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.run import AgentRun, Outcome, RunLimits
@@ -185,6 +185,28 @@ async def test_deletion_that_fails_midway_is_finished_later(database, tmp_path, 
     await tasks.tidy()
     await until(lambda: database.read(is_without_tasks), what="the end of the deletion")
     assert not work_dir.path.exists()
+
+
+async def test_deletion_left_by_another_process_is_finished_after_5_minutes(postgres_url, tmp_path, control):
+    """Until then the process that hid the task may be at work on it."""
+    five_minutes = 300_000
+    with seeded_database(make_url(postgres_url), 1, 2, status="completed") as database:
+        hide = "UPDATE task SET deleted_at = CASE id WHEN 1 THEN :at ELSE :at + 1 END"
+        await database.write(lambda connection: connection.execute(text(hide), {"at": AT - five_minutes}) and None)
+        tasks = make_tasks(database, tmp_path, EventLog(database, Wakeups(), lambda: AT), control)
+        tasks.engine = AsyncMock(is_running=AsyncMock(return_value=False))
+        for task_id in (1, 2):
+            (tmp_path / "tasks" / str(task_id)).mkdir(parents=True)
+
+        await tasks.tidy()
+
+        async def left() -> list[int]:
+            query = text("SELECT id FROM task ORDER BY id")
+            return list(await database.read(lambda connection: connection.execute(query).scalars().all()))
+
+        await until(lambda: not tasks.deletions._jobs, what="the deletions")
+        assert await left() == [2]
+    assert [path.name for path in (tmp_path / "tasks").iterdir()] == ["2"]
 
 
 async def test_task_that_fills_the_disk_can_be_deleted(database, tmp_path, control, monkeypatch):
