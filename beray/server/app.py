@@ -13,7 +13,6 @@ from typing import Any, Final, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
@@ -28,7 +27,6 @@ from beray.server.clock import Clock, system_clock
 from beray.server.cluster import Cluster
 from beray.server.db import migrate
 from beray.server.db import tasks as task_queries
-from beray.server.db.faults import one_line
 from beray.server.db.notices import EVERYTHING, Notice
 from beray.server.db.open import database_url, make_database
 from beray.server.edge import Edge, refusal
@@ -42,6 +40,7 @@ from beray.server.files import routes as file_routes
 from beray.server.files.service import Files
 from beray.server.messages import Language, current_language, text
 from beray.server.readiness import Readiness
+from beray.server.rounds import attempt, repeat
 from beray.server.sandbox.base import Capabilities, Limits, Sandbox
 from beray.server.sandbox.choose import open_sandbox
 from beray.server.sandbox.uids import TaskUids
@@ -61,6 +60,9 @@ TIDY_SECONDS = 30  # how often held tasks and old idempotency answers are looked
 LOOK_SECONDS = 15  # how often runs are looked through for stops whose notice was lost
 PURGE_SECONDS = 86_400  # how often what is older than `retention_days` is deleted
 PURGE_FIRST_SECONDS = 5  # after the start, when it has settled
+PURGE_AGAIN_SECONDS = 300  # after a purge that failed
+PURGE_LOOK_SECONDS = 1.0  # between looks whether the engine has started
+PURGE_LOOKS = 60  # then it is told that purging waits
 DAY_MS = 86_400_000
 ENGINE_KEPT_MS = (
     7 * DAY_MS
@@ -223,10 +225,19 @@ class App:
             self.cluster.about["sandbox"] = _sandbox_info(self.capabilities)
             await self.cluster.join()
         self._spawn(self._start_engine())
-        self._spawn(self._look_for_stops())
+        # A notice can be lost with its connection; a stop must not be.
+        self._spawn(repeat(self._stop_asked, "looking for stops", first=LOOK_SECONDS, every=LOOK_SECONDS))
         if self.settings.role != "worker":
-            self._spawn(self._tidy())
-            self._spawn(self._purge_daily())
+            self._spawn(repeat(self.tasks.tidy, "tidying", first=TIDY_SECONDS, every=TIDY_SECONDS))
+            self._spawn(
+                repeat(
+                    self._purge_old,
+                    "purging",
+                    first=PURGE_FIRST_SECONDS,
+                    every=PURGE_SECONDS,
+                    again=PURGE_AGAIN_SECONDS,
+                )
+            )
 
     def _hear(self, notices: Sequence[Notice]) -> None:
         """Pass on what was committed, here or in another process."""
@@ -243,12 +254,6 @@ class App:
         hint = "The connection to the database was lost; it is tried again all the time."
         self.readiness.set("database", "ok" if is_reachable else "failed", None if is_reachable else hint)
 
-    async def _look_for_stops(self) -> None:
-        """A notice can be lost with its connection; a stop must not be."""
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            await self._stop_asked()
-
     async def _stop_asked(self) -> None:
         running = self._control.task_ids
         if not running:
@@ -260,27 +265,27 @@ class App:
         for task_id in asked:
             self._control.stop(task_id)
 
-    async def _purge_daily(self) -> None:
-        """Delete what is older than the operator keeps it."""
-        await asyncio.sleep(PURGE_FIRST_SECONDS)
-        while True:
-            try:
-                await self._purge_old()
-            except (DBAPIError, Refused) as error:  # the database is away; tried again the next day
-                log.warning("purging failed: %s", one_line(error))
-            except Exception:  # tried again the next day; `beray admin purge` says at once what is wrong
-                log.exception("purging failed")
-            await asyncio.sleep(PURGE_SECONDS)
-
     async def _purge_old(self) -> None:
-        if self.tasks.engine is None:
-            return
+        """Delete what is older than the operator keeps it.
+
+        Raises:
+            Refused: `starting`: the engine does not work yet.
+            OSError: Some of it can't be removed.
+        """
+        await self._wait_for_engine()
         now = self._clock()
+        await self._engine.purge_ended(now - ENGINE_KEPT_MS)
         days = self.settings.retention_days
         if days:
             purged = await self.tasks.deletions.purge(now - days * DAY_MS)
             log.info("tasks older than %s days purged: %s", days, purged)
-        await self._engine.purge_ended(now - ENGINE_KEPT_MS)
+
+    async def _wait_for_engine(self) -> None:
+        for _ in range(PURGE_LOOKS):
+            if self.tasks.engine is not None:
+                return
+            await asyncio.sleep(PURGE_LOOK_SECONDS)
+        raise Refused("starting")
 
     def _migrate(self) -> None:
         engine = self.database.make_engine()
@@ -329,17 +334,9 @@ class App:
         self.tasks.engine = self._engine
         self.readiness.set("engine", "ok")
         if self.cluster is None:
-            await self.tasks.deletions.finish(hidden_before=self._clock())
+            await attempt(lambda: self.tasks.deletions.finish(hidden_before=self._clock()), "finishing deletions")
         elif self._worker is not None:
             self.cluster.guard(self._worker)
-
-    async def _tidy(self) -> None:
-        while True:
-            await asyncio.sleep(TIDY_SECONDS)
-            try:
-                await self.tasks.tidy()
-            except Exception:  # tried again at the next round
-                log.exception("tidying failed")
 
     async def _check(self) -> Readiness:
         """How the parts are now: what stores may have been filled or cut off since it was opened."""
