@@ -24,7 +24,7 @@ from beray.server.api_page import add_api_page
 from beray.server.auth import routes as auth_routes
 from beray.server.auth.service import Accounts, open_accounts
 from beray.server.clock import Clock, system_clock
-from beray.server.cluster import Cluster
+from beray.server.cluster import SEEN_MS, Cluster
 from beray.server.db import migrate
 from beray.server.db import tasks as task_queries
 from beray.server.db.notices import EVERYTHING, Notice
@@ -61,8 +61,9 @@ LOOK_SECONDS = 15  # how often runs are looked through for stops whose notice wa
 PURGE_SECONDS = 86_400  # how often what is older than `retention_days` is deleted
 PURGE_FIRST_SECONDS = 5  # after the start, when it has settled
 PURGE_AGAIN_SECONDS = 300  # after a purge that failed
-PURGE_LOOK_SECONDS = 1.0  # between looks whether the engine has started
+PURGE_LOOK_SECONDS = 1.0  # between looks whether this process can purge
 PURGE_LOOKS = 60  # then it is told that purging waits
+LOOKED_MS = SEEN_MS + 6_000  # two looks at who is old enough to be seen: then it is known who uses another folder
 DAY_MS = 86_400_000
 ENGINE_KEPT_MS = (
     7 * DAY_MS
@@ -150,6 +151,7 @@ class App:
             clock=clock,
             run_agent=_run_agent,
         )
+        self.tasks.deletions.is_folder_right = self._is_folder_right
         self._worker: DbosWorker | None = None
         if settings.role != "api":
             self._worker = DbosWorker(
@@ -229,6 +231,8 @@ class App:
         self._spawn(repeat(self._stop_asked, "looking for stops", first=LOOK_SECONDS, every=LOOK_SECONDS))
         if self.settings.role != "worker":
             self._spawn(repeat(self.tasks.tidy, "tidying", first=TIDY_SECONDS, every=TIDY_SECONDS))
+            finish = self.tasks.deletions.finish
+            self._spawn(repeat(finish, "finishing deletions", first=TIDY_SECONDS, every=TIDY_SECONDS))
             self._spawn(
                 repeat(
                     self._purge_old,
@@ -269,10 +273,12 @@ class App:
         """Delete what is older than the operator keeps it.
 
         Raises:
-            Refused: `starting`: the engine does not work yet.
+            Refused: `starting`: the engine does not work yet, or not all processes have been looked for;
+                `disk_unavailable`: they have the files elsewhere.
             OSError: Some of it can't be removed.
         """
-        await self._wait_for_engine()
+        await self._wait_settled()
+        self.tasks.deletions.check_folder()
         now = self._clock()
         await self._engine.purge_ended(now - ENGINE_KEPT_MS)
         days = self.settings.retention_days
@@ -280,12 +286,27 @@ class App:
             purged = await self.tasks.deletions.purge(now - days * DAY_MS)
             log.info("tasks older than %s days purged: %s", days, purged)
 
-    async def _wait_for_engine(self) -> None:
+    async def _wait_settled(self) -> None:
         for _ in range(PURGE_LOOKS):
-            if self.tasks.engine is not None:
+            if self.tasks.engine is not None and self._has_looked_for_all():
                 return
             await asyncio.sleep(PURGE_LOOK_SECONDS)
         raise Refused("starting")
+
+    def _has_looked_for_all(self) -> bool:
+        """Whether no process is so young that it may yet prove to have the work_dirs elsewhere."""
+        if self.cluster is None:
+            return True
+        me = self.cluster.process.id
+        is_known = self._is_folder_right() is not None
+        return is_known and all(one.age_ms > LOOKED_MS for one in self.cluster.living if one.id != me)
+
+    def _is_folder_right(self) -> bool | None:
+        """Whether the work_dirs are where the other processes have them; None: not known yet."""
+        if self.cluster is None:
+            return True
+        check = self.readiness.checks.get("work_dirs")
+        return None if check is None else check["state"] == "ok"
 
     def _migrate(self) -> None:
         engine = self.database.make_engine()
@@ -334,7 +355,7 @@ class App:
         self.tasks.engine = self._engine
         self.readiness.set("engine", "ok")
         if self.cluster is None:
-            await attempt(lambda: self.tasks.deletions.finish(hidden_before=self._clock()), "finishing deletions")
+            await attempt(self.tasks.deletions.finish, "finishing deletions")
         elif self._worker is not None:
             self.cluster.guard(self._worker)
 

@@ -71,7 +71,7 @@ class _Parts:
         self._engine = DbosQueue(self.url)
         self._root = settings.work_dirs or settings.data_dir / "tasks"
         self._deletions = Deletions(
-            database=self._database, work_dirs=WorkDirs(self._root), control=RunControl(), clock=clock
+            database=self._database, work_dirs=WorkDirs(self._root), control=RunControl(), clock=clock, is_alone=False
         )
 
     async def __aenter__(self) -> Deletions:

@@ -1,18 +1,23 @@
 """The daily job that deletes what is older than the operator keeps it."""
 
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
 from beray.server import app as app_module
 from beray.server.agent.models import ModelChoice
 from beray.server.app import App, create_app
+from beray.server.db.processes import Living
 from beray.server.errors import Refused
 from beray.server.settings import Settings
 from tests.support.waiting import begun, until
 
 DAY_MS = 86_400_000
 AT = 100 * DAY_MS
+
+
+def living(age_ms: int) -> Living:
+    return Living("other", "worker", "host.example.com", 1, age_ms, "{}")
 
 
 @pytest.fixture
@@ -46,6 +51,32 @@ async def test_purge_is_not_done_without_an_engine(app):
 
     assert refused.value.code == "starting"
     assert not app.tasks.deletions.purge.called
+
+
+@pytest.mark.parametrize(
+    ("state", "age_ms", "code"),
+    [
+        ("ok", 60_000, None),
+        ("ok", 9_000, "starting"),  # it may yet prove to be on another folder
+        ("failed", 60_000, "disk_unavailable"),
+        (None, 60_000, "starting"),
+    ],
+)
+async def test_process_purges_only_where_the_others_have_their_files(app, state, age_ms, code):
+    """Rows whose files are not found would go, and the files stay for ever."""
+    app.cluster = Mock(process=Mock(id="me"), living=[living(age_ms)])
+    if state is not None:
+        app.readiness.set("work_dirs", state)
+    app.tasks.engine = app._engine
+
+    if code is None:
+        await app._purge_old()
+    else:
+        with pytest.raises(Refused) as refused:
+            await app._purge_old()
+        assert refused.value.code == code
+
+    assert app.tasks.deletions.purge.called is (code is None)
 
 
 async def test_engine_forgets_its_runs_though_a_task_cannot_be_deleted(app):
