@@ -37,12 +37,13 @@ def purge(app: App, *, days: int | None, is_dry: bool, yes: bool, data_dir: Path
     if not (yes or is_dry) and not sys.stdin.isatty():
         raise click.UsageError(say("usage.purge_needs_yes"))
     found = _purge(settings, days=days, is_dry=True)
-    if is_dry or found == 0:
+    if is_dry:
         app.terminal.progress(say("purge.found", count=found, days=days))
         return Exit.OK
-    if not yes and not click.confirm(say("purge.confirm", count=found, days=days), default=False, err=True):
+    if found and not yes and not click.confirm(say("purge.confirm", count=found, days=days), default=False, err=True):
         return Exit.ERROR
-    app.terminal.progress(say("purge.done", count=_purge(settings, days=days, is_dry=False), days=days))
+    deleted = _purge(settings, days=days, is_dry=False)  # also without any: it finishes deletions that were begun
+    app.terminal.progress(say("purge.done" if found else "purge.found", count=deleted, days=days))
     return Exit.OK
 
 

@@ -13,7 +13,6 @@ from typing import Any, Final, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
@@ -25,10 +24,9 @@ from beray.server.api_page import add_api_page
 from beray.server.auth import routes as auth_routes
 from beray.server.auth.service import Accounts, open_accounts
 from beray.server.clock import Clock, system_clock
-from beray.server.cluster import Cluster
+from beray.server.cluster import SEEN_MS, Cluster
 from beray.server.db import migrate
 from beray.server.db import tasks as task_queries
-from beray.server.db.faults import one_line
 from beray.server.db.notices import EVERYTHING, Notice
 from beray.server.db.open import database_url, make_database
 from beray.server.edge import Edge, refusal
@@ -42,6 +40,7 @@ from beray.server.files import routes as file_routes
 from beray.server.files.service import Files
 from beray.server.messages import Language, current_language, text
 from beray.server.readiness import Readiness
+from beray.server.rounds import attempt, repeat
 from beray.server.sandbox.base import Capabilities, Limits, Sandbox
 from beray.server.sandbox.choose import open_sandbox
 from beray.server.sandbox.uids import TaskUids
@@ -61,6 +60,10 @@ TIDY_SECONDS = 30  # how often held tasks and old idempotency answers are looked
 LOOK_SECONDS = 15  # how often runs are looked through for stops whose notice was lost
 PURGE_SECONDS = 86_400  # how often what is older than `retention_days` is deleted
 PURGE_FIRST_SECONDS = 5  # after the start, when it has settled
+PURGE_AGAIN_SECONDS = 300  # after a purge that failed
+PURGE_LOOK_SECONDS = 1.0  # between looks whether this process can purge
+PURGE_LOOKS = 60  # then it is told that purging waits
+LOOKED_MS = SEEN_MS + 6_000  # two looks at who is old enough to be seen: then it is known who uses another folder
 DAY_MS = 86_400_000
 ENGINE_KEPT_MS = (
     7 * DAY_MS
@@ -148,6 +151,7 @@ class App:
             clock=clock,
             run_agent=_run_agent,
         )
+        self.tasks.deletions.is_folder_right = self._is_folder_right
         self._worker: DbosWorker | None = None
         if settings.role != "api":
             self._worker = DbosWorker(
@@ -225,10 +229,21 @@ class App:
         if self.cluster is None or self.cluster.has_volume:
             await self._spare_folders()
         self._spawn(self._start_engine())
-        self._spawn(self._look_for_stops())
+        # A notice can be lost with its connection; a stop must not be.
+        self._spawn(repeat(self._stop_asked, "looking for stops", first=LOOK_SECONDS, every=LOOK_SECONDS))
         if self.settings.role != "worker":
-            self._spawn(self._tidy())
-            self._spawn(self._purge_daily())
+            self._spawn(repeat(self.tasks.tidy, "tidying", first=TIDY_SECONDS, every=TIDY_SECONDS))
+            finish = self.tasks.deletions.finish
+            self._spawn(repeat(finish, "finishing deletions", first=TIDY_SECONDS, every=TIDY_SECONDS))
+            self._spawn(
+                repeat(
+                    self._purge_old,
+                    "purging",
+                    first=PURGE_FIRST_SECONDS,
+                    every=PURGE_SECONDS,
+                    again=PURGE_AGAIN_SECONDS,
+                )
+            )
 
     async def _spare_folders(self) -> None:
         """Number new tasks above every folder there is.
@@ -260,12 +275,6 @@ class App:
         hint = "The connection to the database was lost; it is tried again all the time."
         self.readiness.set("database", "ok" if is_reachable else "failed", None if is_reachable else hint)
 
-    async def _look_for_stops(self) -> None:
-        """A notice can be lost with its connection; a stop must not be."""
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            await self._stop_asked()
-
     async def _stop_asked(self) -> None:
         running = self._control.task_ids
         if not running:
@@ -277,27 +286,44 @@ class App:
         for task_id in asked:
             self._control.stop(task_id)
 
-    async def _purge_daily(self) -> None:
-        """Delete what is older than the operator keeps it."""
-        await asyncio.sleep(PURGE_FIRST_SECONDS)
-        while True:
-            try:
-                await self._purge_old()
-            except (DBAPIError, Refused) as error:  # the database is away; tried again the next day
-                log.warning("purging failed: %s", one_line(error))
-            except Exception:  # tried again the next day; `beray admin purge` says at once what is wrong
-                log.exception("purging failed")
-            await asyncio.sleep(PURGE_SECONDS)
-
     async def _purge_old(self) -> None:
-        if self.tasks.engine is None:
-            return
+        """Delete what is older than the operator keeps it.
+
+        Raises:
+            Refused: `starting`: the engine does not work yet, or not all processes have been looked for;
+                `disk_unavailable`: they have the files elsewhere.
+            OSError: Some of it can't be removed.
+        """
+        await self._wait_settled()
+        self.tasks.deletions.check_folder()
         now = self._clock()
+        await self._engine.purge_ended(now - ENGINE_KEPT_MS)
         days = self.settings.retention_days
         if days:
             purged = await self.tasks.deletions.purge(now - days * DAY_MS)
             log.info("tasks older than %s days purged: %s", days, purged)
-        await self._engine.purge_ended(now - ENGINE_KEPT_MS)
+
+    async def _wait_settled(self) -> None:
+        for _ in range(PURGE_LOOKS):
+            if self.tasks.engine is not None and self._has_looked_for_all():
+                return
+            await asyncio.sleep(PURGE_LOOK_SECONDS)
+        raise Refused("starting")
+
+    def _has_looked_for_all(self) -> bool:
+        """Whether no process is so young that it may yet prove to have the work_dirs elsewhere."""
+        if self.cluster is None:
+            return True
+        me = self.cluster.process.id
+        is_known = self._is_folder_right() is not None
+        return is_known and all(one.age_ms > LOOKED_MS for one in self.cluster.living if one.id != me)
+
+    def _is_folder_right(self) -> bool | None:
+        """Whether the work_dirs are where the other processes have them; None: not known yet."""
+        if self.cluster is None:
+            return True
+        check = self.readiness.checks.get("work_dirs")
+        return None if check is None else check["state"] == "ok"
 
     def _migrate(self) -> None:
         engine = self.database.make_engine()
@@ -346,17 +372,9 @@ class App:
         self.tasks.engine = self._engine
         self.readiness.set("engine", "ok")
         if self.cluster is None:
-            await self.tasks.deletions.finish(hidden_before=self._clock())
+            await attempt(self.tasks.deletions.finish, "finishing deletions")
         elif self._worker is not None:
             self.cluster.guard()
-
-    async def _tidy(self) -> None:
-        while True:
-            await asyncio.sleep(TIDY_SECONDS)
-            try:
-                await self.tasks.tidy()
-            except Exception:  # tried again at the next round
-                log.exception("tidying failed")
 
     async def _check(self) -> Readiness:
         """How the parts are now: what stores may have been filled or cut off since it was opened."""

@@ -1,16 +1,20 @@
 """`beray admin purge`: delete what is old, now. Works beside running servers, which do the same daily when told to."""
 
 import asyncio
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 
 from beray.server.clock import Clock, system_clock
 from beray.server.db import migrate
+from beray.server.db import tasks as queries
+from beray.server.db.connect import Database
 from beray.server.db.faults import reason
 from beray.server.db.open import database_url, make_database
 from beray.server.db.processes import LIVES
@@ -19,11 +23,12 @@ from beray.server.engine.dbos_queue import DbosQueue
 from beray.server.errors import Refused
 from beray.server.settings import Settings
 from beray.server.tasks.control import RunControl
-from beray.server.tasks.deletions import Deletions
+from beray.server.tasks.deletions import OTHERS_DELETE_MS, Deletions, DeletionsFailed
 from beray.server.work_dirs.volume import FOLDER, unseen
 from beray.server.work_dirs.work_dir import WorkDirs
 
 DAY_MS = 86_400_000
+_BEGUN: Final = text("SELECT id FROM task WHERE attempt > 0 AND deleted_at IS NULL")  # each has had a folder
 _LIVING: Final = text(f"SELECT id, pid, host FROM process p WHERE {LIVES} ORDER BY id")  # noqa: S608  # only constants
 
 
@@ -42,78 +47,144 @@ class Purged:
 def purge(settings: Settings, *, days: int, is_dry: bool, clock: Clock = system_clock) -> Purged:
     """Delete tasks that ended more than `days` days ago, with events, files and the engine's records.
 
+    A dry one only reads. Deletions that were begun and not finished are finished too; they are not counted.
+
     Raises:
-        PurgeError: There is no database, or something could not be deleted.
+        PurgeError: There is no database that this version can use, or something could not be deleted.
         SettingError: A setting can't be used.
     """
-    return asyncio.run(_purge(settings, clock() - days * DAY_MS, clock, is_dry=is_dry))
+    before = clock() - days * DAY_MS
+    purging = _Purging(settings, clock)
+    found = purging.look(before)
+    return Purged(found, 0 if is_dry else asyncio.run(purging.run(before)))
 
 
-async def _purge(settings: Settings, before: int, clock: Clock, *, is_dry: bool) -> Purged:
-    parts = _Parts(settings, clock)
-    async with parts as deletions:
-        try:
-            found = await deletions.count_ended(before)
-            if found:
-                await parts.check_work_dirs()
-            return Purged(found, 0 if is_dry else await deletions.purge(before))
-        except (DBAPIError, OSError, Refused, TimeoutError) as error:
-            why = reason(error, parts.url)
-            raise PurgeError(f"Something could not be deleted: {why}. Call it again when that is mended.") from error
-
-
-class _Parts:
-    """What deleting needs of a server, for as long as the block lasts."""
+class _Purging:
+    """One purge, with what it needs of a server."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
-        self.url = database_url(settings)
-        self._database = make_database(self.url)
-        self._engine = DbosQueue(self.url)
+        self._url = database_url(settings)
+        self._clock = clock
+        self._database = make_database(self._url)
         self._root = settings.work_dirs or settings.data_dir / "tasks"
-        self._deletions = Deletions(
-            database=self._database, work_dirs=WorkDirs(self._root), control=RunControl(), clock=clock
-        )
 
-    async def __aenter__(self) -> Deletions:
+    def look(self, before: int) -> int:
+        """How many tasks ended before a time. Changes nothing.
+
+        Raises:
+            PurgeError: They can't be deleted, or not with their files.
+        """
         database = self._database
         if isinstance(database, SqliteDatabase) and not database.path.exists():
             raise PurgeError(f"There is no database in {database.path.parent}. Name the data folder with --data DIR.")
+        engine = _reading_engine(database)
         try:
-            await asyncio.to_thread(self._check_schema)
-            database.open()
-            await self._engine.start()
-        except (migrate.NewerSchemaError, migrate.OldServerError) as error:
-            raise PurgeError(f"The database cannot be used: {error}") from error
-        except (DBAPIError, OSError, Refused, TimeoutError) as error:
-            where = "BERAY_DATABASE_URL, and that PostgreSQL runs there" if database.is_shared else "the data folder"
-            raise PurgeError(f"The database cannot be used: {reason(error, self.url)}. Check {where}.") from error
-        self._deletions.engine = self._engine
-        return self._deletions
-
-    def _check_schema(self) -> None:
-        engine = self._database.make_engine()
-        try:
-            migrate.upgrade(engine)
+            _check_schema(engine)
+            with engine.connect() as connection:
+                found = queries.count_ended(connection, before)
+                if found or queries.list_hidden(connection, self._clock() - OTHERS_DELETE_MS):
+                    self._check_work_dirs(connection)
+            return found
+        except (DBAPIError, migrate.NewerSchemaError, migrate.OldServerError) as error:
+            raise self._unusable(error) from error
         finally:
             engine.dispose()
 
-    async def check_work_dirs(self) -> None:
-        """Whether the tasks' files are where they would be deleted: on a shared database the folder is named apart.
+    def _unusable(self, error: Exception) -> PurgeError:
+        if not isinstance(error, DBAPIError | OSError | Refused):
+            return PurgeError(f"The database cannot be used: {error}")
+        shared = "BERAY_DATABASE_URL, and that PostgreSQL runs there"
+        where = shared if self._database.is_shared else "the data folder"
+        return PurgeError(f"The database cannot be used: {reason(error, self._url)}. Check {where}.")
+
+    def _check_work_dirs(self, connection: Connection) -> None:
+        """Whether the tasks' files are where they would be deleted: the folder may be named apart from the database.
 
         Raises:
-            PurgeError: The folder is not the one that the servers use; their files would stay for ever.
+            PurgeError: The folder is not the one that the servers use; the files would stay for ever.
         """
-        if not self._database.is_shared:
-            return
-        if not await asyncio.to_thread(self._root.is_dir):
-            raise _other_folder(self._root, "does not exist")
-        living = await self._database.read(_list_living)
-        if missing := await asyncio.to_thread(_find_unseen, self._root / FOLDER, living):
-            raise _other_folder(self._root, f"is not the folder that {living[missing[0]]} uses")
+        try:
+            if self._database.is_shared:
+                self._check_shared(connection)
+            elif not _holds_any(self._root, connection.execute(_BEGUN).scalars().all()):
+                raise _other_folder(self._root, "has no files of any task")
+        except OSError as error:
+            raise _other_folder(self._root, f"cannot be looked at ({error.strerror})") from error
 
-    async def __aexit__(self, *error: object) -> None:
-        await self._engine.close()
-        await asyncio.to_thread(self._database.close)
+    def _check_shared(self, connection: Connection) -> None:
+        if not self._root.is_dir():
+            raise _other_folder(self._root, "does not exist")
+        folder = self._root / FOLDER
+        living = _list_living(connection)
+        if missing := _find_unseen(folder, living):
+            raise _other_folder(self._root, f"is not the folder that {living[missing[0]]} uses")
+        if not folder.is_dir():
+            raise _other_folder(self._root, f"has no {FOLDER}, so no server has ever used it")
+
+    async def run(self, before: int) -> int:
+        """Delete the tasks that ended before a time; how many.
+
+        Raises:
+            PurgeError: Something could not be deleted.
+        """
+        database, engine = self._database, DbosQueue(self._url)
+        deletions = Deletions(
+            database=database,
+            work_dirs=WorkDirs(self._root),
+            control=RunControl(),
+            clock=self._clock,
+            is_alone=False,
+        )
+        try:
+            try:
+                database.open()
+                await engine.start()
+            except (DBAPIError, OSError, Refused) as error:
+                raise self._unusable(error) from error
+            deletions.engine = engine
+            return await _delete(deletions, before, self._url)
+        finally:
+            await engine.close()
+            await asyncio.to_thread(database.close)
+
+
+async def _delete(deletions: Deletions, before: int, url: URL) -> int:
+    try:
+        return await deletions.purge(before)
+    except DeletionsFailed as error:
+        raise PurgeError(
+            f"{error}. Mend that: a running server then deletes them by itself, and so does a purge 5 minutes later."
+        ) from error
+    except (DBAPIError, OSError, Refused) as error:
+        why = reason(error, url)
+        raise PurgeError(f"Something could not be deleted: {why}. Call it again when that is mended.") from error
+
+
+def _reading_engine(database: Database) -> Engine:
+    """The database as it is: nothing can be written, not even what every other connection sets on it."""
+    if not isinstance(database, SqliteDatabase):
+        return database.make_engine().execution_options(postgresql_readonly=True)
+    uri = f"{database.path.absolute().as_uri()}?mode=ro"
+    return create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=NullPool)
+
+
+def _check_schema(engine: Engine) -> None:
+    """Whether the database has the tables that this version works on; a purge brings none up to date.
+
+    Raises:
+        PurgeError: They are older, or there are none.
+        NewerSchemaError: They are too new.
+    """
+    with engine.connect() as connection:
+        current = migrate.current_revision(connection)
+    if current is None or current < migrate.HEAD:
+        state = "has no tables of BeRay" if current is None else f"is at revision {current}"
+        raise PurgeError(
+            f"Nothing was changed: the database {state}, and this version of BeRay works on revision {migrate.HEAD}."
+            " Start a server of this version once, which brings it up to date, or use the version of the servers."
+        )
+    if current > migrate.HEAD:
+        migrate.upgrade(engine)  # nothing to apply: it says whether this version works on the newer one
 
 
 def _list_living(connection: Connection) -> dict[str, str]:
@@ -128,8 +199,17 @@ def _find_unseen(folder: Path, living: Iterable[str]) -> list[str]:
         return sorted(living)
 
 
+def _holds_any(root: Path, task_ids: Collection[int]) -> bool:
+    """Whether there is a folder of one of the tasks, if there are any; one alone may have been lost in a crash."""
+    try:
+        names = {path.name for path in root.iterdir()}
+    except FileNotFoundError:
+        names = set()
+    return not task_ids or any(str(task_id) in names for task_id in task_ids)
+
+
 def _other_folder(root: Path, what: str) -> PurgeError:
     return PurgeError(
         f"Nothing was deleted: {root} {what}, and the files of the tasks would stay behind. Set BERAY_WORK_DIRS to the"
-        " folder of the work_dirs that all processes share, or name their data folder with --data DIR."
+        " folder of the work_dirs that the servers use, or name their data folder with --data DIR."
     )

@@ -124,7 +124,7 @@ class Settings:
     )
     retention_days: int = _set(
         0,
-        _not_negative,
+        _whole(0, 36_500),
         "Tasks ended longer ago are deleted daily, with events and files; 0: kept until their users delete them.",
         "每天删除结束超过这么多天的任务及其事件和文件；0：保留到用户自行删除。",
     )

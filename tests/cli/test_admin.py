@@ -82,6 +82,15 @@ def test_people_are_asked(local, make_server, tmp_path):
         assert [task["id"] for task in client.list_tasks()] == [task_id]
 
 
+@pytest.mark.parametrize("days", ["36501", "99999999999"])
+def test_age_that_no_task_can_have_is_refused(local, days):
+    said = local("admin", "purge", "--yes", "--days", days)
+    set_too_high = local("admin", "purge", "--yes", BERAY_RETENTION_DAYS=days)
+
+    assert said.status == 2
+    assert (set_too_high.status, "a whole number of 0 to 36500 is needed" in set_too_high.err) == (2, True)
+
+
 def test_how_old_must_be_said_or_set(local, tmp_path):
     unsaid = local("admin", "purge", "--yes")
     nowhere = local("admin", "purge", "--yes", BERAY_RETENTION_DAYS="30")

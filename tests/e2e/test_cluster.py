@@ -203,7 +203,9 @@ def test_old_tasks_are_purged_daily(users, cluster):
     assert api.stop() == 0
     api.start()
 
-    wait_until(lambda: [task["id"] for task in client_of(api, client).list_tasks()] == [young], seconds=40)
+    wait_until(
+        lambda: [task["id"] for task in client_of(api, client).list_tasks()] == [young], seconds=90, what="the purge"
+    )
     wait_until(lambda: not (cluster.folder / "work_dirs" / str(old)).exists(), what="its folder to go")
 
 

@@ -35,7 +35,6 @@ HOLD_MS = 3_600_000  # a task made with "hold" and never started ends after an h
 ANSWER_KEPT_MS = 24 * 3_600_000  # how long an Idempotency-Key gives the first answer again (WIRE.md)
 STOP_ANSWER_SECONDS = 2.0  # stop answers within this, with the status as it then is (WIRE.md)
 DELETE_ANSWER_SECONDS = 4.5  # delete answers within 5 s (WIRE.md)
-OTHERS_DELETE_MS = 300_000  # a deletion that old is no longer at work in another process
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,15 @@ class Tasks:
         task_uid: Callable[[int], int | None],
     ) -> None:
         self._database = database
-        self._is_shared = database.is_shared
         self._events = events
         self._work_dirs = work_dirs
         self._control = control
         self._clock = clock
         self._model = model
         self._task_uid = task_uid
-        self.deletions = Deletions(database=database, work_dirs=work_dirs, control=control, clock=clock)
+        self.deletions = Deletions(
+            database=database, work_dirs=work_dirs, control=control, clock=clock, is_alone=not database.is_shared
+        )
 
     @property
     def engine(self) -> Engine | None:
@@ -298,10 +298,11 @@ class Tasks:
 
         Raises:
             Refused: task_not_found; task_being_deleted when it takes over 5 s or a part of it failed (the rest is
-                finished in the background); disk_full.
+                finished in the background); disk_full; disk_unavailable when the files are elsewhere.
         """
         if not 0 < task_id <= ID_MOST:
             raise Refused("task_not_found", task_id=task_id)
+        self.deletions.check_folder()
         try:
             runs = await self._hide(user, task_id)
         except Refused as refused:
@@ -331,12 +332,10 @@ class Tasks:
         await asyncio.to_thread(self._work_dirs.delete, task_id)
 
     async def tidy(self) -> None:
-        """End held tasks whose time is up, finish deletions, forget old idempotency answers; called now and then."""
+        """End held tasks whose time is up, forget old idempotency answers; called now and then."""
         now = self._clock()
         for task_id in await self._database.scan(lambda connection: queries.list_overdue_held(connection, now)):
             await self._end_overdue(task_id)
-        if self.engine is not None:
-            await self.deletions.finish(hidden_before=now - OTHERS_DELETE_MS if self._is_shared else now)
         await self._database.write(lambda connection: queries.purge_answers(connection, now - ANSWER_KEPT_MS))
 
     async def _end_overdue(self, task_id: int) -> None:
