@@ -17,14 +17,14 @@ from beray.server.db import tasks as queries
 from beray.server.db.connect import Database
 from beray.server.db.faults import reason
 from beray.server.db.open import database_url, make_database
-from beray.server.db.processes import LIVES
+from beray.server.db.processes import LIVES, find_volume
 from beray.server.db.sqlite import SqliteDatabase
 from beray.server.engine.dbos_queue import DbosQueue
 from beray.server.errors import Refused
 from beray.server.settings import Settings
 from beray.server.tasks.control import RunControl
 from beray.server.tasks.deletions import OTHERS_DELETE_MS, Deletions, DeletionsFailed
-from beray.server.work_dirs.volume import FOLDER, unseen
+from beray.server.work_dirs.volume import FOLDER, read_mark, unseen
 from beray.server.work_dirs.work_dir import WorkDirs
 
 DAY_MS = 86_400_000
@@ -120,6 +120,8 @@ class _Purging:
             raise _other_folder(self._root, f"is not the folder that {living[missing[0]]} uses")
         if not folder.is_dir():
             raise _other_folder(self._root, f"has no {FOLDER}, so no server has ever used it")
+        if read_mark(self._root) != find_volume(connection):
+            raise _other_folder(self._root, "belongs to another database")
 
     async def run(self, before: int) -> int:
         """Delete the tasks that ended before a time; how many.

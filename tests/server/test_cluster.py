@@ -216,6 +216,19 @@ async def test_of_two_folders_that_come_first_together_one_is_right(database, tm
     await asyncio.gather(*(process.cluster.leave() for process in processes))
 
 
+async def test_beat_from_before_the_clock_was_set_back_is_none(join, database):
+    here = await join()
+    execute(
+        database,
+        "INSERT INTO process"
+        " SELECT 'dead', role, host, pid, version, started_at, beat_at + 3600000, about FROM process",
+    )
+
+    await here.look_twice()
+
+    assert here.seen == {here.id}
+
+
 async def test_young_process_may_not_be_seen_yet(join, database, monkeypatch, tmp_path):
     """On a network file system a new file shows up later."""
     monkeypatch.setattr(cluster_module, "SEEN_MS", 10_000)

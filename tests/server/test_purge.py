@@ -101,6 +101,24 @@ def test_folder_that_no_server_has_used_is_refused_though_none_lives(url, tmp_pa
     assert list(other.iterdir()) == []
 
 
+def test_folder_of_another_database_is_refused_though_none_lives(url, work_dirs, tmp_path):
+    """Its servers have used it, and it looks like the right one."""
+    own = Volume(work_dirs, SERVER.id).mark()
+    other = tmp_path / "other"
+    others = Volume(other, "other")
+    others.join()
+    others.mark()
+    with psycopg.connect(url) as connection:
+        connection.execute("DELETE FROM process")
+        connection.execute("INSERT INTO volume (id, mark) VALUES (1, %s)", [own])
+
+    with pytest.raises(PurgeError, match="another database"):
+        purge(settings(url, tmp_path, work_dirs=other), days=1, is_dry=False)
+
+    assert tasks(url) == [1]
+    assert purge(settings(url, tmp_path, work_dirs=work_dirs), days=1, is_dry=False) == Purged(1, 1)
+
+
 def test_folder_of_servers_that_have_ended_is_emptied(url, work_dirs, tmp_path):
     Volume(work_dirs, SERVER.id).leave()
     with psycopg.connect(url) as connection:

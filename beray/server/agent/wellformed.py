@@ -1,4 +1,6 @@
-"""Text from a model may hold lone surrogates (half an emoji, escaped in JSON); neither JSON nor files can hold them."""
+"""Text from a model may hold what can't be kept: lone surrogates (half an emoji, escaped in JSON), which neither JSON
+nor files can hold, and NUL characters, which PostgreSQL's text can't.
+"""
 
 import json
 import re
@@ -8,7 +10,8 @@ _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def wellformed(text: str) -> str:
-    """`text` with surrogate pairs joined and lone surrogates replaced."""
+    """`text` with surrogate pairs joined, lone surrogates and NUL characters replaced."""
+    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     if text.isascii():
         return text
     try:

@@ -61,6 +61,9 @@ _MARK = (
 _SEAL = text(f"WITH mark AS ({_MARK.format('true')}) SELECT pg_notify(:channel, :payload)")
 _SEAL_SILENT = text(_MARK.format("pg_current_xact_id_if_assigned() IS NOT NULL"))
 _LAST_GROUP = text("SELECT last_group FROM writer WHERE id = :id")
+# One thread writes for all: a lock in one's way must not be in everybody's. Above `deadlock_timeout` (1 s by default),
+# so that a deadlock is told as one.
+_QUICK = text("SET lock_timeout = '1500ms'")
 _SWEEP = text(f"DELETE FROM writer WHERE at < {NOW} - {MARK_OLD_MS}")  # noqa: S608  # only constants
 # A session that lost its client without knowing holds its locks, and its transaction is open, until it is ended; one
 # that does something is left to do it; one that is idle has ended its transaction, whatever its client has heard.
@@ -185,6 +188,7 @@ class _PostgresStore(Store):
 
     def _tidy(self, connection: Connection) -> None:
         with connection.begin():
+            connection.execute(_QUICK)
             connection.execute(_FORERUNNERS, {"name": self._name})
             connection.execute(_SWEEP)
 
@@ -197,6 +201,9 @@ class _PostgresStore(Store):
         return isinstance(error, DBAPIError) and isinstance(
             error.orig, pg_errors.DeadlockDetected | pg_errors.SerializationFailure
         )
+
+    def is_blocked(self, error: Exception) -> bool:
+        return isinstance(error, DBAPIError) and isinstance(error.orig, pg_errors.LockNotAvailable)
 
     def has_transaction(self, connection: Connection) -> bool:
         return True  # undoing a job to its savepoint always works, or the connection is lost

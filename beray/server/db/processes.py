@@ -7,8 +7,8 @@ from sqlalchemy import Connection, text
 
 LEASE_SECONDS = 10  # a process that has not said for so long that it lives is dead
 NOW = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"
-LIVES = f"p.beat_at >= {NOW} - {LEASE_SECONDS * 1000}"
-"""SQL: whether the process `p` lives."""
+LIVES = f"abs(p.beat_at - {NOW}) <= {LEASE_SECONDS * 1000}"
+"""SQL: whether the process `p` lives; a beat from the future is from before the clock was set back."""
 
 _BEAT = text(
     "INSERT INTO process (id, role, host, pid, version, started_at, beat_at, about)"  # noqa: S608  # only constants

@@ -100,6 +100,9 @@ class _SqliteStore(Store):
     def is_conflict(self, error: Exception) -> bool:
         return False
 
+    def is_blocked(self, error: Exception) -> bool:
+        return False
+
     def has_transaction(self, connection: Connection) -> bool:
         driver: Any = connection.connection
         return bool(driver.in_transaction)

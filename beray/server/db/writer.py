@@ -60,6 +60,10 @@ class Store(ABC):
         """Whether running the job once more may succeed (deadlock, serialization)."""
 
     @abstractmethod
+    def is_blocked(self, error: Exception) -> bool:
+        """Whether somebody else's lock was in the way for longer than the others can wait."""
+
+    @abstractmethod
     def has_transaction(self, connection: Connection) -> bool:
         """Whether the transaction is still there after an error."""
 
@@ -95,6 +99,7 @@ class _Job:
         self.notices: list[Notice] = []
         self.tries = 0
         self.is_over = False
+        self.is_blocked = False  # by a lock that somebody else holds, so far
         self.lost_sight_at: float | None = None  # when the connection was lost in its commit
 
     @property
@@ -109,7 +114,7 @@ class _Job:
         return time.monotonic() >= limit
 
     def begin(self) -> None:
-        self.result, self.error, self.notices = None, None, []
+        self.result, self.error, self.notices, self.is_blocked = None, None, [], False
         self.tries += 1
 
     def refuse(self) -> None:
@@ -167,9 +172,12 @@ class Writer:
                 raise RuntimeError("the database is closed")
             self._jobs.append(job)
             self._changed.notify_all()
-        if not is_patient:
-            await self._wait(job)
-        result: T = await job.future
+        try:
+            if not is_patient:
+                await self._wait(job)
+            result: T = await job.future
+        finally:
+            job.future.cancel()  # a caller who went away, while it waits in the queue
         return result
 
     async def _wait(self, job: _Job) -> None:
@@ -201,8 +209,9 @@ class Writer:
         try:
             self._bring_to_end(group)
             for job in group:  # those that lost a race go on by themselves: together they might lose again
-                while job.is_wanted:
+                while job.is_wanted and not job.is_blocked:
                     self._bring_to_end([job])
+            self._put_back(job for job in group if job.is_wanted)
         except Exception as error:  # the edge of the thread, which must not end: nobody else answers
             log.exception("writes failed as nobody foresaw")
             self._disconnect()
@@ -210,6 +219,13 @@ class Writer:
             for job in left:
                 job.fail(error)
             self._settle(left, [])
+
+    def _put_back(self, blocked: Iterable[_Job]) -> None:
+        """What somebody else's lock keeps from being done waits behind the others, not before them."""
+        blocked = list(blocked)
+        with self._changed:
+            self._refuse_late(blocked)
+            self._jobs.extend(job for job in blocked if job.is_wanted)
 
     def _bring_to_end(self, group: list[_Job]) -> None:
         is_first = True
@@ -282,7 +298,7 @@ class Writer:
                 if mark is None or not self._find_out(mark, group):
                     raise ConnectionLost from error
             elif len(group) > 1 and not has_savepoints and any(job.error is not None for job in group):
-                self._attempt(connection, group, has_savepoints=True)
+                self._attempt(connection, [job for job in group if not self._is_blocked(job)], has_savepoints=True)
                 return
             else:  # the commit failed (disk full, lock), or the one job: nothing was kept
                 self._fail(group, error)
@@ -311,15 +327,21 @@ class Writer:
             job.error = job.error or error
 
     def _goes_again(self, job: _Job) -> bool:
-        """Whether the job lost a race and is to be run again; otherwise its error is what the caller gets."""
+        """Whether the job is to be run again: it lost a race, or met a lock. Otherwise its caller gets its error."""
         error = job.error
         if not isinstance(error, Exception):
             return False
+        if self._is_blocked(job):
+            return True
         is_race = isinstance(error, RunAgain) or self._store.is_conflict(error)
         if is_race and job.tries < AGAIN_MOST:
             return True
         job.error = refusal(error)
         return False
+
+    def _is_blocked(self, job: _Job) -> bool:
+        job.is_blocked = isinstance(job.error, Exception) and self._store.is_blocked(job.error)
+        return job.is_blocked
 
     def _find_out(self, mark: str, group: Sequence[_Job]) -> bool:
         """Whether the transaction whose commit was cut was committed; asked until the database says so."""

@@ -14,7 +14,7 @@ from beray.server.db.tasks import TaskFilter
 from beray.server.errors import Refused
 from beray.server.events.log import EventLog
 from beray.server.messages import text
-from beray.server.tasks.bodies import CreateTask, MessageBody, StopBody, TaskBody, TaskWithEventsBody
+from beray.server.tasks.bodies import CreateTask, MessageBody, Plain, StopBody, TaskBody, TaskWithEventsBody
 from beray.server.tasks.service import ID_MOST, Tasks
 from beray.server.tasks.stream import Streams, TaskStream, Watcher
 from beray.server.tasks.view import task_body, task_body_with_events
@@ -50,7 +50,7 @@ def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: St
         limit: Annotated[int | None, Query(ge=1, le=LIST_MOST)] = None,
         before: Annotated[int | None, Query(ge=1)] = None,
         status: Annotated[list[Status] | None, Query()] = None,
-        q: Annotated[str | None, Query(max_length=1000)] = None,
+        q: Annotated[Plain | None, Query(max_length=1000)] = None,
     ) -> Response:
         """The user's tasks, newest first; all of them unless `limit` is given."""
         user = await accounts.authenticate(request)

@@ -133,7 +133,13 @@ class Runner:
         except Exception as error:  # the edge of a worker: a fault must end the task, not leave it running for ever
             log.exception("run failed", extra={"task_id": record.id, "run": record.run})
             outcome = None if handle.stop.is_set() else _failure(record, error)
-        await self._finish(record, outcome)
+        try:
+            await self._finish(record, outcome)
+        except Fenced:
+            raise
+        except Exception:  # an outcome that can't be kept must not leave the task running for ever either
+            log.exception("outcome not kept", extra={"task_id": record.id, "run": record.run})
+            await self._finish(record, _failed(record, "internal_error", retryable=True))
 
     async def _until_stopped(self, record: queries.RunRecord, handle: RunHandle, step: Step) -> Outcome | None:
         """The agent's outcome, or None if a user stopped it first. Cancelled itself, it takes the agent with it."""
@@ -230,7 +236,7 @@ class Runner:
         return [{"path": name, "size": stamps[name].size} for name in names[:FINISHED_FILES]], len(names)
 
     def _work_dir(self, task_id: int) -> WorkDir:
-        return self._work_dirs.create(task_id, owner=self._require_workshop().task_uid(task_id))
+        return self._work_dirs.get(task_id, owner=self._require_workshop().task_uid(task_id))
 
     def _require_workshop(self) -> Workshop:
         assert self.workshop is not None, "the engine was started before the sandbox was ready"

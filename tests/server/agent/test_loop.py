@@ -1,6 +1,7 @@
 """The loop with a model that plays a script over a real connection."""
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -251,6 +252,21 @@ async def test_wall_time_ends_a_command_and_leaves_nothing(bench, scripted):
     assert "(wall_seconds)" in outcome.error["message"]
     assert bench.sandbox.running == set()
     assert [event["ok"] for event in await bench.events("tool.finished")] == [False]
+
+
+async def test_clock_that_is_set_uses_up_no_wall_time(bench, scripted):
+    server = scripted(sequence(Reply(calls=[call("shell", command="true")]), Reply("Done.")))
+    hours = itertools.count(step=2 * 3_600_000)
+
+    outcome = await bench.run(GOAL, model=choice(server), clock=lambda: next(hours))
+
+    assert outcome.is_completed, outcome.error
+
+
+async def test_what_postgresql_cannot_hold_is_replaced(bench, scripted):
+    outcome = await bench.run(GOAL, model=choice(scripted(sequence(Reply("here: \0 done")))))
+
+    assert outcome.result == "here: \ufffd done"
 
 
 async def test_stopping_in_a_command_kills_it(bench, scripted):

@@ -1,6 +1,7 @@
 """Any database: one writer that commits in groups, reads that see whole transactions."""
 
 import asyncio
+import threading
 
 import pytest
 from sqlalchemy import event, text
@@ -9,6 +10,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from beray.server.db.connect import RunAgain
 from beray.server.db.notices import Notice, notify
 from tests.support.databases import migrated
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -99,6 +101,26 @@ async def test_cancelled_caller_leaves_the_others_alone(database):
     waiting.cancel()
 
     assert await database.write(insert(2)) == 2
+
+
+@pytest.mark.parametrize("is_patient", [True, False])
+async def test_cancelled_write_that_waits_is_not_made(database, is_patient):
+    goes_on = threading.Event()
+    begun = threading.Event()
+    first = asyncio.create_task(database.write(lambda connection: begun.set() or goes_on.wait(20)))
+    await until(begun.is_set)
+    write = database.patient.write if is_patient else database.write
+    waiting = asyncio.create_task(write(insert(1)))
+    await until(lambda: database._writer._jobs)
+
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    goes_on.set()
+    await first
+
+    assert await database.write(insert(2)) == 2
+    assert await database.read(numbers) == [2]
 
 
 async def test_closed_database_refuses_writes_and_has_kept_those_before(database_url):

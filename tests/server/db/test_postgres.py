@@ -787,3 +787,56 @@ async def test_listener_hears_with_more_files_open_than_select_can_count(url, tm
             await until(lambda: heard, seconds=5)
 
     assert heard == [Notice("log", 7)]
+
+
+# A lock that somebody else holds: an operator's session, a process that stands still
+
+
+def double(connection) -> None:
+    connection.execute(text("UPDATE t SET x = 2 * x WHERE x = 1"))
+
+
+@contextlib.contextmanager
+def locked_row(url: str) -> Iterator[None]:
+    with psycopg.connect(url) as connection:
+        connection.execute("SELECT x FROM t WHERE x = 1 FOR UPDATE")
+        yield
+
+
+async def test_locked_row_holds_up_only_those_who_change_it(database, url, monkeypatch):
+    monkeypatch.setattr(writer_module, "IMPATIENT_SECONDS", 20)
+    await database.write(insert(1))
+    with locked_row(url):
+        patient = asyncio.create_task(database.patient.write(double))
+        for number in range(10, 13):
+            await asyncio.wait_for(database.write(insert(number)), 5)
+        assert not patient.done()
+    await asyncio.wait_for(patient, 20)
+
+    assert stored(url) == [2, 10, 11, 12]
+
+
+async def test_request_that_meets_a_lock_is_refused_when_its_time_is_up(database, url):
+    await database.write(insert(1))
+    with locked_row(url), pytest.raises(Refused) as refused:
+        await asyncio.wait_for(database.write(double), 20)
+
+    assert refused.value.code == "database_unavailable"
+    assert stored(url) == [1]
+
+
+async def test_writer_ends_though_a_lock_is_in_its_way(url):
+    waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with opened(url) as database:
+        await database.write(insert(1))
+    database = PostgresDatabase(make_url(url))
+    database.open()
+    with locked_row(url):
+        writing = asyncio.create_task(database.patient.write(double))
+        try:
+            await until(lambda: execute(url, waits))
+        finally:
+            await asyncio.wait_for(asyncio.to_thread(database.close), 20)
+        with pytest.raises(RuntimeError, match="closed"):
+            await asyncio.wait_for(writing, 5)
+    assert stored(url) == [1]

@@ -11,6 +11,7 @@ from sqlalchemy import make_url, text
 
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.run import AgentRun, Outcome, RunLimits
+from beray.server.db import tasks as queries
 from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
 from beray.server.engine.base import Displaced
@@ -27,7 +28,7 @@ from beray.server.tasks.view import NO_USAGE
 from beray.server.work_dirs.work_dir import WorkDirs
 from tests.support.databases import seeded_database
 from tests.support.plain_sandbox import PlainSandbox
-from tests.support.waiting import wait_until
+from tests.support.waiting import until, wait_until
 
 AT = 1_800_000_000_123
 
@@ -199,7 +200,7 @@ async def test_deletion_left_by_another_process_is_finished_after_5_minutes(post
         for task_id in (1, 2):
             (tmp_path / "tasks" / str(task_id)).mkdir(parents=True)
 
-        await tasks.tidy()
+        await tasks.deletions.finish()
 
         async def left() -> list[int]:
             query = text("SELECT id FROM task ORDER BY id")
@@ -299,3 +300,28 @@ async def test_attempt_of_a_deleted_task_is_over(database, tmp_path, control):
     runner, _ = make_runner(database, tmp_path, agent, control)
 
     await runner.run_task(1, 1, run_step)
+
+
+async def test_outcome_that_cannot_be_kept_ends_the_task_all_the_same(database, tmp_path, control):
+    async def agent(run: AgentRun) -> Outcome:
+        return Outcome(is_completed=True, result="\ud800", error=None, usage=NO_USAGE)
+
+    runner, events = make_runner(database, tmp_path, agent, control)
+    await runner.run_task(1, 1, run_step)
+
+    last = json.loads(frame_body(await events.read_last(1)))
+    assert (last["type"], last["status"], last["error"]["code"]) == ("task.finished", "failed", "internal_error")
+
+
+async def test_run_whose_task_was_deleted_brings_no_folder_back(database, tmp_path, control):
+    """As of a worker that was frozen meanwhile."""
+
+    async def agent(run: AgentRun) -> Outcome:
+        await database.write(lambda connection: queries.delete_task(connection, 1))
+        WorkDirs(tmp_path / "tasks").delete(1)
+        return Outcome(is_completed=True, result="done", error=None, usage=NO_USAGE)
+
+    runner, _ = make_runner(database, tmp_path, agent, control)
+    await runner.run_task(1, 1, run_step)
+
+    assert list((tmp_path / "tasks").iterdir()) == []

@@ -222,6 +222,7 @@ def test_list_filters_by_status_and_text(client):
     assert [task["id"] for task in found] == [wanted]
     assert [task["id"] for task in api(client, "GET", "/tasks?status=stopped").json()] == [stopped]
     assert api(client, "GET", "/tasks?status=odd").status_code == 422
+    assert api(client, "GET", "/tasks?q=%00").status_code == 422, "PostgreSQL cannot look for it"
 
 
 def test_unchanged_list_is_not_sent_again(client):

@@ -102,6 +102,8 @@ class OutputLog:
 
     def write(self, pieces: list[bytes]) -> None:
         """Append, up to LOG_BYTES. What the disk doesn't take is left out: a command is not to fail for its log."""
+        if self._room == 0:
+            return
         try:
             self._append(pieces)
         except OSError as error:
