@@ -115,10 +115,10 @@ class App:
         url = database_url(settings)
         self.database = make_database(url)
         self.database.deliver = self._hear
-        self.database.note_reachable = self._note_reachable
         self.cluster: Cluster | None = None
         if self.database.is_shared:
             self.cluster = Cluster(self.database, self.work_dirs_path, self.readiness, role=settings.role)
+            self.database.note_reachable = self.cluster.note_listening
         self._clock = clock
         self.wakeups = Wakeups()
         self.events = EventLog(self.database, self.wakeups, clock)
@@ -271,10 +271,6 @@ class App:
         if EVERYTHING in notices:
             self._spawn(self._stop_asked())
 
-    def _note_reachable(self, is_reachable: bool) -> None:
-        hint = "The connection to the database was lost; it is tried again all the time."
-        self.readiness.set("database", "ok" if is_reachable else "failed", None if is_reachable else hint)
-
     async def _stop_asked(self) -> None:
         running = self._control.task_ids
         if not running:
@@ -378,7 +374,12 @@ class App:
 
     async def _check(self) -> Readiness:
         """How the parts are now: what stores may have been filled or cut off since it was opened."""
-        if self.cluster is None and self.readiness.checks["database"]["state"] != "starting":
+        is_reached = self.readiness.checks["database"]["state"] == "ok"
+        if self.cluster is not None:
+            hint = await self._find_write_fault() if is_reached else None
+            if hint is not None:  # the next beat looks anew
+                self.readiness.set("database", "failed", hint)
+        elif self.readiness.checks["database"]["state"] != "starting":
             hint = await self._find_storage_fault()
             self.readiness.set("database", "ok" if hint is None else "failed", hint)
         return self.readiness
@@ -394,6 +395,9 @@ class App:
             return f"{data_dir} is mounted read-only. Mount it writable, and see the system's log for why it is not."
         if (free := disk.f_bavail * disk.f_frsize) < FREE_BYTES_LEAST:
             return f"{data_dir} has only {free >> 20} MiB free. Delete tasks, or give it more room."
+        return await self._find_write_fault()
+
+    async def _find_write_fault(self) -> str | None:
         fault = await self.database.find_fault()
         return None if fault is None else f"The last write to {self.database.url.database} failed: {text(fault, 'en')}"
 

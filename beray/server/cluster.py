@@ -52,6 +52,7 @@ class Cluster:
         self._readiness = readiness
         self._volume = Volume(work_dirs, self.process.id)
         self._mark = ""
+        self._is_beating = self._is_listening = True
         self._worker: Worker | None = None
         self._looking: asyncio.Task[None] | None = None
         self._looking_since = 0.0
@@ -109,11 +110,11 @@ class Cluster:
         return [json.loads(one.about) for one in self.living if one.role in RUNNING_ROLES]
 
     def _note_living(self, living: Sequence[Living] | None) -> None:
+        self._is_beating = living is not None
+        self._judge_database()
         if living is None:
-            self._readiness.set("database", "failed", "The database cannot be reached; see the server's log.")
             return
         self.living = living
-        self._readiness.set("database", "ok")
         has_worker = any(one.role in RUNNING_ROLES for one in living)
         hint = None if has_worker else "No worker is running: tasks wait until one starts (beray worker)."
         self._readiness.set("workers", "ok", hint)
@@ -122,6 +123,16 @@ class Cluster:
             self._looking_since = time.monotonic()
         elif time.monotonic() - self._looking_since > HANGS_SECONDS:
             self._judge("failed", f"{self._work_dirs} does not answer. See to its volume.")
+
+    def note_listening(self, is_listening: bool) -> None:
+        """Whether notices of other processes arrive: stops, queued tasks, events."""
+        self._is_listening = is_listening
+        self._judge_database()
+
+    def _judge_database(self) -> None:
+        is_reached = self._is_beating and self._is_listening
+        hint = "The database cannot be reached, or not listened to; it is tried again all the time. See the log."
+        self._readiness.set("database", "ok" if is_reached else "failed", None if is_reached else hint)
 
     async def _look(self, living: Sequence[Living]) -> None:
         """Whether the folder is the right one, and the others' files are where ours is."""

@@ -317,6 +317,17 @@ async def test_database_that_is_away_is_told_and_so_is_its_return(join, database
     await until(lambda: here.check("database") == ("ok", None))
 
 
+async def test_database_that_can_be_reached_but_not_listened_to_is_told(join, database):
+    here = await join()
+
+    here.cluster.note_listening(False)
+    await here.look_twice()
+    assert here.check("database")[0] == "failed", "a beat that goes through does not hide it"
+
+    here.cluster.note_listening(True)
+    assert here.check("database") == ("ok", None)
+
+
 async def test_who_leaves_leaves_nothing(database, tmp_path):
     async with joined(database, tmp_path) as process:
         assert [path.name for path in (tmp_path / FOLDER).iterdir()] == [process.id]

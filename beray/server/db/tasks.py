@@ -54,6 +54,10 @@ def insert_task(connection: Connection, values: Mapping[str, Any]) -> int:
     return task_id
 
 
+_DELETE_EVENTS = text(
+    "DELETE FROM event WHERE task_id = :id"
+    " AND seq IN (SELECT seq FROM event WHERE task_id = :id ORDER BY seq LIMIT :limit)"
+)
 _LAST_ID = {
     "sqlite": text("SELECT max(seq) FROM sqlite_sequence WHERE name = 'task'"),
     "postgresql": text("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM task_id_seq"),
@@ -211,6 +215,12 @@ def count_ended(connection: Connection, before: int) -> int:
     """How many tasks ended before a time."""
     query = select(func.count()).where(task.c.finished_at < before, task.c.deleted_at.is_(None))
     return connection.execute(query).scalar_one()
+
+
+def delete_events(connection: Connection, task_id: int, limit: int) -> int:
+    """Remove up to `limit` of a task's events, the oldest first; how many."""
+    result = connection.execute(_DELETE_EVENTS, {"id": task_id, "limit": limit})
+    return result.rowcount
 
 
 def delete_task(connection: Connection, task_id: int) -> None:

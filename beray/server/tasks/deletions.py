@@ -7,6 +7,7 @@ are looked for where all processes have them: they would stay for ever.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 
 from sqlalchemy.exc import DBAPIError
 
@@ -23,6 +24,7 @@ REMOVE_SECONDS = 120  # for a run in another process to be over: a stop takes 1 
 LOOK_SECONDS = 0.02  # first pause between looks whether a run is over, or where the files are
 FOLDER_AGAIN_SECONDS = 5  # the folder is looked at every 2 s
 PURGE_PAGE = 100  # tasks looked up at once
+EVENTS_PAGE = 1000  # removed in one write: some 40 ms on SQLite with events of 1 kB (7.4 s for 200,000 of them)
 FINISHED_AT_ONCE = 8  # each may wait for a run to be over
 OTHERS_DELETE_MS = 300_000  # a deletion that old is no longer at work in another process
 
@@ -100,6 +102,8 @@ class Deletions:
         await asyncio.to_thread(self._work_dirs.delete, task_id)
         if self.engine is not None:
             await self.engine.purge(task_id, runs)
+        while await self._database.write(partial(queries.delete_events, task_id=task_id, limit=EVENTS_PAGE)) > 0:
+            pass  # a whole log at once would keep all other writes waiting for seconds
         await self._database.write(lambda connection: queries.delete_task(connection, task_id))
         log.info("task deleted", extra={"task_id": task_id})
 

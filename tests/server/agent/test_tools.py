@@ -7,7 +7,7 @@ import pytest
 
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.tools import TOOL_NAMES
-from beray.server.agent.tools.output import HeadAndTail, LiveOutput
+from beray.server.agent.tools.output import HeadAndTail, LiveOutput, OutputLog
 from beray.server.agent.tools.shell import parse_report
 from tests.support.scripted_model import Reply, call, turns
 
@@ -390,3 +390,14 @@ def test_too_many_variables_are_not_kept():
 
     assert found.env == {"KEPT": "1"}
     assert "too many" in found.note
+
+
+def test_disk_that_takes_no_output_is_told_once(tmp_path, caplog):
+    (tmp_path / "c1.log").symlink_to("/dev/full")
+    log = OutputLog(str(tmp_path), "c1")
+
+    for _ in range(500):
+        log.write([b"output"])
+    log.close()
+
+    assert caplog.text.count("is not kept whole") == 1

@@ -6,12 +6,13 @@ from pathlib import Path
 from unittest.mock import AsyncMock
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from beray.server.agent.models import ModelChoice
+from beray.server.db import tasks as queries
 from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
-from beray.server.db.tables import task
+from beray.server.db.tables import event, task
 from beray.server.errors import Refused
 from beray.server.events.log import EventLog
 from beray.server.events.wakeups import Wakeups
@@ -217,3 +218,23 @@ async def test_row_stays_while_it_is_not_known_where_the_files_are(database, wor
     assert refused.value.code == "task_being_deleted"
     assert (await rows(database))[1] == AT
     assert 1 in folders(work_dirs)
+
+
+async def test_long_log_goes_in_pages_so_that_other_writes_get_in_between(database, deletions, monkeypatch):
+    monkeypatch.setattr(deletions_module, "EVENTS_PAGE", 10)
+    frames = [{"task_id": 1, "seq": seq, "frame": b"x"} for seq in range(1, 26)]
+    await database.write(lambda connection: connection.execute(insert(event), frames).rowcount)
+    pages: list[int] = []
+    delete_events = queries.delete_events
+
+    def note(connection, **values):
+        pages.append(delete_events(connection, **values))
+        return pages[-1]
+
+    monkeypatch.setattr(queries, "delete_events", note)
+
+    await deletions.start(1, 1)
+
+    assert pages == [10, 10, 5, 0]
+    assert 1 not in await rows(database)
+    assert await database.read(lambda connection: connection.execute(select(event.c.seq)).all()) == []
