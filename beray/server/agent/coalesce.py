@@ -14,7 +14,9 @@ GATHER_SECONDS = 0.005  # the parts of one line, which programs often write one 
 class Coalescer(Generic[Key]):
     """Gathers pieces of text and hands them on in groups: the first after 5 ms, then one every 30 ms, or when full.
 
-    Use it as an async context manager: leaving it normally hands on what is left; leaving it by an exception drops it.
+    Use it as an async context manager. Leaving it normally hands on what is left; leaving it by an exception drops
+    that, but lets a group arrive that is on its way, so that it is known what was handed on; being cancelled waits for
+    nothing.
 
     Args:
         hand_on: Given the group: pieces in order, neighbours of the same key joined.
@@ -40,14 +42,16 @@ class Coalescer(Generic[Key]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._task is not None
+        self._is_ending = True
+        self._filled.set()
+        self._full.set()
         if error is None:
-            self._is_ending = True
-            self._filled.set()
-            self._full.set()
             await self._task
-        else:
+            return
+        self._pieces = []
+        if not isinstance(error, Exception):
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.gather(self._task, return_exceptions=True)
 
     async def put(self, key: Key, text: str) -> None:
         """Add a piece.

@@ -80,3 +80,27 @@ async def put_all(coalescer, pieces):
     async with coalescer:
         for piece in pieces:
             await coalescer.put("key", piece)
+
+
+@pytest.mark.parametrize(("error", "has_arrived"), [(KeyError(), True), (asyncio.CancelledError(), False)])
+async def test_what_is_on_its_way_arrives_unless_all_is_cancelled(error, has_arrived):
+    on_its_way = asyncio.Event()
+    arrived = []
+
+    async def hand_on(group):
+        on_its_way.set()
+        for _ in range(3):
+            await asyncio.to_thread(lambda: None)
+        arrived.extend(text for _, text in group)
+
+    async def leave() -> None:
+        async with Coalescer(hand_on, most_characters=50) as coalescer:
+            await coalescer.put("key", "a")
+            await on_its_way.wait()
+            await coalescer.put("key", "b")
+            raise error
+
+    with pytest.raises(type(error)):
+        await leave()
+
+    assert arrived == (["a"] if has_arrived else [])
