@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import landlock
 from .cgroup import Group
@@ -45,6 +45,7 @@ def supervise(files: JobFiles, life_line: int, group: "Group | str") -> None:
         _make_home(job)
         if isinstance(group, Group):
             group.limit(memory_bytes=job.limits.memory_bytes, processes=job.limits.processes)
+            job = _without_count_by_uid(job)
     except OSError as error:
         _send(control, Message("refused", reason=f"{error.strerror}: {error.filename}"))
         return
@@ -57,6 +58,11 @@ def supervise(files: JobFiles, life_line: int, group: "Group | str") -> None:
 def _read_job(fd: int) -> Job:
     size = os.fstat(fd).st_size
     return Job.decode(os.pread(fd, size, 0))
+
+
+def _without_count_by_uid(job: Job) -> Job:
+    """The group counts a command's processes; a limit of its user would count other commands' too."""
+    return replace(job, limits=replace(job.limits, counted_processes=None))
 
 
 def _make_home(job: Job) -> None:
