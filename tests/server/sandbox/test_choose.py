@@ -8,7 +8,7 @@ import pytest
 from beray.server.sandbox.base import Capabilities, SandboxUnavailable
 from beray.server.sandbox.choose import is_loopback, open_sandbox
 from beray.server.sandbox.guard import landlock as kernel
-from beray.server.settings import Settings
+from beray.server.settings import CONFINEMENTS, Settings
 
 
 async def opened(data_dir: Path, **settings: object) -> Capabilities:
@@ -71,6 +71,18 @@ async def test_none_is_taken_only_when_asked_for_and_says_what_it_is(data_dir: P
     assert any("nothing is confined" in note for note in capabilities.notes)
     rows = {row.name: row.is_confined for row in capabilities.confinements}
     assert not rows["network"]
+
+
+async def test_a_confinement_the_operator_insists_on_must_be_there(data_dir: Path) -> None:
+    with pytest.raises(SandboxUnavailable, match=r"BERAY_SANDBOX_REQUIRE asks for .*network: a command can"):
+        await opened(data_dir, sandbox="none", sandbox_require=("memory", "network"))
+
+
+@pytest.mark.needs("landlock")
+async def test_a_confinement_that_is_there_may_be_insisted_on(data_dir: Path) -> None:
+    capabilities = await opened(data_dir, sandbox="landlock", sandbox_require=("memory", "disk", "files"))
+
+    assert {row.name for row in capabilities.confinements} == set(CONFINEMENTS)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])
