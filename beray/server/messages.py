@@ -368,6 +368,11 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
     "agent_command_exit": ("退出码 {code}", "exit code {code}"),
     "agent_command_timeout": ("超过 {seconds} 秒，已终止", "killed after {seconds} s"),
     "agent_command_signal": ("被信号 {signal} 终止", "ended by signal {signal}"),
+    "agent_command_memory": ("内存超过 {size}，已终止", "killed: over {size} of memory"),
+    "agent_command_disk": (
+        "磁盘占用超过 {size} 或磁盘将满，已终止",
+        "killed: over {size} on disk, or the disk is full",
+    ),
     "agent_command_lost": ("沙箱意外消失，结果未知", "the sandbox vanished; the outcome is unknown"),
     "agent_background_running": ("在后台运行：{id}", "running in the background as {id}"),
     "agent_background_listed": ("{count} 个后台进程正在运行", "{count} running in the background"),

@@ -17,6 +17,7 @@ from tests.support.sandbox_cases import (
     ATTACKS,
     CASES,
     FORK_BOMB,
+    MEMORY_BOMB,
     Box,
     cases_of,
     finish,
@@ -187,6 +188,8 @@ def confined_server(service_dir) -> Iterator[tuple[ServerProcess, ScriptedModel]
         server = ServerProcess(
             service_dir / "attacked",
             sandbox_processes=100,
+            sandbox_memory_bytes=1 << 30,
+            sandbox_disk_bytes=100 << 20,
             model="openai:scripted",
             model_base_url=model.base_url,
             model_api_key="key",
@@ -212,6 +215,27 @@ def test_attack_07_the_server_answers_beside_a_fork_bomb(confined_server):
     assert (ended["ok"], ended["summary"]) == (False, "killed after 5 s")
     assert events[-1]["type"] == "task.finished"
     assert processes_with(marker) == []
+
+
+def test_attack_10_the_model_is_told_and_can_make_room(confined_server):
+    """After a command that took too much, of memory or disk, the next ones run, even while the folder is over full."""
+    server, model = confined_server
+    bomb = f"python3 -I -S -c '{MEMORY_BOMB}' 300 many"
+    commands = [bomb, "head -c 200000000 /dev/zero > big; echo never", "sleep 0.3; ls; rm big", "echo after > file"]
+    model.script = turns(*(Reply(calls=[call("shell", command=command)]) for command in commands), Reply("Done."))
+    with BeRayClient(server.base_url, token=server.register("full@example.com")) as client:
+        task_id = client.create_task("Fill it")["id"]
+        events = list(client.stream_task_updates(task_id))
+        names = [file["name"] for file in client.list_files_tree(task_id)]
+
+    summaries = [event["summary"] for event in events if event["type"] == "tool.finished"]
+    assert summaries == [
+        "killed: over 1 GiB of memory",
+        "killed: over 100 MiB on disk, or the disk is full",
+        "exit code 0",
+        "exit code 0",
+    ]
+    assert names == ["file"]
 
 
 GIGABYTE = "head -c 1000000000 /dev/zero | tr '\\0' '\\377'; printf '\\033]0;owned\\007\\033[2J'"

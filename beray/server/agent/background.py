@@ -180,6 +180,8 @@ def describe_exit(how: Exit) -> str:
         return "the time of the task is up"
     if how.reason == "lost":
         return "lost: its supervisor vanished, and what it did is unknown"
+    if how.reason in ("memory", "disk"):
+        return f"killed: it used more {how.reason} than it may"
     ended = f"signal {-how.code}" if how.code < 0 else f"exit code {how.code}"
     return ended if how.reason == "exit" else f"{ended} ({how.reason})"
 
