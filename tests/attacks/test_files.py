@@ -17,8 +17,11 @@ import requests
 
 from beray.client import BeRayClient
 from beray.exceptions import APIError
+from beray.server.agent.models import ModelChoice
+from beray.server.app import create_app
 from beray.server.files.routes import TRUNCATED
 from beray.server.files.zipstream import ZipPieces
+from beray.server.settings import Settings
 from beray.server.work_dirs.listing import TREE_DEPTH, TREE_ENTRIES
 from beray.server.work_dirs.paths import MAX_DEPTH
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
@@ -235,6 +238,19 @@ def test_attack_31_hard_link_to_a_file_of_another_owner_is_refused(files_server:
 
     assert code_of(task.get("link")) == "invalid_path"
     assert task.unzip() == {"own": b"x", "own-link": b"x"}
+
+
+@pytest.mark.parametrize(("sandbox", "is_refused"), [("none", True), ("auto", False)])
+def test_attack_31_server_that_confines_nothing_knows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: str, is_refused: bool
+) -> None:
+    monkeypatch.setattr("beray.server.app._has_app", False)  # it is not started
+    app = create_app(Settings(data_dir=tmp_path, sandbox=sandbox), ModelChoice("beray:rules", "rules"))
+    work_dir = app.tasks.deletions._work_dirs.create(1, owner=None)
+    work_dir.write_bytes("own", b"x")
+    os.link(work_dir.path / "own", work_dir.path / "link")
+
+    assert [entry.path for entry in work_dir.walk()] == ([] if is_refused else ["link", "own"])
 
 
 @pytest.mark.parametrize("name", ["link", "folder"])
