@@ -115,10 +115,10 @@ class _Bounds:
     max_ratio: float
 
     def refuse_count(self) -> ArchiveRefused:
-        return ArchiveRefused(f"It has more than {self.max_entries} entries.", reason="too_many_entries")
+        return ArchiveRefused(f"It has more than {self.max_entries} entries (max_entries).", reason="too_many_entries")
 
     def refuse_size(self) -> ArchiveRefused:
-        return ArchiveRefused(f"It unpacks to more than {self.max_bytes} bytes.", reason="too_large")
+        return ArchiveRefused(f"It unpacks to more than {self.max_bytes} bytes (max_bytes).", reason="too_large")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class _Meter:
         if self._bytes > self._bounds.max_bytes:
             raise self._bounds.refuse_size()
         if self._bytes > self._ratio_bytes:
-            what = f"unpacks to more than {self._bounds.max_ratio:g} times the size of the archive"
+            what = f"unpacks to more than {self._bounds.max_ratio:g} times the size of the archive (max_ratio)"
             raise _refused(entry.path, what, "ratio")
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 TARGETS = ("event_stream", "path", "archive")
@@ -34,6 +35,9 @@ def fuzz(name: str, folder: Path) -> int:
 
 
 def main(names: list[str]) -> int:
+    if find_spec("atheris") is None:
+        print("Atheris is not installed: it has wheels for Linux on x86_64 only (uv sync --group fuzz).")
+        return 2
     findings = []
     for name in names:
         folder = Path(tempfile.mkdtemp(prefix=f"beray-fuzz-{name}-"))

@@ -1,7 +1,9 @@
 """Random input against the places where bytes of others come in."""
 
 import hashlib
+import io
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from beray import ArchiveRefused, extract_zip_safely
 from beray.protocol.sse import encode_event
+from beray.server.files.zipstream import ZipPieces
 from beray.server.work_dirs.work_dir import WorkDir
 from tests.fuzz.properties import check_archive, check_event_stream, check_path, make_hostile_work_dir
 from tests.protocol.test_sse import STREAM_PIECES, decode_cut
@@ -84,6 +88,51 @@ def archives(draw: st.DrawFn) -> bytes:
 def test_any_archive_is_unpacked_in_its_folder_or_refused(archive: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         check_archive(archive, Path(folder))
+
+
+raw_names = (
+    st.binary(max_size=9) | st.text(st.characters(exclude_categories=["Cs"]), max_size=9).map(str.encode)
+).filter(lambda name: not {b"/", b"\0"} & {bytes([byte]) for byte in name} and name not in {b"", b".", b".."})
+
+
+@bounded
+@given(st.sets(raw_names | st.tuples(raw_names, raw_names).map(b"/".join), max_size=6))
+@example({b"\xc2\x85", b"C:", b"a\\b", b"\xff", b"_"})
+@example({b"a\n", b"a_/b"})
+def test_whatever_names_are_in_a_work_dir_its_archive_can_be_unpacked(raw: set[bytes]) -> None:
+    """But for names that other systems take for one: those are refused."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder, "work")
+        work.mkdir()
+        made = {name for name in raw if make_file(os.fsencode(work) + b"/" + name, name)}
+        archive = io.BytesIO(b"".join(pieces_of(WorkDir(work, owner=None))))
+
+        try:
+            written = extract_zip_safely(archive, Path(folder, "target"))
+        except ArchiveRefused as refused:
+            if "on some systems the same" not in str(refused):
+                raise
+            return
+
+        assert {path.read_bytes() for path in written} == made
+
+
+def make_file(path: bytes, content: bytes) -> bool:
+    """False where a file is in the way of a folder, or the other way round."""
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(content)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError):
+        return False
+    return True
+
+
+def pieces_of(work_dir: WorkDir) -> Iterator[bytes]:
+    pieces = ZipPieces(work_dir.walk())
+    while (piece := pieces.next()) is not None:
+        yield piece
+    pieces.close()
 
 
 @pytest.fixture(scope="module")

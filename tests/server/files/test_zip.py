@@ -136,6 +136,15 @@ def test_names_can_not_climb_out_on_any_system(task: TaskFiles) -> None:
     assert sorted(names) == sorted([".._.._evil", "C_evil", "a_b", "a_b (2)", "caf_", "caf_ (2)", "中文 é.txt"])
 
 
+def test_what_is_in_a_folder_goes_by_the_name_the_folder_was_given(task: TaskFiles) -> None:
+    """Else `a_` would be a file and a folder, which no program can unpack."""
+    (task.folder / "a\n").write_bytes(b"file")
+    (task.folder / "a_" / "b\n").mkdir(parents=True)
+    (task.folder / "a_" / "b\n" / "c").write_bytes(b"inside")
+
+    assert task.unzip() == {"a_": b"file", "a_ (2)/": b"", "a_ (2)/b_/": b"", "a_ (2)/b_/c": b"inside"}
+
+
 def test_archive_is_the_same_each_time(task: TaskFiles) -> None:
     fill(task)
 
@@ -234,7 +243,7 @@ def test_thousands_of_names_that_become_one_are_numbered_at_once() -> None:
 
     names._given = Counted()
     controls = [chr(code) for code in range(1, 32)]
-    given = [names.give(f"a{first}{second}") for first in controls for second in controls]
+    given = [names.give(f"a{first}{second}", is_folder=False) for first in controls for second in controls]
 
     assert len(set(given)) == len(given) == 961
     assert given[:3] == ["a__", "a__ (2)", "a__ (3)"]
