@@ -1,5 +1,5 @@
 # The same targets for people and CI.
-.PHONY: help check test soak bench docs fmt
+.PHONY: help check test soak fuzz bench docs fmt
 
 LINT = uv run --quiet --group lint
 SOAK = tests/e2e/test_kill_rounds.py tests/e2e/test_many_processes.py
@@ -22,6 +22,9 @@ test:  ## every test
 
 soak:  ## the long forms of the fault tests
 	BERAY_TEST_ROUNDS=50 uv run pytest --timeout 1800 $(SOAK)
+
+fuzz:  ## FUZZ_SECONDS=60 for each property of what comes from outside, guided by coverage
+	uv run --quiet --group fuzz python -m tests.fuzz
 
 bench:  ## measure every claim about speed; results in benchmarks/results/
 	uv run --quiet --group bench python -m benchmarks

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from beray.client import BeRayClient as BeRayClient
     from beray.exceptions import APIError as APIError
+    from beray.exceptions import ArchiveRefused as ArchiveRefused
     from beray.exceptions import AuthenticationError as AuthenticationError
     from beray.exceptions import BeRayException as BeRayException
     from beray.exceptions import ConflictError as ConflictError
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     from beray.exceptions import RequestTimeout as RequestTimeout
     from beray.exceptions import TLSError as TLSError
     from beray.exceptions import UnprocessableEntityError as UnprocessableEntityError
+    from beray.unzip import extract_zip_safely as extract_zip_safely
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
     "BeRayClient": "beray.client",
+    "extract_zip_safely": "beray.unzip",
     "APIError": "beray.exceptions",
+    "ArchiveRefused": "beray.exceptions",
     "AuthenticationError": "beray.exceptions",
     "BeRayException": "beray.exceptions",
     "ConflictError": "beray.exceptions",
@@ -39,9 +43,11 @@ _MODULE_OF = {
     "UnprocessableEntityError": "beray.exceptions",
 }
 
-__all__ = [  # noqa: RUF022  # the client first, then the errors
+__all__ = [  # noqa: RUF022  # what is called first, then the errors
     "BeRayClient",
+    "extract_zip_safely",
     "APIError",
+    "ArchiveRefused",
     "AuthenticationError",
     "BeRayException",
     "ConflictError",

@@ -10,8 +10,9 @@
     |  |- ConnectionFailed             refused, reset, cut, name not found
     |  |  `- TLSError                  the secure connection could not be made
     |  `- RequestTimeout               the answer did not come in time
-    `- ProtocolError                   an answer that the wire contract doesn't know
-       `- EventTooLarge                an event of a stream above the client's bound
+    |- ProtocolError                   an answer that the wire contract doesn't know
+    |  `- EventTooLarge                an event of a stream above the client's bound
+    `- ArchiveRefused                  a ZIP that could do harm, or is damaged, and was not unpacked
 
 `str(error)` is always one line. Errors can be pickled; `response` stays behind, since it holds the request's token.
 """
@@ -136,6 +137,24 @@ class ProtocolError(BeRayException):
 
 class EventTooLarge(ProtocolError):
     """An event of a stream is larger than the client's bound."""
+
+
+class ArchiveRefused(BeRayException):
+    """`extract_zip_safely` unpacked nothing: something in the archive could do harm, or is in the way.
+
+    Attributes:
+        reason: `name`, `link`, `special` (no plain file), `encrypted`, `method` (of packing), `duplicate`, `overlap`,
+            `too_many_entries`, `too_large`, `ratio`, `exists` (in the target folder) or `damaged`.
+        entry: Name of the entry it is about, as the archive has it; None where it is about the whole.
+    """
+
+    def __init__(self, message: str, *, reason: str = "damaged", entry: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.entry = entry
+
+    def __str__(self) -> str:
+        return _one_line(f"The archive was not unpacked: {self.args[0]}")
 
 
 def _sentence(detail: Any) -> str:

@@ -41,7 +41,7 @@ def explain(error: BaseException) -> CliError:
 
 
 def _explain_sdk(error: BaseException) -> CliError | None:
-    from beray.exceptions import APIError, BeRayException, NetworkError, ProtocolError
+    from beray.exceptions import APIError, ArchiveRefused, BeRayException, NetworkError, ProtocolError
 
     if isinstance(error, APIError):
         exit = _EXIT_OF_STATUS.get(HTTPStatus(error.status_code), Exit.NETWORK) if _is_known(error) else Exit.NETWORK
@@ -50,6 +50,10 @@ def _explain_sdk(error: BaseException) -> CliError | None:
         return CliError(_sentence(error), remedy, exit)
     if isinstance(error, NetworkError | ProtocolError):
         return CliError(str(error), say("remedy.network", program=program_name()), Exit.NETWORK)
+    if isinstance(error, ArchiveRefused) and error.reason == "exists":
+        return CliError(str(error), say("files.exists.remedy"), Exit.CONFLICT)
+    if isinstance(error, ArchiveRefused):
+        return CliError(str(error), say("files.archive_refused.remedy"), Exit.ERROR)
     return CliError(str(error), "", Exit.ERROR) if isinstance(error, BeRayException) else None
 
 

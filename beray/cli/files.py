@@ -2,6 +2,7 @@
 
 import codecs
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -93,12 +94,20 @@ def put(app: App, *, task_id: int, source: Path, path: str | None) -> None:
 @task_argument
 @click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.option("-o", "--output", metavar="FILE", help=say("help.files.zip.output"))
+@click.option("-x", "--extract", metavar="DIR", type=click.Path(path_type=Path), help=say("help.files.zip.extract"))
 @force_option
 @common
 @pass_app
-def zip_(app: App, *, task_id: int, paths: tuple[str, ...], output: str | None, force: bool) -> None:
+def zip_(
+    app: App, *, task_id: int, paths: tuple[str, ...], output: str | None, extract: Path | None, force: bool
+) -> None:
     from beray.cli.transfer import Target, copy, save
 
+    if extract is not None and output is not None:
+        raise click.UsageError(say("usage.output_and_extract"))
+    if extract is not None:
+        _extract(app, task_id, paths, extract, can_overwrite=force)
+        return
     is_stdout = output == STDOUT
     if is_stdout and sys.stdout.isatty():
         raise click.UsageError(say("usage.zip_to_terminal"))
@@ -113,6 +122,21 @@ def zip_(app: App, *, task_id: int, paths: tuple[str, ...], output: str | None, 
             save(app.terminal, response, place)
             size = formats.size(place.stat().st_size)
             app.terminal.progress(f"{app.terminal.style('good', '✓')} {one_line(str(place))}  {size}")
+
+
+def _extract(app: App, task_id: int, paths: tuple[str, ...], folder: Path, *, can_overwrite: bool) -> None:
+    """Unpack the archive below `folder`; the archive itself is not kept."""
+    from beray.cli.transfer import copy, say_downloaded
+    from beray.unzip import extract_zip_safely
+
+    with tempfile.TemporaryFile() as archive:
+        with app.connect() as client, closing(client.download_files_as_zip(task_id, paths, stream=True)) as response:
+            copy(app.terminal, response, archive, label=folder.name)
+        written = extract_zip_safely(archive, folder, overwrite=can_overwrite)
+    for place in written:
+        say_downloaded(app.terminal, place.relative_to(folder.resolve()).as_posix(), place)
+    if not written:
+        app.terminal.progress(say("files.none"))
 
 
 @files.command(help=say("help.files.cat"))

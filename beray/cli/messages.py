@@ -95,6 +95,10 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "目标文件，默认 task-ID.zip；`-` 表示标准输出。",
         "File to write to, task-ID.zip by default; `-` is stdout.",
     ),
+    "help.files.zip.extract": (
+        "解压到这个文件夹，不保留 ZIP；其中有危险内容时全部不解压。",
+        "Unpack into this folder and keep no ZIP; nothing is unpacked if anything in it could do harm.",
+    ),
     "help.files.cat": ("把文件内容打印到标准输出。", "Print a file to stdout."),
     "help.serve": ("在前台运行服务器。", "Run the server in the foreground."),
     "help.serve.host": ("监听地址，默认 127.0.0.1。", "Address to listen on, 127.0.0.1 by default."),
@@ -204,6 +208,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "没有终端可供确认；要删除请加 -y。",
         "There is no terminal to ask for confirmation; add -y to delete.",
     ),
+    "usage.output_and_extract": ("-o 与 -x 不能同时使用。", "-o and -x can't be used together."),
     "usage.zip_to_terminal": (
         "ZIP 不能写到终端；请重定向，或用 -o 指定文件。",
         "A ZIP archive does not go to a terminal; redirect it or name a file with -o.",
@@ -305,8 +310,12 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "files.is_folder.remedy": ("用 -o 指定另一个名字。", "Name another place with -o."),
     "files.exists": ("{path} 已存在。", "{path} exists already."),
     "files.exists.remedy": (
-        "用 -f 覆盖，或用 -o 指定另一个位置（beray files get / zip）。",
-        "Overwrite it with -f or name another place with -o (beray files get / zip).",
+        "用 -f 覆盖，或用 -o（解压时用 -x）指定另一个位置（beray files get / zip）。",
+        "Overwrite it with -f or name another place with -o, or -x to unpack (beray files get / zip).",
+    ),
+    "files.archive_refused.remedy": (
+        "用 -o 只保存 ZIP，或用 beray files get 逐个下载需要的文件。",
+        "Keep the ZIP as it is with -o, or fetch the files you need with beray files get.",
     ),
     "files.cut": ("传输 {path} 时连接中断。", "The connection was cut while {path} was being transferred."),
     "files.cut.remedy": ("本地没有留下不完整的文件；请重试。", "Nothing incomplete was left behind; try again."),

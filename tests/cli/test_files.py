@@ -148,6 +148,44 @@ def test_archive_holds_everything(beray: CommandLine, home: Path) -> None:
     assert again.status == 6
 
 
+def test_archive_is_unpacked(beray: CommandLine, home: Path) -> None:
+    ended = beray("files", "zip", "42", "-x", "here")
+
+    assert ended.status == 0
+    assert downloaded(home / "here") == FILES
+    assert "out/deep/中文.txt → " in ended.err
+    assert [path.name for path in home.iterdir() if path.suffix == ".zip"] == []
+
+
+def test_archive_does_not_replace_files_unless_forced(beray: CommandLine, home: Path) -> None:
+    (home / "hello.py").write_bytes(b"mine")
+
+    refused = beray("files", "zip", "42", "-x", ".")
+
+    assert (refused.status, downloaded(home)["hello.py"]) == (6, b"mine")
+    assert "hello.py" in refused.err
+    assert "-f" in refused.err
+    assert not (home / "out").exists()
+    assert beray("files", "zip", "42", "-x", ".", "-f").status == 0
+    assert (home / "hello.py").read_bytes() == FILES["hello.py"]
+
+
+def test_archive_that_would_leave_the_folder_is_not_unpacked(beray: CommandLine, fake: FakeServer, home: Path) -> None:
+    fake.add(HELLO_WORLD, files={"../planted": b"x"})
+
+    refused = beray("files", "zip", "43", "-x", "here")
+
+    assert refused.status == 1
+    assert "leads out of the folder" in refused.err
+    assert "beray files get" in refused.err
+    assert not (home / "planted").exists()
+    assert not (home / "here").exists()
+
+
+def test_archive_is_either_kept_or_unpacked(beray: CommandLine) -> None:
+    assert beray("files", "zip", "42", "-x", "here", "-o", "there.zip").status == 2
+
+
 def test_archive_does_not_go_to_a_terminal(on_terminal: Callable[..., OnTerminal]) -> None:
     terminal = on_terminal("files", "zip", "42", "-o", "-")
 

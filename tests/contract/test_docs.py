@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import zipfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -182,8 +181,7 @@ def test_snippets_of_the_quick_start_run(language: str, server: ServerProcess, a
     assert work.startswith("1 task.created\n2 task.started\n")
     assert 'task.finished\ncompleted\nprint("hello world")\n' in work
     assert files == "created sorted.txt\n"
-    with zipfile.ZipFile(tmp_path / "result.zip") as archive:
-        assert archive.read("sorted.txt") == b"Ada\nZoe\n"
+    assert (tmp_path / "result" / "sorted.txt").read_bytes() == b"Ada\nZoe\n"
     assert refusal.startswith("404 task_not_found ")
     assert bool(CJK.search(refusal)) is (language == "zh")
 

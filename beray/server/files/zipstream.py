@@ -32,7 +32,7 @@ Pieces = Generator[bytes, None, None]
 
 _EARLIEST: Final = datetime(1980, 1, 1, tzinfo=UTC)  # the format knows 1980 to 2107
 _LATEST: Final = datetime(2107, 12, 31, 23, 59, 58, tzinfo=UTC)
-_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\\]")
+_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 _DRIVE: Final = re.compile(r"^([A-Za-z]):")
 _UNIX: Final = 3
 _FOLDER_BIT: Final = 0x10  # the folder attribute of MS-DOS
@@ -81,7 +81,7 @@ def _pieces(walk: Walk) -> Pieces:
     names = _Names()
     with zipfile.ZipFile(cast("zipfile._ZipWritable", sink), "w", zipfile.ZIP_DEFLATED) as archive:
         for entry in walk:
-            info = _info(entry, names.give(entry.path))
+            info = _info(entry, names.give(entry.path, is_folder=entry.is_folder))
             if entry.is_folder:
                 archive.mkdir(info)
             else:
@@ -140,15 +140,27 @@ def _date_time(modified_ns: int) -> tuple[int, int, int, int, int, int]:
 class _Names:
     r"""Names that mean the same wherever the archive is unpacked, each given once.
 
-    A command may make a file named `..\..\x` or `C:x`; on another system that is a path out of the folder.
+    A command may make a file named `..\..\x` or `C:x`; on another system that is a path out of the folder. What is in a
+    folder goes by the name that the folder was given.
     """
 
     def __init__(self) -> None:
         self._given: set[str] = set()
         self._last_number: dict[str, int] = {}  # a thousand names that become one would else count from 1 each
+        self._folders: dict[str, str] = {}
 
-    def give(self, path: str) -> str:
-        safe = _DRIVE.sub(r"\1_", _UNSAFE.sub("_", replace_escaped_bytes(path, "_")))
+    def give(self, path: str, *, is_folder: bool) -> str:
+        return self._folder(path) if is_folder else self._fresh(path)
+
+    def _folder(self, path: str) -> str:
+        if path not in self._folders:
+            self._folders[path] = self._fresh(path)
+        return self._folders[path]
+
+    def _fresh(self, path: str) -> str:
+        parent, _, last = path.rpartition("/")
+        safe = _UNSAFE.sub("_", replace_escaped_bytes(last, "_"))
+        safe = f"{self._folder(parent)}/{safe}" if parent else _DRIVE.sub(r"\1_", safe)
         name, number = safe, self._last_number.get(safe, 1)
         while name in self._given:
             number += 1

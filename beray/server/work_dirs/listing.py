@@ -9,6 +9,7 @@ import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, Literal
 
 from beray.protocol.types import FileNode
@@ -23,6 +24,7 @@ TREE_DEPTH: Final = 64  # two levels of JSON each; parsers stop between 250 (orj
 TREE_ENTRIES: Final = 10_000
 SNAPSHOT_ENTRIES: Final = 20_000  # lstat of each takes about 40 ms together
 FOLDER_ENTRIES: Final = 100_000  # read of one folder to sort it; 100 B each
+READ_ENTRIES: Final = 500_000  # read in one listing, shown or not; lstat of each takes about a second together
 WALK_ENTRIES: Final = 500_000
 
 _LATEST_MS: Final = 253_402_300_799_999  # the end of year 9999: a command may have set any time
@@ -96,13 +98,18 @@ def list_tree(base: int, path: Parts, *, depth: int, limit: int) -> Tree:
     top: list[FileNode] = []
     is_truncated = False
     waiting: deque[tuple[Parts, list[FileNode], FileNode | None]] = deque([((), top, None)])
-    left = limit
+    left, unread = limit, READ_ENTRIES
     while waiting:
         parts, nodes, parent = waiting.popleft()
-        found, is_cut = _folder_nodes(base, parts, path, limit=left) if len(parts) < depth else ([], True)
-        left -= len(found)
-        for name, node in found:
+        most = min(FOLDER_ENTRIES, unread) if left else 0
+        entries, is_cut = _entries_or_none(base, parts, most=most) if len(parts) < depth else ([], True)
+        unread -= len(entries)
+        shown = _shown(entries)
+        is_cut = is_cut or len(shown) > left
+        for name, status in shown[:left]:
+            node = _node((*path, *parts, name), status)
             nodes.append(node)
+            left -= 1
             if "children" in node:
                 waiting.append(((*parts, name), node["children"], node))
         if is_cut and parent is not None:
@@ -114,14 +121,16 @@ def list_tree(base: int, path: Parts, *, depth: int, limit: int) -> Tree:
 def take_snapshot(base: int, *, limit: int = SNAPSHOT_ENTRIES) -> Snapshot:
     """The stamps of all regular files below the open folder `base`."""
     snapshot = Snapshot()
+    unread = READ_ENTRIES
     waiting: deque[Parts] = deque([()])
     while waiting:
         parts = waiting.popleft()
         try:
-            entries, is_cut = _entries(base, parts)
+            entries, is_cut = _entries(base, parts, most=min(FOLDER_ENTRIES, unread))
         except OSError:  # removed, or closed to us, meanwhile
             snapshot.is_complete = False
             continue
+        unread -= len(entries)
         snapshot.is_complete = snapshot.is_complete and not is_cut
         for name, status in entries:
             if stat.S_ISDIR(status.st_mode):
@@ -232,7 +241,7 @@ class Walk:
         except OSError:
             self.left_out += 1
             return
-        self._folders.append((inner, parts, iter(sorted(_names(inner)))))
+        self._folders.append((inner, parts, iter(sorted(islice(_names(inner), WALK_ENTRIES + 1)))))
 
     def _open(self, name: bytes, folder: int, parts: Parts, status: os.stat_result) -> OpenFile | None:
         try:
@@ -267,13 +276,13 @@ def _names(folder: int) -> Iterator[bytes]:
                 yield name
 
 
-def _entries(base: int, parts: Parts) -> tuple[list[tuple[bytes, os.stat_result]], bool]:
-    """Names and states in a folder, unsorted, and whether there are more than are read."""
+def _entries(base: int, parts: Parts, *, most: int) -> tuple[list[tuple[bytes, os.stat_result]], bool]:
+    """At most so many names and states in a folder, unsorted, and whether there are more."""
     found: list[tuple[bytes, os.stat_result]] = []
     folder = open_beneath(base, parts)
     try:
         for name in _names(folder):
-            if len(found) >= FOLDER_ENTRIES:
+            if len(found) >= most:
                 return found, True
             try:
                 status = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -285,18 +294,21 @@ def _entries(base: int, parts: Parts) -> tuple[list[tuple[bytes, os.stat_result]
     return found, False
 
 
-def _folder_nodes(base: int, parts: Parts, path: Parts, *, limit: int) -> tuple[list[tuple[bytes, FileNode]], bool]:
-    """The nodes of a folder, folders first, at most `limit`, and whether that cut any."""
+def _entries_or_none(base: int, parts: Parts, *, most: int) -> tuple[list[tuple[bytes, os.stat_result]], bool]:
+    """The same of a folder that may have been removed, or closed to us, since it was listed."""
     try:
-        entries, is_cut = _entries(base, parts)
+        return _entries(base, parts, most=most)
     except OSError:
         if not parts:
             raise
-        return [], True  # removed, or closed to us, meanwhile
+        return [], True
+
+
+def _shown(entries: list[tuple[bytes, os.stat_result]]) -> list[tuple[bytes, os.stat_result]]:
+    """Those that a tree shows, folders first."""
     shown = [(name, status) for name, status in entries if _type(status) is not None]
     shown.sort(key=lambda entry: (not stat.S_ISDIR(entry[1].st_mode), entry[0]))
-    nodes = [(name, _node((*path, *parts, name), status)) for name, status in shown[:limit]]
-    return nodes, is_cut or len(shown) > limit
+    return shown
 
 
 def _node(parts: Parts, status: os.stat_result) -> FileNode:

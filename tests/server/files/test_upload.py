@@ -1,7 +1,6 @@
 import hashlib
 import os
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -67,21 +66,6 @@ def test_announced_body_over_the_limit_is_refused(task: TaskFiles) -> None:
     assert (answer.status_code, code_of(answer)) == (413, "upload_too_large")
     assert str(MAX_UPLOAD_BYTES) in answer.json()["detail"]
     assert task.get("x").content == b"old"
-
-
-def test_chunked_body_over_the_limit_is_refused_without_a_rest(files_server: FilesServer, task: TaskFiles) -> None:
-    task.put("x", b"old")
-
-    def pieces() -> Iterator[bytes]:
-        for _ in range(MAX_UPLOAD_BYTES // 100_000 + 5):
-            yield b"n" * 100_000
-
-    answer = task.put("x", pieces())
-
-    assert (answer.status_code, code_of(answer)) == (413, "upload_too_large")
-    assert task.get("x").content == b"old"
-    assert os.listdir(task.folder) == ["x"]
-    wait_until(lambda: not files_server.open_descriptors(), what="closed files")
 
 
 def send(server: FilesServer, task: TaskFiles, headers: str, body: bytes = b"") -> socket.socket:

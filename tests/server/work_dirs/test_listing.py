@@ -1,5 +1,6 @@
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,37 @@ def test_walk_gives_the_content_of_links_inside_and_leaves_out_the_rest(work_dir
 
     assert found == {"link": b"data", "real": None, "real/data": b"data"}
     assert walk.left_out == 4
+
+
+@pytest.mark.parametrize("kind", ["files", "fifos"])
+def test_listing_reads_no_more_than_it_may_however_little_it_shows(
+    work_dir: WorkDir, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand folders of a hundred thousand entries each would else keep a thread for many minutes."""
+    monkeypatch.setattr(listing, "READ_ENTRIES", 50)
+    mode = 0o644 | (stat.S_IFREG if kind == "files" else stat.S_IFIFO)
+    for folder in range(8):
+        (work_dir.path / f"d{folder}").mkdir()
+        for number in range(20):
+            os.mknod(work_dir.path / f"d{folder}" / f"f{number}", mode)
+    reads = 0
+    real_stat = os.stat
+
+    def counted(name: bytes, **options: Any) -> os.stat_result:
+        nonlocal reads
+        reads += isinstance(name, bytes)
+        return real_stat(name, **options)
+
+    monkeypatch.setattr(listing.os, "stat", counted)
+
+    tree = work_dir.list_tree()
+    assert reads <= 50 + 1  # the top folder itself
+    assert [node.get("truncated", False) for node in tree.nodes] == [False] * 2 + [True] * 6
+
+    reads = 0
+    assert not work_dir.snapshot().is_complete
+    assert reads <= 50
+
+    reads = 0
+    assert [len(node["children"]) for node in work_dir.list_tree(limit=8).nodes] == [0] * 8
+    assert reads == 8 + 1

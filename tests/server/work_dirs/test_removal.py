@@ -71,24 +71,6 @@ def test_deleting_twice_or_nothing_is_fine(work_dirs: WorkDirs) -> None:
     assert os.listdir(work_dirs.root) == []
 
 
-WRITER = """
-import os, sys
-os.chdir(sys.argv[1])
-if int(sys.argv[2]):
-    os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
-print("ready", flush=True)
-number = 0
-while True:
-    number += 1
-    try:
-        os.makedirs(f"a/b{number % 7}/c", exist_ok=True)
-        open(f"a/b{number % 7}/f{number}", "w").close()
-        open(f"f{number}", "w").close()
-    except OSError:
-        pass
-"""
-
-
 @pytest.mark.needs("root")
 def test_folder_to_be_emptied_is_taken_from_its_owner(work_dir: WorkDir) -> None:
     """So that a command of the task that still runs can't add to it."""
@@ -101,21 +83,3 @@ def test_folder_to_be_emptied_is_taken_from_its_owner(work_dir: WorkDir) -> None
 
     status = (work_dir.path / "folder").stat()
     assert (status.st_uid, status.st_mode & 0o777) == (0, 0o700)
-
-
-@pytest.mark.needs("root")
-def test_running_writer_does_not_keep_a_task_from_being_deleted(work_dirs: WorkDirs, outside: Path) -> None:
-    work_dir = work_dirs.create(1, owner=UID)
-    work_dir.path.joinpath("link").symlink_to(outside.parent)
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(work_dir.path), str(UID)], stdout=subprocess.PIPE, text=True
-    ) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
-        try:
-            work_dirs.delete(1)
-            assert writer.poll() is None
-            assert os.listdir(work_dirs.root) == []
-        finally:
-            writer.kill()
-    assert outside.read_text() == "SECRET"
