@@ -1,7 +1,7 @@
 """Runs one command in the sandbox and brings its output to everybody who wants it."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from beray.server.agent.coalesce import Coalescer
 from beray.server.agent.tools.base import Answer, Toolbox, ToolError
@@ -33,7 +33,7 @@ async def run_process(box: Toolbox, spec: Spec) -> Finished:
     """
     started_at = box.run.clock()
     try:
-        process = await box.run.sandbox.start(spec)
+        process = await box.run.sandbox.start(replace(spec, task_id=box.run.task_id))
     except SandboxError as error:
         raise ToolError(f"The command could not be started: {error}") from error
     has_ended = False

@@ -13,9 +13,9 @@ from .libc import PR_SET_CHILD_SUBREAPER, drop_bounding_set, prctl
 from .processes import children_by_parent, kill_descendants
 from .seccomp import build_all_filters
 from .supervisor import supervise
-from .wire import RESERVED_FDS, RUN, JobFiles, Message
+from .wire import RESERVED_FDS, RUN_BYTES, JobFiles, Message
 
-_FILES_LEAST, _FILES_MOST = 5, 6
+_FILES_MOST = 7
 _DRAIN_SECONDS = 5.0  # a supervisor that has lost the server ends its command in milliseconds
 _CLEAN_UP_PAUSE_SECONDS = 0.02
 
@@ -69,14 +69,12 @@ class _ForkServer:
 
     def _accept(self) -> bool:
         """Start the next job; False when the server has gone."""
-        message, fds, _, _ = socket.recv_fds(self._jobs, len(RUN), _FILES_MOST, socket.MSG_CMSG_CLOEXEC)
+        message, fds, _, _ = socket.recv_fds(self._jobs, RUN_BYTES, _FILES_MOST, socket.MSG_CMSG_CLOEXEC)
         if not message:
             return False
-        if len(fds) < _FILES_LEAST:  # we had no descriptors left; the server sees its control socket close
-            for fd in fds:
-                os.close(fd)
+        files = JobFiles.received(message, fds)
+        if files is None:  # the server sees its control socket close
             return True
-        files = JobFiles(*fds)
         try:
             pid = os.fork()
         except OSError as error:
