@@ -215,9 +215,23 @@ async def test_attack_17_a_name_that_answers_differently_the_second_time_is_look
     assert world.inside.visits == 0
 
 
+OTHER_NAME = """
+import socket, ssl, sys
+trusting = ssl.create_default_context()
+trusting.check_hostname = False
+trusting.verify_mode = ssl.CERT_NONE
+with socket.create_connection(("127.0.0.1", 3128), 20) as proxy:
+    proxy.sendall(f"CONNECT tls.example:{sys.argv[1]} HTTP/1.1\\r\\n\\r\\n".encode())
+    proxy.recv(64)
+    trusting.wrap_socket(proxy, server_hostname="evil.example")
+"""
+
+
 @pytest.mark.needs("openssl")
 async def test_attack_17_tls_is_between_the_command_and_the_host(world: World, tmp_path: Path) -> None:
-    """curl takes the proxy from its environment and checks the host's own certificate."""
+    """curl takes the proxy from its environment and checks the host's own certificate. Whoever asks for another host at
+    the same address, as in a content delivery network, gets no further than the proxy.
+    """
     certificate, key = make_certificate(tmp_path, "tls.example")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
@@ -228,10 +242,13 @@ async def test_attack_17_tls_is_between_the_command_and_the_host(world: World, t
     try:
         url = f"https://tls.example:{world.host.port}"
         ended = await world.box.sh(f"curl -sS --max-time 20 --cacert ca.pem {url}", task_id=TASK)
+        neighbour = await world.box.py(OTHER_NAME, str(world.host.port), task_id=TASK)
     finally:
         await secure.close()
 
     assert ended.stdout == "over TLS", ended.stderr
+    assert "UNRECOGNIZED_NAME" in neighbour.stderr
+    assert secure.visits == 1
 
 
 def make_certificate(folder: Path, host: str) -> tuple[Path, Path]:

@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beray.server.sandbox.backend import Place as CommandPlace
-from beray.server.sandbox.base import Limits, SandboxUnavailable
+from beray.server.sandbox.base import Limits, SandboxError, SandboxUnavailable
 from beray.server.sandbox.bubblewrap import BubblewrapConfine
 from beray.server.sandbox.choose import open_sandbox
 from beray.server.sandbox.egress.addresses import is_of_this_machine, is_public, why_refused
 from beray.server.sandbox.egress.allowlist import AllowList, is_host_name
+from beray.server.sandbox.egress.dial import SystemResolver
+from beray.server.sandbox.egress.hello import is_for
 from beray.server.sandbox.egress.limits import EgressLimits
 from beray.server.sandbox.egress.proxy import Egress
-from beray.server.sandbox.egress.request import Refusal, parse_connect, split_head
+from beray.server.sandbox.egress.request import Refusal, Target, parse_connect, split_head
 from beray.server.sandbox.environment import Layout
+from beray.server.sandbox.guard.egress import PORT as PROXY_PORT
 from beray.server.sandbox.guard.wire import JobFiles
 from beray.server.settings import SettingError, Settings
 from tests.support.egress import PUBLIC, RESET, SECOND_PUBLIC, EchoServer, Names, open_box, public_is_public
@@ -161,6 +165,90 @@ def test_a_plain_request_is_read_however_it_is_cut(host: str, port: int, rest: b
     assert str(parse_connect(found[0])) == f"{host}:{port}"
 
 
+# Which host a TLS connection is for
+
+
+def client_hello(name: str | None, *, cut: int = 0) -> bytes:
+    """What Python's own TLS says first; `cut` puts it into records of that many bytes."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    output = ssl.MemoryBIO()
+    connection = context.wrap_bio(ssl.MemoryBIO(), output, server_hostname=name)
+    with pytest.raises(ssl.SSLWantReadError):
+        connection.do_handshake()
+    hello = output.read()
+    if not cut:
+        return hello
+    message = hello[5:]
+    pieces = [message[at : at + cut] for at in range(0, len(message), cut)]
+    return b"".join(hello[:3] + len(piece).to_bytes(2, "big") + piece for piece in pieces)
+
+
+def with_extension(hello: bytes, kind: int, content: bytes) -> bytes:
+    """The hello, one record, with one more extension at its end."""
+    extension = kind.to_bytes(2, "big") + len(content).to_bytes(2, "big") + content
+    body = bytearray(hello[9:])
+    at = 34
+    for size in (1, 2, 1):
+        at += size + int.from_bytes(body[at : at + size], "big")
+    body[at : at + 2] = (int.from_bytes(body[at : at + 2], "big") + len(extension)).to_bytes(2, "big")
+    message = b"\1" + (len(body) + len(extension)).to_bytes(3, "big") + body + extension
+    return hello[:3] + len(message).to_bytes(2, "big") + message
+
+
+HOST = Target("pypi.org", 443)
+NEIGHBOUR = b"\0\x0f\0\0\x0cevil.example"
+
+
+@pytest.mark.parametrize("cut", [0, 5, 100])
+def test_tls_for_the_host_itself_is_carried(cut: int) -> None:
+    hello = client_hello("PyPI.org", cut=cut)
+
+    assert [length for length in range(len(hello)) if is_for(HOST, hello[:length])] == []
+    assert is_for(HOST, hello)
+    assert is_for(HOST, hello + b"more")
+
+
+@pytest.mark.parametrize(
+    ("received", "reason"),
+    [
+        (client_hello("evil.example"), "another host"),
+        (client_hello("evil.example", cut=7), "another host"),
+        (client_hello("sub.pypi.org"), "another host"),
+        (client_hello(None), "another host"),
+        (with_extension(client_hello("pypi.org"), 0, NEIGHBOUR), "another host"),
+        (with_extension(client_hello("pypi.org"), 0xFE0D, b"hidden"), "hides its host"),
+        (b"GET / HTTP/1.1\r\n", "Only TLS"),
+        (b"SSH-2.0-OpenSSH\r\n", "Only TLS"),
+        (b"\x80\x2e\1\0\2", "Only TLS"),
+        (b"\x14\3\3\0\1\1" + client_hello("pypi.org"), "does not begin"),
+        (b"\x16\3\1\0\4\2\0\0\0", "does not begin"),
+        (b"\x16\3\1\0\0" * 3, "does not begin"),
+        (b"\x16\3\1\0\5\1\0\0\1\0", "does not begin"),
+        (b"\x16\3\1\x40\0" + b"\1\xff\xff\xff" + bytes(1 << 16), "does not begin"),
+    ],
+)
+def test_tls_for_another_host_and_what_is_no_tls_is_refused(received: bytes, reason: str) -> None:
+    with pytest.raises(Refusal, match=reason) as error:
+        is_for(HOST, received)
+
+    assert error.value.status == 403
+
+
+def test_other_protocols_are_carried_to_ports_that_are_named() -> None:
+    assert is_for(Target("pypi.org", 22), b"SSH-2.0-OpenSSH\r\n")
+    with pytest.raises(Refusal, match="another host"):
+        is_for(Target("pypi.org", 8443), client_hello("evil.example"))
+
+
+@given(st.binary(max_size=300), st.binary(max_size=60), st.integers(0, 300))
+def test_whatever_begins_a_connection_is_judged(random: bytes, planted: bytes, at: int) -> None:
+    hello = client_hello("pypi.org")
+    for received in (random, b"\x16\3\1" + random, hello[:at] + planted + hello[at + len(planted) :]):
+        with contextlib.suppress(Refusal):
+            assert is_for(HOST, received) in {True, False}
+
+
 # How connections are carried: the proxy alone, with a listener of the test's in place of a sandbox's
 
 
@@ -227,7 +315,7 @@ class Client:
 
 @pytest.fixture
 async def street() -> AsyncIterator[Street]:
-    names = Names(a_example_org=[[PUBLIC]], b_example_org=[[PUBLIC]], dead_example_org=[["127.0.0.1"]])
+    names = Names(a_example_org=[[PUBLIC]], b_example_org=[[PUBLIC]], c_example_org=[[PUBLIC]])
     async with Street(names, EchoServer()) as built:
         yield built
 
@@ -293,12 +381,14 @@ async def test_a_name_that_is_never_answered_holds_up_its_own_task_only(street: 
     street.names.waits["b.example.org"] = never
     stuck = await street.ask("b.example.org")
     await until(lambda: street.names.asked == ["b.example.org"])
+    behind = await street.ask("a.example.org")
     street.address = street.open_door(2)
-    other = await street.ask()
+    other = await street.ask("c.example.org")
 
     assert " 200 " in await other.status()
+    assert street.names.asked == ["b.example.org", "c.example.org"]
     never.set()
-    assert " 200 " in await stuck.status()
+    assert [" 200 " in await client.status() for client in (stuck, behind)] == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -454,6 +544,23 @@ async def test_what_is_no_listener_is_not_accepted_on(
     assert "the way out of a command failed" in caplog.text
 
 
+async def test_the_machines_own_resolver_is_asked_for_the_whole_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And for nothing else: no search domain of the machine is put behind it."""
+    asked = []
+
+    def look_up(host: str, port: None, **_: object) -> list[tuple[object, ...]]:
+        asked.append(host)
+        found = [("2606:4700::1", 0, 0, 0), ("1.1.1.1", 0), ("1.1.1.1", 0)]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in found]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    resolver = SystemResolver()
+
+    assert await resolver("a.example.org") == ["2606:4700::1", "1.1.1.1"]
+    resolver.close()
+    assert asked == ["a.example.org."]
+
+
 # In bubblewrap
 
 
@@ -555,6 +662,30 @@ async def test_connections_end_with_their_command(how: str, place: Place) -> Non
 
     assert ended.reason == ("stopped" if how == "stay" else "exit")
     await until(lambda: place.host.open == 0)
+
+
+@pytest.mark.needs("bubblewrap")
+@pytest.mark.asyncio(loop_scope="module")
+async def test_nothing_of_a_way_out_is_left_after_its_command(place: Place) -> None:
+    """Ended, killed, or never begun: the server keeps no listener, and no namespace by it."""
+    await place.box.run("true", task_id=1)
+    with pytest.raises(SandboxError, match="was not found"):
+        await place.box.start("no-such-program", task_id=1)
+    process = await place.box.start("sleep", "1000", task_id=1)
+    await until(lambda: len(kept_listeners()) == 1)
+    await process.kill()
+
+    await until(lambda: kept_listeners() == [])
+
+
+def kept_listeners() -> list[int]:
+    """Descriptors of ours that are the listener of some sandbox."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as copy:
+            if copy.family == socket.AF_INET and copy.getsockname() == ("127.0.0.1", PROXY_PORT):
+                found.append(int(name))
+    return found
 
 
 @pytest.mark.needs("bubblewrap")

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import errno
+import functools
 import logging
 import os
 import socket
 from collections import Counter
 from dataclasses import dataclass, field
 
+from beray.server.sandbox.egress import hello
 from beray.server.sandbox.egress.allowlist import AllowList
 from beray.server.sandbox.egress.dial import Dialer
 from beray.server.sandbox.egress.limits import EgressLimits
@@ -147,13 +149,17 @@ class Door:
         except Refusal as refusal:
             visit.verdict = "failed" if refusal.is_failure else "refused"
             visit.reason = str(refusal)
-            await self._refuse(inside, refusal)
+            await self._end_with(inside, refusal_answer(refusal))
             return
         with outside:
             visit.verdict = "carried"
             visit.tunnel = Tunnel(inside, outside, self.carrier.limits)
             await asyncio.get_running_loop().sock_sendall(inside, ESTABLISHED)
-            await visit.tunnel.run(first)
+            try:
+                await visit.tunnel.run(first, functools.partial(hello.is_for, visit.target))
+            except Refusal as refusal:
+                visit.verdict, visit.reason = "refused", str(refusal)
+                await self._end_with(inside, hello.REFUSED_ALERT)
 
     async def _read_request(self, inside: socket.socket) -> tuple[Target, bytes]:
         loop = asyncio.get_running_loop()
@@ -169,8 +175,8 @@ class Door:
             raise Refusal(408, "The request did not come in time") from error
         return parse_connect(parts[0]), parts[1]
 
-    async def _refuse(self, inside: socket.socket, refusal: Refusal) -> None:
-        await asyncio.get_running_loop().sock_sendall(inside, refusal_answer(refusal))
+    async def _end_with(self, inside: socket.socket, answer: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(inside, answer)
         inside.shutdown(socket.SHUT_WR)
         await asyncio.sleep(self.carrier.limits.refusal_pause_seconds)
         with contextlib.suppress(BlockingIOError):  # what is unread at the close would take the answer with it

@@ -33,11 +33,13 @@ class Tunnel:
         """Bytes the command was given."""
         return self._in.carried
 
-    async def run(self, first: bytes) -> None:
+    async def run(self, first: bytes, is_enough: Callable[[bytes], bool]) -> None:
         """Carry until both sides have ended, or one is broken.
 
         Args:
             first: What the command has sent already.
+            is_enough: Looks at what the command has sent so far before any of it goes on; False: it needs to see more.
+                What it raises ends the connection.
 
         Raises:
             TimeoutError: Nothing was carried for too long, or the connection is too old.
@@ -50,7 +52,13 @@ class Tunnel:
                 deadline.reschedule(min(end, loop.time() + self._limits.idle_seconds))
 
             put_off()
-            await asyncio.gather(self._out.run(first, put_off), self._in.run(b"", put_off))
+            inward = asyncio.create_task(self._in.run(b"", put_off))
+            try:
+                await self._out.run(await self._out.look(first, is_enough), put_off)
+                await inward
+            finally:
+                inward.cancel()
+                await asyncio.wait([inward])
 
 
 class _Way:
@@ -58,6 +66,16 @@ class _Way:
         self._source = source
         self._target = target
         self.carried = 0
+
+    async def look(self, first: bytes, is_enough: Callable[[bytes], bool]) -> bytes:
+        """What the source has sent when it is enough to be judged; nothing when it ends before."""
+        loop = asyncio.get_running_loop()
+        while not is_enough(first):
+            chunk = await loop.sock_recv(self._source, _CHUNK_BYTES)
+            if not chunk:
+                return b""
+            first += chunk
+        return first
 
     async def run(self, first: bytes, moved: Callable[[], None]) -> None:
         """Carry to the source's end, and tell the target of it."""
