@@ -26,7 +26,7 @@ SECOND_PUBLIC = "127.0.0.78"
 RESET = b"reset"
 """Sent to an `EchoServer`, it breaks the connection off."""
 
-_LINGER_NOT = struct.pack("ii", 1, 0)  # a close sends RST, not FIN
+LINGER_NOT = struct.pack("ii", 1, 0)  # a close sends RST, not FIN
 
 
 def public_is_public(address: Address) -> str | None:
@@ -82,7 +82,7 @@ class EchoServer:
         try:
             while chunk := await reader.read(65536):
                 if chunk == RESET:
-                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
                     writer.transport.abort()
                     break
                 writer.write(self._answer or b"echo " + chunk)

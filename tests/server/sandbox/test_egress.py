@@ -31,7 +31,7 @@ from beray.server.sandbox.environment import Layout
 from beray.server.sandbox.guard.egress import PORT as PROXY_PORT
 from beray.server.sandbox.guard.wire import JobFiles
 from beray.server.settings import SettingError, Settings
-from tests.support.egress import PUBLIC, RESET, SECOND_PUBLIC, EchoServer, Names, open_box, public_is_public
+from tests.support.egress import LINGER_NOT, PUBLIC, RESET, SECOND_PUBLIC, EchoServer, Names, open_box, public_is_public
 from tests.support.sandbox_cases import Box, read_line
 from tests.support.waiting import until
 
@@ -525,6 +525,37 @@ async def test_a_flood_of_requests_is_not_a_flood_of_log_lines(
     assert lines[-1]["refused"] == 8
 
 
+async def test_a_door_that_is_shut_at_once_leaves_nothing(street: Street) -> None:
+    street.build()
+    before = len(os.listdir("/proc/self/fd"))
+    door, control = street.egress.open_door(3)
+    os.close(control)
+
+    door.shut()
+    await door.ended()
+
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_connections_that_come_to_nothing_keep_their_place_for_a_while(street: Street) -> None:
+    """Refused, reset, or without a request: their number a second is bounded."""
+    street.build(EgressLimits(task_connections=2, refusal_pause_seconds=60))
+    _, writer = await street.come()
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+    writer.write(b"CONN")
+    await writer.drain()
+    writer.transport.abort()
+    refused = await street.ask("evil.example")
+    assert " 403 " in await refused.status()
+    waiting = await street.ask()
+    street.address = street.open_door(2)
+    other = await street.ask()
+
+    assert " 200 " in await other.status()
+    assert street.names.asked == ["a.example.org"]
+    assert not waiting.reader.at_eof()
+
+
 @pytest.mark.parametrize("kind", ["file", "datagram", "connected"])
 async def test_what_is_no_listener_is_not_accepted_on(
     street: Street, kind: str, caplog: pytest.LogCaptureFixture
@@ -599,6 +630,7 @@ BEHAVIOUR: dict[str, tuple[Sequence[str], dict[str, object]]] = {
     "odd arguments": (["sh", "-c", 'printf "%s|" "$@" | od -c', "sh", "", "a b", "\udcff", "é\n'\""], {}),
     "odd variables": (["sh", "-c", 'printf "%s|" "$A" "$B" | od -c'], {"env": {"A": "x=y\n", "B": "\udcfe"}}),
     "preload": (["sh", "-c", "echo ran"], {"env": {"LD_PRELOAD": "/nowhere.so", "PYTHONPATH": "/nowhere"}}),
+    "environment": (["sh", "-c", "env | grep -vi proxy | sort"], {}),
     "unknown program": (["sh", "-c", "exec nothing-like-it"], {}),
     "folder": (["pwd"], {"cwd": "below"}),
     "limits": (["sh", "-c", "ulimit -a"], {"limits": Limits(wall_seconds=30, processes=20, open_files=99)}),

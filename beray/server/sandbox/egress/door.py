@@ -78,6 +78,7 @@ class Door:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         self._work = asyncio.create_task(self._run(ours))
+        self._work.add_done_callback(lambda _: ours.close())  # also if it is shut before its first step
         return theirs.detach()
 
     def shut(self) -> None:
@@ -90,8 +91,8 @@ class Door:
 
     async def _run(self, control: socket.socket) -> None:
         try:
-            with control:
-                listener = await _receive_listener(control)
+            listener = await _receive_listener(control)
+            control.close()
             if listener is None:  # the command could not be started, and it is told elsewhere
                 return
             with listener:
@@ -135,11 +136,13 @@ class Door:
         except TimeoutError:
             visit.reason = "cut, for it was idle or open too long"
         except OSError as error:
-            visit.reason = error.strerror or str(error)
+            visit.reason = visit.reason or error.strerror or str(error)
         except Exception:  # the edge of a connection: others must go on
             logger.exception("a command's connection failed", extra={"task_id": self.task_id})
         finally:
             self._log(visit)
+        if visit.verdict != "carried":
+            await self._linger(inside)
 
     async def _attend(self, inside: socket.socket, visit: _Visit) -> None:
         try:
@@ -149,7 +152,7 @@ class Door:
         except Refusal as refusal:
             visit.verdict = "failed" if refusal.is_failure else "refused"
             visit.reason = str(refusal)
-            await self._end_with(inside, refusal_answer(refusal))
+            await _end_with(inside, refusal_answer(refusal))
             return
         with outside:
             visit.verdict = "carried"
@@ -159,7 +162,7 @@ class Door:
                 await visit.tunnel.run(first, functools.partial(hello.is_for, visit.target))
             except Refusal as refusal:
                 visit.verdict, visit.reason = "refused", str(refusal)
-                await self._end_with(inside, hello.REFUSED_ALERT)
+                await _end_with(inside, hello.REFUSED_ALERT)
 
     async def _read_request(self, inside: socket.socket) -> tuple[Target, bytes]:
         loop = asyncio.get_running_loop()
@@ -175,11 +178,10 @@ class Door:
             raise Refusal(408, "The request did not come in time") from error
         return parse_connect(parts[0]), parts[1]
 
-    async def _end_with(self, inside: socket.socket, answer: bytes) -> None:
-        await asyncio.get_running_loop().sock_sendall(inside, answer)
-        inside.shutdown(socket.SHUT_WR)
+    async def _linger(self, inside: socket.socket) -> None:
+        """Keep the place of a connection that came to nothing, however it ended, so that they can't be many."""
         await asyncio.sleep(self.carrier.limits.refusal_pause_seconds)
-        with contextlib.suppress(BlockingIOError):  # what is unread at the close would take the answer with it
+        with contextlib.suppress(OSError):  # what is unread at the close would take the answer with it
             inside.recv(HEAD_BYTES)
 
     def _log(self, visit: _Visit) -> None:
@@ -224,6 +226,11 @@ def _checked_listener(fd: int) -> socket.socket:
         raise OSError(errno.EINVAL, "what came is no listener")
     listener.setblocking(False)
     return listener
+
+
+async def _end_with(inside: socket.socket, answer: bytes) -> None:
+    await asyncio.get_running_loop().sock_sendall(inside, answer)
+    inside.shutdown(socket.SHUT_WR)
 
 
 async def _readable(source: socket.socket) -> None:
