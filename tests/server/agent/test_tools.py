@@ -92,9 +92,14 @@ async def test_a_command_that_cannot_be_is_refused(use, command):
 
 
 async def test_only_commands_of_the_agent_have_the_tasks_way_to_the_network(bench, use):
-    await use(call("shell", command="true"), call("python", code="pass"), call("search_files", pattern="x"))
+    await use(
+        call("shell", command="true"),
+        call("shell", command="true", background=True),
+        call("python", code="pass"),
+        call("search_files", pattern="x"),
+    )
 
-    assert [spec.task_id for spec in bench.sandbox.started] == [1, 1, None]
+    assert [spec.task_id for spec in bench.sandbox.started] == [1, 1, 1, None]
 
 
 async def test_commands_do_not_see_the_servers_environment(use, monkeypatch):

@@ -32,10 +32,7 @@ async def run_process(box: Toolbox, spec: Spec) -> Finished:
         ToolError: The command could not be started.
     """
     started_at = box.run.clock()
-    try:
-        process = await box.run.sandbox.start(replace(spec, task_id=box.run.task_id))
-    except SandboxError as error:
-        raise ToolError(f"The command could not be started: {error}") from error
+    process = await start_process(box, spec)
     has_ended = False
     try:
         output, truncated = await _read_all(box, process)
@@ -44,7 +41,20 @@ async def run_process(box: Toolbox, spec: Spec) -> Finished:
     finally:
         if not has_ended:
             await asyncio.shield(process.kill())
+    box.progress.disk_bytes = ended.disk_bytes
     return Finished(ended, output, truncated, box.run.clock() - started_at)
+
+
+async def start_process(box: Toolbox, spec: Spec) -> Process:
+    """Start `spec`; whoever gets it must see to its end.
+
+    Raises:
+        ToolError: It could not be started.
+    """
+    try:
+        return await box.run.sandbox.start(replace(spec, task_id=box.run.task_id, disk_before=box.progress.disk_bytes))
+    except SandboxError as error:
+        raise ToolError(f"The command could not be started: {error}") from error
 
 
 async def _read_all(box: Toolbox, process: Process) -> tuple[HeadAndTail, bool]:
@@ -83,7 +93,21 @@ async def _read_all(box: Toolbox, process: Process) -> tuple[HeadAndTail, bool]:
 
 def command_answer(box: Toolbox, finished: Finished, *, timeout_seconds: int, note: str = "") -> Answer:
     """What model and people are told about a command that has ended."""
-    language = box.run.language
+    headline, summary = _ending(box, finished, timeout_seconds)
+    body = finished.output.text()
+    parts = [headline, note, body if body.strip() else "(no output)"]
+    return Answer(
+        text="\n".join(part for part in parts if part),
+        summary=summary,
+        ok=finished.exit.reason == "exit" and finished.exit.code == 0,
+        exit_code=finished.exit.code,
+        truncated=finished.truncated,
+    )
+
+
+def _ending(box: Toolbox, finished: Finished, timeout_seconds: int) -> tuple[str, str]:
+    """How it ended: for the model, and for people."""
+    language, limits = box.run.language, box.run.sandbox_limits
     code, reason = finished.exit.code, finished.exit.reason
     seconds = f"{finished.duration_ms / 1000:.1f}"
     if reason == "timeout":
@@ -95,18 +119,29 @@ def command_answer(box: Toolbox, finished: Finished, *, timeout_seconds: int, no
     elif reason == "lost":
         headline = "was lost: its supervisor vanished, and what it did is unknown; inspect before going on"
         summary = text("agent_command_lost", language)
+    elif reason == "memory":
+        size = _size(limits.memory_bytes)
+        headline = (
+            f"was killed after {seconds} s, with all its processes: they used more than {size} of memory together; "
+            "work on smaller pieces, or run fewer processes at once"
+        )
+        summary = text("agent_command_memory", language, size=size)
+    elif reason == "disk":
+        size = _size(limits.disk_bytes)
+        headline = (
+            f"was killed after {seconds} s, with all its processes: the task's files (work_dir, HOME and TMPDIR) may "
+            f"hold {size} together, or the disk is nearly full; delete what is not needed before going on"
+        )
+        summary = text("agent_command_disk", language, size=size)
     elif code < 0:
         headline = f"was ended by signal {-code} after {seconds} s"
         summary = text("agent_command_signal", language, signal=-code)
     else:
         headline = f"exit code {code} ({seconds} s)"
         summary = text("agent_command_exit", language, code=code)
-    body = finished.output.text()
-    parts = [headline, note, body if body.strip() else "(no output)"]
-    return Answer(
-        text="\n".join(part for part in parts if part),
-        summary=summary,
-        ok=reason == "exit" and code == 0,
-        exit_code=code,
-        truncated=finished.truncated,
-    )
+    return headline, summary
+
+
+def _size(size: int) -> str:
+    """For people and models: in the unit it is usually given in."""
+    return f"{size / (1 << 30):g} GiB" if size >= 1 << 30 else f"{size / (1 << 20):g} MiB"
