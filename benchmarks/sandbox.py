@@ -44,13 +44,20 @@ class Task:
         if self._uid is not None:
             os.chown(self._work_dir, self._uid, self._uid)
 
-    async def start(self, *argv: str) -> Process:
+    async def start(self, *argv: str, task_id: int | None = None) -> Process:
         """A command that runs."""
-        return await self._sandbox.start(Spec(argv, self._work_dir, uid=self._uid, limits=LIMITS))
+        return await self._sandbox.start(Spec(argv, self._work_dir, uid=self._uid, task_id=task_id, limits=LIMITS))
 
     async def run_true(self) -> None:
         """Start `true`, read its output to the end, wait until nothing of it is left."""
-        process = await self.start("true")
+        await self._run_true(task_id=None)
+
+    async def run_true_with_network(self) -> None:
+        """The same, by a command that could reach the hosts which are allowed."""
+        await self._run_true(task_id=1)
+
+    async def _run_true(self, task_id: int | None) -> None:
+        process = await self.start("true", task_id=task_id)
         while await process.read() is not None:
             pass
         await process.wait()
@@ -83,6 +90,7 @@ def main() -> None:
     with Benchmark("sandbox") as bench:
         for backend in BACKENDS:
             asyncio.run(_measure(bench, backend))
+        asyncio.run(_measure_network(bench))
 
 
 async def _measure(bench: Benchmark, backend: str) -> None:
@@ -109,6 +117,30 @@ async def _measure(bench: Benchmark, backend: str) -> None:
             stops.append(await _milliseconds(task.stop_many))
         goal = Goal("≤", 1000, of="figure")
         bench.note("stop of 150 processes that ignore SIGTERM", unit="ms", ours=Side(backend, stops), goal=goal)
+
+
+async def _measure_network(bench: Benchmark) -> None:
+    """What the way to allowed hosts costs a command that does not use it."""
+    folder = bench.folder / "network"
+    settings = Settings(sandbox="bubblewrap", sandbox_allow_hosts=("pypi.org",))
+    try:
+        sandbox, capabilities = await open_sandbox(settings, data_dir=folder)
+    except SandboxUnavailable as error:
+        print(f"no network can be opened here: {error}")
+        return
+    task = Task(sandbox, capabilities, folder)
+    closed: list[float] = []
+    opened: list[float] = []
+    for _ in range(ROUNDS):
+        closed.append(await _milliseconds(task.run_true))
+        opened.append(await _milliseconds(task.run_true_with_network))
+    await sandbox.close()
+    bench.compare(
+        "one command that may reach allowed hosts",
+        unit="ms",
+        ours=Side("with a way to them", opened),
+        other=Side("bubblewrap without network", closed),
+    )
 
 
 async def _milliseconds(work: Callable[[], Coroutine[None, None, None]]) -> float:

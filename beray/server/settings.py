@@ -246,6 +246,12 @@ class Settings:
     sandbox_file_bytes: int = _set(
         1 << 30, _positive, "Largest file a command may write, in bytes.", "一个命令可以写入的最大文件，单位为字节。"
     )
+    sandbox_allow_hosts: tuple[str, ...] = _set(
+        (),
+        _words,
+        "Hosts commands may reach by https, like pypi.org, *.example.com, api.example.com:8443; unset: no network.",
+        "命令可以用 https 访问的主机，例如 pypi.org, *.example.com, api.example.com:8443；未设置时没有网络。",
+    )
     sandbox_disk_bytes: int = _set(
         5 << 30,
         _positive,

@@ -7,12 +7,13 @@ import re
 import socket
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from beray.server.sandbox.base import Limits, SandboxError, Spec
-from beray.server.sandbox.environment import Layout, command_environment
+from beray.server.sandbox.egress.proxy import Egress
+from beray.server.sandbox.environment import Layout, command_environment, proxy_environment
 from beray.server.sandbox.forkserver import ForkServer, memory_file
 from beray.server.sandbox.guard.wire import BubblewrapJob, Job, JobFiles, JobLimits, LandlockJob
 from beray.server.sandbox.process import GuardedProcess
@@ -24,12 +25,17 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True)
 class Place:
-    """Where one command works: its folders, the uid it sees itself under, and what surrounds it."""
+    """Where one command works: its folders, the uid it sees itself under, and what surrounds it.
+
+    Attributes:
+        has_egress: The way to the hosts that are allowed is to be opened.
+    """
 
     work_dir: str
     home: str
     uid: int
     layout: Layout
+    has_egress: bool = False
 
 
 class Confine(Protocol):
@@ -58,9 +64,12 @@ def home_of(work_dir: Path) -> Path:
 class Launcher:
     """Starts commands for one backend and knows those that run. Used from one event loop."""
 
-    def __init__(self, confine: Confine, layout: Layout, quotas: UserQuotas | None = None) -> None:
+    def __init__(
+        self, confine: Confine, layout: Layout, quotas: UserQuotas | None = None, egress: Egress | None = None
+    ) -> None:
         self._confine = confine
         self._quotas = quotas
+        self._egress = egress
         self.layout = layout
         self._fork_server = ForkServer()
         self._running: weakref.WeakSet[GuardedProcess] = weakref.WeakSet()
@@ -91,6 +100,8 @@ class Launcher:
         for process in running:
             process.abandon()
         await self._fork_server.close()
+        if self._egress is not None:
+            await self._egress.close()
 
     def _job(self, spec: Spec) -> Job:
         check_spec(spec)
@@ -98,11 +109,13 @@ class Launcher:
         home = str(home_of(Path(work_dir)))
         limits = spec.limits
         uid = os.getuid() if spec.uid is None else spec.uid
-        confinement = self._confine.confine(Place(work_dir, home, uid, self.layout), limits)
+        has_egress = self._egress is not None and spec.task_id is not None
+        confinement = self._confine.confine(Place(work_dir, home, uid, self.layout, has_egress), limits)
+        proxy = proxy_environment() if has_egress else {}
         limits_inside = isinstance(confinement, BubblewrapJob)
         return Job(
             argv=tuple(spec.argv),
-            env=command_environment(self.layout, home) | dict(spec.env),
+            env=command_environment(self.layout, home) | proxy | dict(spec.env),
             work_dir=work_dir,
             home=home,
             cwd=spec.cwd,
@@ -132,6 +145,7 @@ class Launcher:
             raise SandboxError(f"The command could not be started: {error.strerror}.") from error
         self._running.add(process)
         try:
+            files = self._open_door(files, process, spec)
             await self._fork_server.send(files)
         except BaseException as error:
             process.abandon()
@@ -142,6 +156,17 @@ class Launcher:
             files.close()
         await process.started(within_seconds=START_SECONDS, wall_seconds=spec.limits.wall_seconds)
         return process
+
+    def _open_door(self, files: JobFiles, process: GuardedProcess, spec: Spec) -> JobFiles:
+        """With the way out, if the command has one; it is shut when the command has ended."""
+        if self._egress is None or spec.task_id is None:
+            return files
+        try:
+            door, control = self._egress.open_door(spec.task_id)
+        except OSError as error:
+            raise SandboxError(f"The command could not be given its way to the network: {error.strerror}.") from error
+        process.when_ended(door.shut)
+        return replace(files, egress=control)
 
 
 def _open_channels(job: bytes, spec: Spec) -> tuple[JobFiles, GuardedProcess]:

@@ -56,6 +56,7 @@ class Spec:
         env: Further environment variables; the sandbox sets PATH, HOME, USER, LANG and the like by itself.
         uid: Uid (and gid) the command runs under when the server is root; None when it is not.
         stdin: Bytes the command reads from descriptor 0; empty means /dev/null.
+        task_id: Whose command it is, when it may reach the hosts that `sandbox_allow_hosts` names; None: no network.
         has_report: Descriptor 3 of the command is a pipe; its first 64 KiB come back as `Exit.report`.
         disk_before: The `Exit.disk_bytes` of the task's command before, if there was one.
     """
@@ -66,6 +67,7 @@ class Spec:
     env: Mapping[str, str] = field(default_factory=dict)
     uid: int | None = None
     stdin: bytes = b""
+    task_id: int | None = None
     has_report: bool = False
     disk_before: int | None = None
     limits: Limits = field(default_factory=Limits)

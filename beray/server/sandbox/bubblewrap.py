@@ -9,6 +9,7 @@ Rules that experience taught (each was an attack that worked):
 - The limit on processes is set inside, where it counts the sandbox's processes only.
 """
 
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from beray.server.sandbox.guard.wire import BubblewrapJob
 TMP_BYTES = 64 << 20  # /tmp and /dev/shm each, in memory; bigger files belong to TMPDIR, which is on disk
 
 _PRLIMIT = "/usr/bin/prlimit"
+_OPENER = "/run/beray/egress.py"
 _ROOT_ACCOUNT = "root:x:0:0:root:/nonexistent:/usr/sbin/nologin"
 _NAMESPACES = ("user", "pid", "net", "ipc", "uts")
 _MOUNTING = {"--bind": 2, "--ro-bind": 2, "--ro-bind-try": 2, "--symlink": 2, "--dir": 1}
@@ -45,7 +47,14 @@ class BubblewrapConfine:
             "/etc/passwd": f"{_ROOT_ACCOUNT}\n{USER}:x:{ids}:{USER}:{place.home}:/bin/sh\n",
             "/etc/group": f"root:x:0:\n{USER}:x:{place.uid}:\n",
         }
-        return BubblewrapJob(self.program, options, ETC_SMALL_FILES, accounts, ("--remount-ro", "/"), wrapper)
+        made = accounts | ({_OPENER: _opener_source()} if place.has_egress else {})
+        opener = (str(place.layout.interpreter), "-I", "-S", _OPENER) if place.has_egress else ()
+        return BubblewrapJob(self.program, options, ETC_SMALL_FILES, made, ("--remount-ro", "/"), wrapper, opener)
+
+
+@functools.cache
+def _opener_source() -> str:
+    return (Path(__file__).parent / "guard" / "egress.py").read_text()
 
 
 def has_prlimit() -> bool:

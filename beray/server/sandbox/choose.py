@@ -16,17 +16,28 @@ from pathlib import Path
 from beray.server.sandbox.backend import Confine
 from beray.server.sandbox.base import Capabilities, Sandbox, SandboxUnavailable
 from beray.server.sandbox.bubblewrap import BubblewrapConfine, has_prlimit
+from beray.server.sandbox.egress.allowlist import AllowList
+from beray.server.sandbox.egress.proxy import Egress
 from beray.server.sandbox.environment import USER, Layout
 from beray.server.sandbox.guard import landlock as kernel
 from beray.server.sandbox.guarded import GuardedSandbox
 from beray.server.sandbox.interpreter import replace_file
 from beray.server.sandbox.landlock import LandlockConfine, NoConfine
 from beray.server.sandbox.uids import TaskUids
-from beray.server.settings import Settings
+from beray.server.settings import SettingError, Settings
 
 logger = logging.getLogger(__name__)
 
 STRONGEST_FIRST = ("bubblewrap", "landlock")
+WITH_EGRESS = ("bubblewrap",)
+"""Backends that can let a command reach some hosts and no others: it takes a network namespace of its own. Landlock
+knows ports but not addresses, so that a command that may make a connection at all could make it to this machine."""
+
+EGRESS_REMEDY = (
+    "Only bubblewrap can open the network to some hosts: install it (apt install bubblewrap, or dnf install"
+    " bubblewrap) and set BERAY_SANDBOX=bubblewrap or auto, or unset BERAY_SANDBOX_ALLOW_HOSTS, and commands have no"
+    " network."
+)
 
 REMEDY = (
     "Do one of these: install bubblewrap (Debian, Ubuntu: apt install bubblewrap; Fedora: dnf install bubblewrap), and"
@@ -42,12 +53,15 @@ async def open_sandbox(settings: Settings, *, data_dir: Path) -> tuple[Sandbox, 
     """The sandbox for this server, probed.
 
     Args:
-        settings: `sandbox`, `sandbox_python`, `sandbox_require`, `sandbox_uid_base` and `host` are used.
+        settings: `sandbox`, `sandbox_python`, `sandbox_require`, `sandbox_allow_hosts`, `sandbox_uid_base` and `host`
+            are used.
         data_dir: Its folder `sandbox` is the sandbox's own; made when missing.
 
     Raises:
         SandboxUnavailable: None can be had as things are; says why, and what to do.
+        SettingError: `sandbox_allow_hosts` can't be used.
     """
+    allowed = _allowed_hosts(settings)
     if settings.sandbox == "none" and not is_loopback(settings.host):
         raise SandboxUnavailable(
             f"BERAY_SANDBOX=none confines nothing, so the server must not listen on {settings.host}: set BERAY_HOST to"
@@ -56,25 +70,45 @@ async def open_sandbox(settings: Settings, *, data_dir: Path) -> tuple[Sandbox, 
     probe_uid = TaskUids(settings.sandbox_uid_base).of_probe
     layout = prepare_layout(data_dir, is_root=probe_uid is not None)
     names = STRONGEST_FIRST if settings.sandbox == "auto" else (settings.sandbox,)
+    if allowed:
+        names = WITH_EGRESS
     reasons: list[str] = []
     for name in names:
         try:
-            return await _open(name, settings, layout, probe_uid)
+            return await _open(name, settings, layout, probe_uid, allowed)
         except SandboxUnavailable as error:
             reasons.append(f"{name}: {error}")
             logger.info("sandbox backend unavailable", extra={"backend": name, "reason": str(error)})
+    if allowed:
+        raise SandboxUnavailable(f"{'; '.join(reasons)}. {EGRESS_REMEDY}")
     raise SandboxUnavailable(f"No sandbox can be had here ({'; '.join(reasons)}). {REMEDY}")
 
 
-async def _open(name: str, settings: Settings, layout: Layout, probe_uid: int | None) -> tuple[Sandbox, Capabilities]:
+def _allowed_hosts(settings: Settings) -> AllowList:
+    try:
+        allowed = AllowList(settings.sandbox_allow_hosts)
+    except ValueError as error:
+        raise SettingError(f"BERAY_SANDBOX_ALLOW_HOSTS cannot be used: {error}.") from error
+    if allowed and settings.sandbox not in {"auto", *WITH_EGRESS}:
+        raise SettingError(
+            f"BERAY_SANDBOX_ALLOW_HOSTS is set, which BERAY_SANDBOX={settings.sandbox} can't enforce. {EGRESS_REMEDY}"
+        )
+    return allowed
+
+
+async def _open(
+    name: str, settings: Settings, layout: Layout, probe_uid: int | None, allowed: AllowList
+) -> tuple[Sandbox, Capabilities]:
     confine, notes = _backend(name)
+    egress = Egress(allowed) if allowed else None
     uid_note = "commands run as the server's own user" if probe_uid is None else "each task has a uid of its own"
     sandbox = GuardedSandbox(
         confine,
         layout,
         probe_uid=probe_uid,
         python=settings.sandbox_python,
-        notes=(*notes, uid_note),
+        notes=(*notes, uid_note, *([allowed.note] if allowed else [])),
+        egress=egress,
     )
     try:
         capabilities = await sandbox.probe()

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from beray.server.sandbox.guard.egress import PORT as PROXY_PORT
+
 USER = "beray"
 """Name under which a command sees itself."""
 
@@ -75,10 +77,12 @@ class Layout:
     Attributes:
         root: `<data_dir>/sandbox`.
         interpreter_paths: Folders and files outside the system's that the interpreter needs, read-only inside.
+        interpreter: The interpreter, as called inside.
     """
 
     root: Path
     interpreter_paths: tuple[str, ...] = ()
+    interpreter: str | None = None
 
     @property
     def bin(self) -> Path:
@@ -118,3 +122,11 @@ def command_environment(layout: Layout, home: str) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+
+
+def proxy_environment() -> dict[str, str]:
+    """How programs find the way out; plain http is sent there too, since the answer says why it is refused."""
+    proxy = f"http://127.0.0.1:{PROXY_PORT}"
+    inside = "localhost,127.0.0.1,::1"
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+    return dict.fromkeys(names, proxy) | {"NO_PROXY": inside, "no_proxy": inside, "NODE_USE_ENV_PROXY": "1"}

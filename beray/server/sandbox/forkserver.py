@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from beray.server.sandbox.base import SandboxError
-from beray.server.sandbox.guard.wire import RUN, JobFiles
+from beray.server.sandbox.guard.wire import JobFiles
 
 SEND_SECONDS = 10.0  # the fork server takes a job in well under a millisecond
 CLOSE_SECONDS = 10.0
@@ -58,7 +58,7 @@ class ForkServer:
         async with asyncio.timeout(SEND_SECONDS):
             while True:
                 try:
-                    socket.send_fds(self._socket, [RUN], files.as_list(), socket.MSG_NOSIGNAL)
+                    socket.send_fds(self._socket, [files.message], files.as_list(), socket.MSG_NOSIGNAL)
                     return
                 except BlockingIOError:  # its queue is full
                     await _writable(loop, self._socket)

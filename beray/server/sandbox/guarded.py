@@ -5,13 +5,24 @@ import dataclasses
 
 from beray.server.sandbox.backend import Confine, Launcher
 from beray.server.sandbox.base import Capabilities, Process, SandboxError, SandboxUnavailable, Spec
+from beray.server.sandbox.egress.proxy import Egress
 from beray.server.sandbox.environment import Layout
+from beray.server.sandbox.guard.egress import PORT as PROXY_PORT
 from beray.server.sandbox.interpreter import CHECK, Interpreter, candidates, write_commands
 from beray.server.sandbox.probe import LIMITS, run, run_probe, shown, work_folder
 from beray.server.sandbox.quota import find_quotas
 
 REQUIRED = frozenset({"files", "processes", "signals", "network"})
 """What a backend that claims to confine must close; one that doesn't here is refused."""
+
+_NO_TASK = 0  # the ids of tasks begin at 1
+_ASK_PROXY = f"""
+import socket
+with socket.create_connection(("127.0.0.1", {PROXY_PORT}), 10) as proxy:
+    proxy.sendall(b"GET / HTTP/1.1\\r\\n\\r\\n")
+    answer = proxy.recv(64)
+assert answer.startswith(b"HTTP/1.1 403 "), answer
+"""
 
 
 class GuardedSandbox:
@@ -23,6 +34,7 @@ class GuardedSandbox:
         probe_uid: The uid the probe's commands run under when the server is root.
         python: The interpreter the operator chose, if any.
         notes: What the operator should know about this backend here.
+        egress: The way out of commands that have a task; None: there is none.
     """
 
     def __init__(
@@ -33,12 +45,14 @@ class GuardedSandbox:
         probe_uid: int | None,
         python: str | None = None,
         notes: tuple[str, ...] = (),
+        egress: Egress | None = None,
     ) -> None:
         self.name = confine.name
-        self._launcher = Launcher(confine, layout, find_quotas(layout.root, probe_uid))
+        self._launcher = Launcher(confine, layout, find_quotas(layout.root, probe_uid), egress)
         self._probe_uid = probe_uid
         self._python = python
         self._notes = notes
+        self._has_egress = egress is not None
 
     @property
     def fork_server_pid(self) -> int | None:
@@ -49,11 +63,14 @@ class GuardedSandbox:
         """See the port."""
         await self._try_command()
         python = await self._find_python()
+        self._launcher.layout = dataclasses.replace(self._launcher.layout, interpreter=python)
         seen = await run_probe(self._launcher, python=python, uid=self._probe_uid)
         if self.name != "none":
             open_rows = [row for row in seen.confinements if row.name in REQUIRED and not row.is_confined]
             if open_rows:
                 raise SandboxUnavailable("; ".join(f"{row.name}: {row.note}" for row in open_rows))
+        if self._has_egress:
+            await self._try_egress(python)
         return Capabilities(self.name, seen.confinements, python, (*self._notes, *seen.notes))
 
     async def start(self, spec: Spec) -> Process:
@@ -73,6 +90,19 @@ class GuardedSandbox:
                 raise SandboxUnavailable(f"a command could not be run: {error}") from error
         if how.code != 0:
             raise SandboxUnavailable(f"a command could not be run: {shown(output)} (status {how.code})")
+
+    async def _try_egress(self, python: str) -> None:
+        """See that the proxy answers a command: with a refusal, since nothing outside is to be asked."""
+        with work_folder(self._launcher.layout.root, self._probe_uid) as folder:
+            spec = Spec(
+                [python, "-I", "-S", "-c", _ASK_PROXY], folder, uid=self._probe_uid, task_id=_NO_TASK, limits=LIMITS
+            )
+            try:
+                how, output = await run(self._launcher, spec)
+            except SandboxError as error:
+                raise SandboxUnavailable(f"a command with a way to the network could not be run: {error}") from error
+        if how.code != 0:
+            raise SandboxUnavailable(f"a command can't reach the proxy: {shown(output)} (status {how.code})")
 
     async def _find_python(self) -> str:
         """The first interpreter that runs inside; it becomes `python` and `python3` for all commands."""

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import weakref
+from collections.abc import Callable
 
 from beray.server.sandbox.base import Exit, SandboxError, StreamName
 from beray.server.sandbox.guard.wire import MESSAGE_BYTES, STOP, Message
@@ -98,6 +99,10 @@ class GuardedProcess:
     async def wait(self) -> Exit:
         """See the port."""
         return await asyncio.shield(self._exit)
+
+    def when_ended(self, act: Callable[[], None]) -> None:
+        """Call `act` once when it has ended, or nobody waits for it any more."""
+        self._exit.add_done_callback(lambda _: act())
 
     async def kill(self) -> None:
         """See the port."""

@@ -91,6 +91,17 @@ async def test_a_command_that_cannot_be_is_refused(use, command):
     assert told.startswith("Error: ")
 
 
+async def test_only_commands_of_the_agent_have_the_tasks_way_to_the_network(bench, use):
+    await use(
+        call("shell", command="true"),
+        call("shell", command="true", background=True),
+        call("python", code="pass"),
+        call("search_files", pattern="x"),
+    )
+
+    assert [spec.task_id for spec in bench.sandbox.started] == [1, 1, 1, None]
+
+
 async def test_commands_do_not_see_the_servers_environment(use, monkeypatch):
     monkeypatch.setenv("BERAY_MODEL_API_KEY", "canary-key")
     told = await use(call("shell", command="env"), call("python", code="import os; print(dict(os.environ))"))

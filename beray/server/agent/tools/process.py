@@ -52,7 +52,7 @@ async def start_process(box: Toolbox, spec: Spec) -> Process:
         ToolError: It could not be started.
     """
     try:
-        return await box.run.sandbox.start(replace(spec, disk_before=box.progress.disk_bytes))
+        return await box.run.sandbox.start(replace(spec, task_id=box.run.task_id, disk_before=box.progress.disk_bytes))
     except SandboxError as error:
         raise ToolError(f"The command could not be started: {error}") from error
 

@@ -59,7 +59,7 @@ def become_command(job: Job, files: JobFiles) -> NoReturn:
         _make_tmp(job.home)
         _place_descriptors(files)
         if job.bubblewrap is not None:
-            _exec_bubblewrap(job, folder, program)
+            _exec_bubblewrap(job, folder, program, files.egress)
         if rules is not None:
             rules.restrict_self()
         if job.landlock is not None:
@@ -191,18 +191,27 @@ def _place_descriptors(files: JobFiles) -> None:
                 continue
 
 
-def _exec_bubblewrap(job: Job, folder: str, program: str) -> NoReturn:
+def _exec_bubblewrap(job: Job, folder: str, program: str, egress: int | None) -> NoReturn:
     """Become bubblewrap: an empty environment (its own is readable inside), and its options not on its command line."""
     bubblewrap = job.bubblewrap
     assert bubblewrap is not None
     options = [*bubblewrap.options, *_file_options(bubblewrap), *bubblewrap.last_options, "--chdir", folder]
-    for name, value in job.env.items():
-        options += ["--setenv", name, value]
+    opener = bubblewrap.opener
+    if opener and egress is not None:
+        os.set_inheritable(egress, True)
+        opener = (*opener, str(egress), str(_hand_over(_encode_environment(job.env))))
+    else:
+        for name, value in job.env.items():
+            options += ["--setenv", name, value]
     rules = FilterRules(has_sockets=True, sees_others=False)
     options += ["--seccomp", str(_hand_over(build_filter(os.uname().machine, rules)))]
     told = _hand_over(b"".join(os.fsencode(option) + b"\0" for option in options))
-    argv = [bubblewrap.program, "--args", str(told), "--", *bubblewrap.wrapper, program, *job.argv[1:]]
+    argv = [bubblewrap.program, "--args", str(told), "--", *opener, *bubblewrap.wrapper, program, *job.argv[1:]]
     os.execve(bubblewrap.program, argv, {})
+
+
+def _encode_environment(env: dict[str, str]) -> bytes:
+    return b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in env.items())
 
 
 def _file_options(bubblewrap: BubblewrapJob) -> list[str]:

@@ -19,9 +19,9 @@ from .libc import PR_SET_CHILD_SUBREAPER, drop_bounding_set, prctl
 from .processes import children_by_parent, kill_descendants
 from .seccomp import build_all_filters
 from .supervisor import supervise
-from .wire import RESERVED_FDS, RUN, JobFiles, Message
+from .wire import RESERVED_FDS, RUN_BYTES, JobFiles, Message
 
-_FILES_LEAST, _FILES_MOST = 5, 6
+_FILES_MOST = 7
 _DRAIN_SECONDS = 5.0  # a supervisor that has lost the server ends its command in milliseconds
 _CLEAN_UP_PAUSE_SECONDS = 0.02
 _IN_RESERVE = 2  # supervisors, 2 MB each; more at once are forked when they are needed
@@ -89,14 +89,12 @@ class _ForkServer:
 
     def _accept(self) -> bool:
         """Start the next job; False when the server has gone."""
-        message, fds, _, _ = socket.recv_fds(self._jobs, len(RUN), _FILES_MOST, socket.MSG_CMSG_CLOEXEC)
+        message, fds, _, _ = socket.recv_fds(self._jobs, RUN_BYTES, _FILES_MOST, socket.MSG_CMSG_CLOEXEC)
         if not message:
             return False
-        if len(fds) < _FILES_LEAST:  # we had no descriptors left; the server sees its control socket close
-            for fd in fds:
-                os.close(fd)
+        files = JobFiles.received(message, fds)
+        if files is None:  # the server sees its control socket close
             return True
-        files = JobFiles(*fds)
         try:
             self._hand_on(files)
         except OSError as error:
@@ -115,7 +113,7 @@ class _ForkServer:
             ready = self._reserve.pop(0) if self._reserve else self._fork()
             with ready.jobs:
                 try:
-                    socket.send_fds(ready.jobs, [RUN], files.as_list(), socket.MSG_NOSIGNAL)
+                    socket.send_fds(ready.jobs, [files.message], files.as_list(), socket.MSG_NOSIGNAL)
                 except (BrokenPipeError, ConnectionResetError):  # it was killed meanwhile
                     continue
             self._control_of[ready.pid] = os.dup(files.control)
@@ -260,5 +258,5 @@ def _join(group: "Group | str") -> "Group | str":
 def _wait_for_job(jobs: socket.socket) -> JobFiles | None:
     """The job, when it comes; None when the fork server has none for us any more."""
     with jobs:
-        message, fds, _, _ = socket.recv_fds(jobs, len(RUN), _FILES_MOST, socket.MSG_CMSG_CLOEXEC)
-    return JobFiles(*fds) if message and len(fds) >= _FILES_LEAST else None
+        message, fds, _, _ = socket.recv_fds(jobs, RUN_BYTES, _FILES_MOST, socket.MSG_CMSG_CLOEXEC)
+    return JobFiles.received(message, fds) if message else None

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 RUN = b"run"
+RUN_BYTES = 64
 STOP = b"stop"
 MESSAGE_BYTES = 4096
 
@@ -75,6 +76,7 @@ class BubblewrapJob:
         copied_files: Files of this machine that are copied to the same place inside; one that isn't there is left out.
         made_files: Further files inside, by path.
         last_options: Its options after all mounts and files.
+        opener: Program and options that open the way to the network inside, then run the rest; empty: there is none.
         wrapper: Program and options that run the command inside, for limits that only count there.
     """
 
@@ -84,6 +86,7 @@ class BubblewrapJob:
     made_files: dict[str, str]
     last_options: tuple[str, ...]
     wrapper: tuple[str, ...]
+    opener: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,18 @@ class Job:
         return cls(**body)
 
 
+_NEEDED_FILES = ("job", "control", "stdin", "stdout", "stderr")
+_OPTIONAL_FILES = ("report", "egress")
+
+
 @dataclass(frozen=True)
 class JobFiles:
-    """Descriptors that come with a job, in the order they are sent."""
+    """Descriptors that come with a job, in the order they are sent.
+
+    Attributes:
+        report: Becomes the command's descriptor 3.
+        egress: Socket over which the listener of the command's network namespace goes to the server.
+    """
 
     job: int
     control: int
@@ -129,11 +141,27 @@ class JobFiles:
     stdout: int
     stderr: int
     report: int | None = None
+    egress: int | None = None
+
+    @property
+    def message(self) -> bytes:
+        """What they are sent with: `RUN`, and which of the last ones are there."""
+        return b" ".join([RUN, *(name.encode() for name in _OPTIONAL_FILES if getattr(self, name) is not None)])
+
+    @classmethod
+    def received(cls, message: bytes, fds: list[int]) -> "JobFiles | None":
+        """What was sent; None, and all closed, if some are missing since the receiver had no descriptors left."""
+        names = [*_NEEDED_FILES, *message.decode("ascii").split()[1:]]
+        if len(fds) == len(names):
+            return cls(**dict(zip(names, fds, strict=True)))
+        for fd in fds:
+            os.close(fd)
+        return None
 
     def as_list(self) -> list[int]:
         """In the order they are sent."""
-        first = [self.job, self.control, self.stdin, self.stdout, self.stderr]
-        return first if self.report is None else [*first, self.report]
+        last = [fd for fd in (self.report, self.egress) if fd is not None]
+        return [self.job, self.control, self.stdin, self.stdout, self.stderr, *last]
 
     def close(self) -> None:
         """Close all of them."""
