@@ -20,8 +20,8 @@ PAUSE_SECONDS = 0.1
 NEAR_PAUSE_SECONDS = 0.02
 _NEAR_BYTES = 512 << 20  # a fast disk's tenth of a second, several times
 _STEP_BYTES = 16 << 20  # less lost free space than this is no reason to walk
-_LONGEST_REST_SECONDS = 5.0  # free space can be lost here and won elsewhere at once: walk now and then anyhow
-_LEAST_REST = 20  # such a walk that took t is followed by 20 t without one
+_USUAL_REST_SECONDS = 5.0  # free space can be lost here and won elsewhere at once: walk now and then anyhow
+_LEAST_REST = 20  # such a walk that cost t of processor time is followed by 20 t without one
 _BLOCK_BYTES = 512  # of st_blocks, by POSIX
 _LEAST_ENTRY_BYTES = 4096  # each name counts as a block at least, so that the number of files is limited with it
 _FLOOR_PART = 20  # of a small file system only so much is left alone
@@ -59,7 +59,7 @@ class DiskWatch:
         self.used = limits.before
         self._walk: Generator[None, None, int] | None = None
         self._walk_started = 0.0
-        self._next_walk = 0.0 if limits.before is None else time.monotonic() + _LONGEST_REST_SECONDS
+        self._next_walk = 0.0 if limits.before is None else time.monotonic() + _USUAL_REST_SECONDS
         self._free = self._free_now = _free_space(folders[0])
         self._floor = min(limits.free_bytes, _size(folders[0]) // _FLOOR_PART)
 
@@ -108,7 +108,7 @@ class DiskWatch:
     def _walk_on(self, seconds: float) -> bool:
         """True when the walk is at its end, and `used` is new."""
         if self._walk is None:
-            self._walk_started = time.monotonic()
+            self._walk_started = time.process_time()
             self._free = self._free_now
             self._walk = _held(self._folders, self._limits.bytes)
         end = time.monotonic() + seconds
@@ -117,8 +117,8 @@ class DiskWatch:
                 next(self._walk)
             except StopIteration as stopped:
                 self.used = int(stopped.value)
-                took = time.monotonic() - self._walk_started
-                self._next_walk = time.monotonic() + max(_LONGEST_REST_SECONDS, took * _LEAST_REST)
+                cost = time.process_time() - self._walk_started
+                self._next_walk = time.monotonic() + max(_USUAL_REST_SECONDS, cost * _LEAST_REST)
                 self._walk = None
                 return True
         return False

@@ -13,7 +13,8 @@ from .cgroup import Group
 from .processes import descendants
 
 _LOOK_SECONDS = 0.25
-_LEAST_REST = 20  # a look that took t is followed by 20 t without one: 5 % of a processor at most
+_LEAST_REST = 20  # a look that cost t of processor time is followed by 20 t without one: 5 % at most
+_LONGEST_REST_SECONDS = 2.0
 _SLICE_SECONDS = 0.01  # a stop is not kept waiting longer, however many processes there are
 _KIB = 1024
 
@@ -40,7 +41,7 @@ class WatchedMemory:
         self._limit = limit
         self._next_look = time.monotonic() + _LOOK_SECONDS
         self._look: Generator[None, None, bool] | None = None
-        self._took = 0.0
+        self._cost = 0.0
 
     def is_over(self) -> bool:
         """The command uses more than it may; looks a slice further if it is time to."""
@@ -48,13 +49,14 @@ class WatchedMemory:
         if self._look is None:
             if start < self._next_look:
                 return False
-            self._look, self._took = _looking(self._limit), 0.0
+            self._look, self._cost = _looking(self._limit), 0.0
+        before = time.process_time()  # on a busy machine much more time goes by than is used
         found = _look_on(self._look, until=start + _SLICE_SECONDS)
-        self._took += time.monotonic() - start
+        self._cost += time.process_time() - before
         if found is None:
             return False
         self._look = None
-        self._next_look = start + max(_LOOK_SECONDS, self._took * _LEAST_REST)
+        self._next_look = start + min(max(_LOOK_SECONDS, self._cost * _LEAST_REST), _LONGEST_REST_SECONDS)
         return found
 
 
