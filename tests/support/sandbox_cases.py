@@ -642,8 +642,9 @@ async def too_much_memory_ends_the_command(box: Box) -> None:
     limits = Limits(wall_seconds=30, memory_bytes=256 << 20)
 
     for kind in ("many", "shared"):
-        ended = await box.run(box.python, "-I", "-S", "-c", MEMORY_BOMB, "48", kind, limits=limits)
-        assert ended.exit.reason == "memory", (kind, ended)
+        process = await box.start(box.python, "-I", "-S", "-c", MEMORY_BOMB, "48", kind, limits=limits)
+        ended = await finish(process)
+        assert ended.exit.reason == "memory", (kind, ended, getattr(process, "lacks_group", None))
     enough = await box.run(box.python, "-I", "-S", "-c", "bytearray(200 << 20)", limits=limits)
 
     assert enough.code == 0
