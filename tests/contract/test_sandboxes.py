@@ -48,7 +48,7 @@ async def open_once(service_dir: Path) -> AsyncIterator[Callable[[str], Awaitabl
         pytest.param(
             backend, name, id=f"{backend}-{name}", marks=[] if backend == "none" else [pytest.mark.needs(backend)]
         )
-        for backend in ("bubblewrap", "landlock", "none")
+        for backend in ("bubblewrap", "landlock", "container", "none")
         for name in cases_of(backend)
     ],
 )

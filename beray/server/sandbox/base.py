@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 StreamName = Literal["stdout", "stderr"]
-ExitReason = Literal["exit", "timeout", "stopped", "lost"]
+ExitReason = Literal["exit", "timeout", "stopped", "memory", "disk", "lost"]
 """`lost`: the supervisor vanished (killed from outside); what the command did is unknown."""
 
 

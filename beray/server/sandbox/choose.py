@@ -15,6 +15,7 @@ from pathlib import Path
 from beray.server.sandbox.backend import Confine
 from beray.server.sandbox.base import Capabilities, Sandbox, SandboxUnavailable
 from beray.server.sandbox.bubblewrap import BubblewrapConfine, has_prlimit
+from beray.server.sandbox.container.sandbox import Choice, ContainerSandbox
 from beray.server.sandbox.environment import USER, Layout
 from beray.server.sandbox.guard import landlock as kernel
 from beray.server.sandbox.guarded import GuardedSandbox
@@ -41,7 +42,7 @@ async def open_sandbox(settings: Settings, *, data_dir: Path) -> tuple[Sandbox, 
     """The sandbox for this server, probed.
 
     Args:
-        settings: `sandbox`, `sandbox_python`, `sandbox_uid_base` and `host` are used.
+        settings: `sandbox` and all that begins with it, and `host`, are used.
         data_dir: Its folder `sandbox` is the sandbox's own; made when missing.
 
     Raises:
@@ -50,7 +51,7 @@ async def open_sandbox(settings: Settings, *, data_dir: Path) -> tuple[Sandbox, 
     if settings.sandbox == "none" and not is_loopback(settings.host):
         raise SandboxUnavailable(
             f"BERAY_SANDBOX=none confines nothing, so the server must not listen on {settings.host}: set BERAY_HOST to"
-            " 127.0.0.1, or choose another sandbox (auto, bubblewrap, landlock)."
+            " 127.0.0.1, or choose another sandbox (auto, bubblewrap, landlock, container)."
         )
     probe_uid = TaskUids(settings.sandbox_uid_base).of_probe
     layout = prepare_layout(data_dir, is_root=probe_uid is not None)
@@ -66,20 +67,34 @@ async def open_sandbox(settings: Settings, *, data_dir: Path) -> tuple[Sandbox, 
 
 
 async def _open(name: str, settings: Settings, layout: Layout, probe_uid: int | None) -> tuple[Sandbox, Capabilities]:
-    confine, notes = _backend(name)
     uid_note = "commands run as the server's own user" if probe_uid is None else "each task has a uid of its own"
-    sandbox = GuardedSandbox(
-        confine,
-        layout,
-        probe_uid=probe_uid,
-        python=settings.sandbox_python,
-        notes=(*notes, uid_note),
-    )
+    sandbox: GuardedSandbox | ContainerSandbox
+    if name == "container":
+        _check_machine()
+        sandbox = ContainerSandbox(_choice(settings), layout.root.parent, probe_uid=probe_uid, note=uid_note)
+    else:
+        confine, notes = _backend(name)
+        sandbox = GuardedSandbox(
+            confine,
+            layout,
+            probe_uid=probe_uid,
+            python=settings.sandbox_python,
+            notes=(*notes, uid_note),
+        )
     try:
         return sandbox, await sandbox.probe()
     except BaseException:
         await sandbox.close()
         raise
+
+
+def _choice(settings: Settings) -> Choice:
+    return Choice(
+        engine=settings.sandbox_container_engine,
+        image=settings.sandbox_container_image,
+        runtime=settings.sandbox_container_runtime,
+        python=settings.sandbox_python,
+    )
 
 
 def _backend(name: str) -> tuple[Confine, tuple[str, ...]]:

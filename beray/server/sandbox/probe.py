@@ -17,10 +17,10 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from beray.server.sandbox.backend import Launcher
-from beray.server.sandbox.base import Confinement, Exit, Limits, SandboxError, SandboxUnavailable, Spec
+from beray.server.sandbox.base import Confinement, Exit, Limits, Process, SandboxError, SandboxUnavailable, Spec
+from beray.server.sandbox.environment import Layout
 
 LIMITS = Limits(
     wall_seconds=20, memory_bytes=256 << 20, processes=24, file_bytes=1 << 20, cpu_seconds=10, open_files=256
@@ -28,6 +28,16 @@ LIMITS = Limits(
 _FORKS = 2 * LIMITS.processes
 _OUTPUT_BYTES = 4096
 _MODE = 0o600
+
+
+class Starter(Protocol):
+    """What is probed."""
+
+    layout: Layout
+
+    async def start(self, spec: Spec) -> Process:
+        """See the port `Sandbox.start`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class Probing:
     notes: tuple[str, ...]
 
 
-async def run_attacker(launcher: Launcher, *, python: str, uid: int | None) -> Probing:
+async def run_attacker(launcher: Starter, *, python: str, uid: int | None) -> Probing:
     """Let the attacker loose, once.
 
     Raises:
@@ -65,7 +75,7 @@ async def run_attacker(launcher: Launcher, *, python: str, uid: int | None) -> P
         return _judge(json.loads(how.report), how, stage)
 
 
-async def run(launcher: Launcher, spec: Spec) -> tuple[Exit, bytes]:
+async def run(launcher: Starter, spec: Spec) -> tuple[Exit, bytes]:
     """Run a command to its end; the first part of its output, both streams together."""
     process = await launcher.start(spec)
     try:

@@ -14,7 +14,7 @@ RUN = b"run"
 STOP = b"stop"
 MESSAGE_BYTES = 4096
 
-MessageKind = Literal["accepted", "started", "refused", "exit", "timeout", "stopped", "lost"]
+MessageKind = Literal["accepted", "started", "refused", "exit", "timeout", "stopped", "memory", "disk", "lost"]
 """In this order: `accepted`, when a supervisor has the job; `started` or `refused` (the command could not be executed);
 one of the rest."""
 
