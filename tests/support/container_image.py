@@ -38,17 +38,17 @@ class NoImage(Exception):
 
 
 @functools.cache
-def test_engine() -> Engine:
+def engine_here() -> Engine:
     """The engine that tests use: the first of podman and docker that answers.
 
     Raises:
         SandboxUnavailable: None does.
     """
-    return find_engine("auto")
+    return find_engine(os.environ.get("BERAY_TEST_CONTAINER_ENGINE", "auto"))
 
 
 @functools.cache
-def test_image(engine: str) -> str:
+def image_here(engine: str) -> str:
     """Name of the image in the engine's store, made when it is not there.
 
     Raises:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 from beray.server.sandbox.base import SandboxUnavailable
-from tests.support.container_image import NoImage, test_engine, test_image
+from tests.support.container_image import NoImage, engine_here, image_here
 from tests.support.ordinary_user import python_for_all
 from tests.support.postgres import find_binaries
 
@@ -53,8 +53,8 @@ def _lacks_bubblewrap() -> str | None:
 @functools.cache
 def _lacks_container() -> str | None:
     try:
-        engine = test_engine()
-        image = test_image(engine.program)
+        engine = engine_here()
+        image = image_here(engine.program)
     except (SandboxUnavailable, NoImage) as error:
         return str(error)
     command = [engine.program, "run", "--rm", "--network", "none", "--ulimit", "nofile=1024:1024"]

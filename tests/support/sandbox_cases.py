@@ -39,7 +39,7 @@ from beray.server.sandbox.guarded import GuardedSandbox
 from beray.server.sandbox.landlock import LandlockConfine
 from beray.server.sandbox.uids import TaskUids
 from beray.server.settings import Settings
-from tests.support.container_image import test_engine, test_image
+from tests.support.container_image import engine_here, image_here
 from tests.support.waiting import until
 
 CANARY = "canary-of-the-server-8f3a"
@@ -121,6 +121,13 @@ class Box:
     def fork_server_pid(self) -> int | None:
         assert isinstance(self.sandbox, GuardedSandbox)
         return self.sandbox.fork_server_pid
+
+    @property
+    def keeper_pid(self) -> int | None:
+        """The process of ours without which no command goes on: the fork server, or the engine's client."""
+        if isinstance(self.sandbox, ContainerSandbox):
+            return next(iter(self.sandbox.client_pids), None)
+        return self.fork_server_pid
 
     async def has(self, program: str) -> bool:
         """Commands find this program."""
@@ -1072,9 +1079,9 @@ def settings_for(backend: str) -> Settings:
     """What an operator sets to get this backend here."""
     if backend != "container":
         return Settings(sandbox=backend)
-    engine = test_engine()
+    engine = engine_here()
     return Settings(
-        sandbox=backend, sandbox_container_engine=engine.kind, sandbox_container_image=test_image(engine.program)
+        sandbox=backend, sandbox_container_engine=engine.kind, sandbox_container_image=image_here(engine.program)
     )
 
 

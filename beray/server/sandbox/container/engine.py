@@ -93,7 +93,8 @@ class Engine:
         Raises:
             EngineError: The engine refused.
         """
-        shown = '{{.ID}} {{.Label "beray.server"}}'
+        server = 'index .Labels "beray.server"' if self.kind == "podman" else '.Label "beray.server"'
+        shown = f"{{{{.ID}}}} {{{{{server}}}}}"
         told = self.ask("ps", "--all", "--filter", f"label={label}", "--format", shown)
         pairs = (line.partition(" ") for line in told.splitlines())
         return [(number, server) for number, _, server in pairs]
@@ -157,8 +158,9 @@ def _try_engine(name: str) -> Engine:
 
 
 def _kind(program: str) -> Kind:
+    """Podman says the name it was called by, which may be a link's: then the program's own file tells."""
     told = _ask_version(program)
-    match = re.match(r"(podman|docker)\b", told, re.IGNORECASE)
+    match = re.search(r"\b(podman|docker)", f"{told} {Path(os.path.realpath(program)).name}", re.IGNORECASE)
     if match is None:
         raise SandboxUnavailable(f"{program} is neither podman nor docker: it says {told!r}")
     return "podman" if match[1].lower() == "podman" else "docker"
