@@ -636,7 +636,8 @@ async def a_stuck_client_of_the_engine_does_not_keep_a_command_alive(box: Box) -
     await asyncio.wait_for(process.kill(), 20)
 
     assert processes_with(marker) == []
-    assert (await process.wait()).reason == "lost"
+    # An ordinary user's podman runs itself once more; it is the first, which only waits, that we have stopped.
+    assert (await process.wait()).reason in ("lost", "stopped")
 
 
 async def _start_with_client(box: Box, marker: str) -> tuple[Process, int]:

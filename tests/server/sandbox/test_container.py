@@ -259,7 +259,7 @@ async def test_an_engine_that_goes_away_is_an_error_of_the_command(engine: Engin
         with pytest.raises(SandboxError, match="No such file"):
             await box.run("true")
         assert isinstance(sandbox, ContainerSandbox)
-        assert sandbox.client_pids == []
+        await until(lambda: not sandbox.client_pids, what="the end of all clients")
     finally:
         await sandbox.close()
 

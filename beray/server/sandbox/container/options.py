@@ -12,6 +12,9 @@ from beray.server.sandbox.environment import USER
 
 _INIT_BYTES = 32 << 20  # process 1 with its python takes about 12 MB, and holds what a command is given to read
 _INIT_PROCESSES = 1
+# The server has 1024. A container's processes compete as one group, whatever their niceness: this is the weight of
+# a process of niceness 5, which commands have elsewhere. An ordinary user's engine mostly has no say about it.
+_CPU_SHARES = 335
 # Of a uid, all its containers together. What counts is the limit of the control group; this one is only set because
 # podman's own choice, a million, is more than an ordinary user or a server in a container may ask for.
 _MANY_PROCESSES = 4096
@@ -73,6 +76,7 @@ def run_command(engine: Engine, image: Image, container: Container) -> list[str]
         "run",
         *_lifetime(container),
         *_confinement(container),
+        *(("--cpu-shares", str(_CPU_SHARES)) if not engine.is_rootless else ()),
         *_mounts(container),
         *(_podman_options(engine, container) if engine.kind == "podman" else ()),
         *(("--runtime", image.runtime) if image.runtime else ()),
@@ -94,7 +98,7 @@ def _confinement(container: Container) -> Iterator[str]:
     limits = container.limits
     memory = str(limits.memory_bytes + _INIT_BYTES)
     yield from ("--network", "none", "--ipc", "private", "--cgroupns", "private", "--hostname", USER)
-    yield from ("--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+    yield from ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--privileged=false")
     yield from ("--user", f"{container.uid}:{container.uid}", "--workdir", "/")
     yield from ("--memory", memory, "--memory-swap", memory)
     yield from ("--pids-limit", str(limits.processes + _INIT_PROCESSES))

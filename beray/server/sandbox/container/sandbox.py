@@ -121,8 +121,9 @@ class ContainerSandbox:
         open_rows = [row for row in seen.confinements if row.name in REQUIRED and not row.is_confined]
         if open_rows:
             raise SandboxUnavailable("; ".join(f"{row.name}: {row.note}" for row in open_rows))
-        memory = await self._probe_memory(python)
-        rows = tuple(memory if row.name == "memory" else row for row in seen.confinements)
+        rows = seen.confinements
+        if await self._limits_sum_of_memory(python):
+            rows = tuple(Confinement("memory", True) if row.name == "memory" else row for row in rows)
         return Capabilities(self.name, rows, python, (*self._notes(opened), *seen.notes))
 
     async def start(self, spec: Spec) -> Process:
@@ -256,17 +257,15 @@ class ContainerSandbox:
             )
         return output.decode().splitlines()[-1]
 
-    async def _probe_memory(self, python: str) -> Confinement:
-        """Two processes that together take more than a command may."""
+    async def _limits_sum_of_memory(self, python: str) -> bool:
+        """Of two processes that together take more than a command may, one at least is killed."""
         with work_folder(self.layout.root, self._probe_uid) as folder:
             spec = Spec([python, "-I", "-S", "-c", _FILL_MEMORY], folder, uid=self._probe_uid, limits=LIMITS)
             try:
                 how, output = await run(self, spec)
             except SandboxError as error:
                 raise SandboxUnavailable(f"the probe could not be run: {error}") from error
-        if how.reason == "memory" or output == b"killed\n":
-            return Confinement("memory", True)
-        return Confinement("memory", False, "each process' memory is limited, their sum is not: no control group")
+        return how.reason == "memory" or output == b"killed\n"
 
     def _notes(self, opened: _Opened) -> tuple[str, ...]:
         engine, image = opened.engine, opened.image
