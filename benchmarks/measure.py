@@ -63,14 +63,22 @@ class Side:
 
 @dataclass(frozen=True)
 class Goal:
-    """What the ratio should be: at least, or at most, `value`."""
+    """What the ratio should be, or the difference, or our figure alone: at least, or at most, `value`."""
 
     kind: Literal["≥", "≤"]
     value: float
+    of: Literal["ratio", "difference", "figure"] = "ratio"
 
-    def is_met(self, ratio: float) -> bool:
-        """Whether `ratio` is as it should be."""
-        return ratio >= self.value if self.kind == "≥" else ratio <= self.value
+    def is_met(self, ours: float, other: float = 0.0) -> bool:
+        """Whether the figures are as they should be."""
+        found = {"ratio": ours / (other or 1.0), "difference": ours - other, "figure": ours}[self.of]
+        return found >= self.value if self.kind == "≥" else found <= self.value
+
+    def shown(self, unit: str) -> str:
+        """For people: a difference has its sign and unit, a figure its unit."""
+        if self.of == "ratio":
+            return f"{self.kind} {self.value:g}"
+        return f"{self.kind} {'+' if self.of == 'difference' else ''}{self.value:g} {unit}"
 
 
 class Benchmark:
@@ -130,18 +138,26 @@ class Benchmark:
             "ours": _shown(ours),
             "other": _shown(other),
             "ratio": ratio,
-            "goal": None if goal is None else f"{goal.kind} {goal.value:g}",
-            "is_met": None if goal is None else goal.is_met(ratio),
+            "goal": None if goal is None else goal.shown(unit),
+            "is_met": None if goal is None else goal.is_met(ours.figure, other.figure),
         }
         self.found.append(entry)
         print(f"{what}\n  {ours.name}: {figure(ours.figure)} {unit}")
         print(f"  {other.name}: {figure(other.figure)} {unit}\n  ratio {ratio:.2f}{_verdict(entry)}", flush=True)
 
-    def note(self, what: str, *, unit: str, ours: Side) -> None:
+    def note(self, what: str, *, unit: str, ours: Side, goal: Goal | None = None) -> None:
         """Note and print a figure that has no other side."""
-        entry = {"what": what, "unit": unit, "ours": _shown(ours), "other": None, "ratio": None}
-        self.found.append(entry | {"goal": None, "is_met": None})
-        print(f"{what}\n  {ours.name}: {figure(ours.figure)} {unit}", flush=True)
+        entry = {
+            "what": what,
+            "unit": unit,
+            "ours": _shown(ours),
+            "other": None,
+            "ratio": None,
+            "goal": None if goal is None else goal.shown(unit),
+            "is_met": None if goal is None else goal.is_met(ours.figure),
+        }
+        self.found.append(entry)
+        print(f"{what}\n  {ours.name}: {figure(ours.figure)} {unit}{_verdict(entry)}", flush=True)
 
     def _write(self) -> None:
         RESULTS.mkdir(exist_ok=True)

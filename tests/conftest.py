@@ -1,18 +1,21 @@
 """Fixtures that show themselves in each test: a real server, and clients of it."""
 
+import contextlib
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from sqlalchemy import URL, make_url
 
 from beray.client import BeRayClient
 from tests.support.databases import sqlite_url
 from tests.support.machine import CHECKS, machine_lacks, required
 from tests.support.postgres import PostgresCluster
+from tests.support.sandbox_cases import CANARY, Box, open_box
 from tests.support.server import ServerProcess
 
 _numbers = itertools.count(1)
@@ -123,3 +126,20 @@ def make_client(server: ServerProcess) -> Iterator[Callable[[], BeRayClient]]:
 def client(make_client: Callable[[], BeRayClient]) -> BeRayClient:
     """A client logged in as a user of its own."""
     return make_client()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def open_once(service_dir: Path) -> AsyncIterator[Callable[[str], Awaitable[Box]]]:
+    """A sandbox of each backend that is asked for, opened once for all tests of this process that share it."""
+    boxes: dict[str, Box] = {}
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def get(backend: str) -> Box:
+            if backend not in boxes:
+                os.environ["SERVER_CANARY"] = CANARY
+                boxes[backend] = await stack.enter_async_context(open_box(backend, service_dir / f"box-{backend}"))
+            boxes[backend].new_task()
+            return boxes[backend]
+
+        yield get
+    os.environ.pop("SERVER_CANARY", None)

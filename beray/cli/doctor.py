@@ -111,12 +111,14 @@ def _sandbox(sandbox: Any) -> Iterator[Finding]:
     if not isinstance(sandbox, Mapping):
         return
     rows = [row for row in sandbox.get("confinements") or [] if isinstance(row, Mapping)]
-    closed = [str(row["name"]) for row in rows if row.get("is_confined")]
-    open_ = [
-        f"{row['name']} ({row['note']})" if row.get("note") else str(row["name"])
-        for row in rows
-        if not row.get("is_confined")
-    ]
+    closed, open_ = (
+        [
+            f"{row['name']} ({row['note']})" if row.get("note") else str(row["name"])
+            for row in rows
+            if bool(row.get("is_confined")) is is_confined
+        ]
+        for is_confined in (True, False)
+    )
     seen = f"{sandbox.get('backend')} · {say('doctor.confined', names=', '.join(closed) or '-')}"
     if open_:
         seen += f" · {say('doctor.not_confined', names=', '.join(open_))}"

@@ -338,6 +338,8 @@ class App:
                 memory_bytes=settings.sandbox_memory_bytes,
                 processes=settings.sandbox_processes,
                 file_bytes=settings.sandbox_file_bytes,
+                disk_bytes=settings.sandbox_disk_bytes,
+                free_bytes=settings.min_free_bytes,
             ),
             run_limits=RunLimits(
                 requests=settings.max_requests,

@@ -244,7 +244,8 @@ def _sandbox_lines(capabilities: Capabilities | None) -> list[str]:
         f"{row.name} ({row.note})" if row.note else row.name for row in capabilities.confinements if not row.is_confined
     ]
     shown = f"sandbox  {capabilities.backend}" + (f"; not confined: {', '.join(open_rows)}" if open_rows else "")
-    return [shown, *(f"         {note}" for note in capabilities.notes)]
+    notes = [f"{row.name}: {row.note}" for row in capabilities.confinements if row.is_confined and row.note]
+    return [shown, *(f"         {note}" for note in (*notes, *capabilities.notes))]
 
 
 def _prepare_data_dir(data_dir: Path, *, has_database: bool) -> None:

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+CONFINEMENTS = ("files", "processes", "signals", "network", "metadata", "process_count", "memory", "disk")
+"""What a sandbox may confine; its probe says which of them it does."""
+
 
 class SettingError(ValueError):
     """A setting has a value it cannot have; the text names it, shows the value, and says what would be right."""
@@ -61,6 +64,17 @@ def _flag(raw: str) -> bool:
 
 def _words(raw: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in raw.split(",") if word.strip())
+
+
+def _some_of(*choices: str) -> Callable[[str], tuple[str, ...]]:
+    def parse(raw: str) -> tuple[str, ...]:
+        names = _words(raw)
+        for name in names:
+            if name not in choices:
+                raise ValueError(f"{name!r} is none of {', '.join(choices)}")
+        return names
+
+    return parse
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
@@ -243,12 +257,30 @@ class Settings:
     sandbox_memory_bytes: int = _set(
         4 << 30,
         _positive,
-        "Memory one process of a command may have, in bytes.",
-        "一个命令的单个进程可用的内存，单位为字节。",
+        "Memory a command may have, all its processes together, in bytes.",
+        "一个命令的所有进程合计可用的内存，单位为字节。",
     )
     sandbox_processes: int = _set(256, _positive, "Processes one command may have.", "一个命令可以拥有的进程数。")
     sandbox_file_bytes: int = _set(
         1 << 30, _positive, "Largest file a command may write, in bytes.", "一个命令可以写入的最大文件，单位为字节。"
+    )
+    sandbox_disk_bytes: int = _set(
+        5 << 30,
+        _positive,
+        "What a task's files may hold on disk together, in bytes; a command that exceeds it is ended.",
+        "一个任务的文件合计可占用的磁盘空间，单位为字节；超出的命令会被终止。",
+    )
+    min_free_bytes: int = _set(
+        512 << 20,
+        _not_negative,
+        "Free disk space that commands and uploads leave alone, in bytes (at most a twentieth of the disk).",
+        "命令和上传必须保留的空闲磁盘空间，单位为字节（至多为磁盘的二十分之一）。",
+    )
+    sandbox_require: tuple[str, ...] = _set(
+        (),
+        _some_of(*CONFINEMENTS),
+        f"What the sandbox must confine for the server to start, of: {', '.join(CONFINEMENTS)}.",
+        f"服务器启动时沙箱必须隔离的项目，可选：{', '.join(CONFINEMENTS)}。",
     )
     sandbox_uid_base: int = _set(
         0,

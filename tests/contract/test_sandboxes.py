@@ -5,16 +5,13 @@ Run by root they run twice: as root, where commands get a uid of their own, and 
 """
 
 import asyncio
-import contextlib
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from tests.support.ordinary_user import ORDINARY_UID, CaseRun, run_cases_apart
-from tests.support.sandbox_cases import CANARY, CASES, Box, cases_of, open_box
+from tests.support.sandbox_cases import ATTACKS, CASES, Box, cases_of, open_box
 
 CASE_SECONDS = 60
 
@@ -22,23 +19,6 @@ CASE_SECONDS = 60
 def _backend(name: str, *needed: str) -> object:
     names = needed if name == "none" else (name, *needed)
     return pytest.param(name, marks=pytest.mark.needs(*names), id=name)
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def open_once(service_dir: Path) -> AsyncIterator[Callable[[str], Awaitable[Box]]]:
-    """A box of each backend that is asked for, opened once for all cases of this test process."""
-    boxes: dict[str, Box] = {}
-    async with contextlib.AsyncExitStack() as stack:
-
-        async def get(backend: str) -> Box:
-            if backend not in boxes:
-                os.environ["SERVER_CANARY"] = CANARY
-                boxes[backend] = await stack.enter_async_context(open_box(backend, service_dir / f"box-{backend}"))
-            boxes[backend].new_task()
-            return boxes[backend]
-
-        yield get
-    os.environ.pop("SERVER_CANARY", None)
 
 
 @pytest.mark.asyncio(loop_scope="session")
@@ -50,10 +30,11 @@ async def open_once(service_dir: Path) -> AsyncIterator[Callable[[str], Awaitabl
         )
         for backend in ("bubblewrap", "landlock", "container", "none")
         for name in cases_of(backend)
+        if name not in ATTACKS
     ],
 )
 async def test_sandbox_keeps_its_promise(backend: str, name: str, open_once: Callable[[str], Awaitable[Box]]) -> None:
-    """In this process, by the user that runs the tests."""
+    """In this process, by the user that runs the tests. Attacks are run by `tests/attacks/test_sandbox.py`."""
     box = await open_once(backend)
 
     async with asyncio.timeout(CASE_SECONDS):

@@ -67,7 +67,7 @@ def test_task_goes_on_where_it_was(make_server, place, end):
             assert len(model.requests) == 5
 
 
-def test_command_that_was_running_is_reported_and_not_run_again(make_server):
+def test_attack_13_command_that_was_running_is_reported_and_not_run_again(make_server):
     script = turns(
         Reply(calls=[call("shell", command="echo begun >> log; echo begun; sleep 300")]),
         Reply("I looked, and went on."),

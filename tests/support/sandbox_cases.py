@@ -33,10 +33,10 @@ from beray.server.sandbox.base import (
 from beray.server.sandbox.choose import open_sandbox, prepare_layout
 from beray.server.sandbox.container.sandbox import ContainerSandbox
 from beray.server.sandbox.guard.libc import PR_SET_NO_NEW_PRIVS, install_seccomp, prctl
-from beray.server.sandbox.guard.processes import children_by_parent
 from beray.server.sandbox.guard.seccomp import FilterRules, build_filter
 from beray.server.sandbox.guarded import GuardedSandbox
 from beray.server.sandbox.landlock import LandlockConfine
+from beray.server.sandbox.process import GuardedProcess
 from beray.server.sandbox.uids import TaskUids
 from beray.server.settings import Settings
 from tests.support.container_image import engine_here, image_here
@@ -50,6 +50,8 @@ CASES: dict[str, Case] = {}
 CONFINED = ("bubblewrap", "landlock", "container")
 GUARDED = ("bubblewrap", "landlock", "none")  # commands have a supervisor, and all supervisors one fork server
 _ONLY: dict[str, tuple[str, ...]] = {}
+ATTACKS: dict[str, int] = {}
+"""Cases that are attacks, and their number in `tests/attacks`."""
 
 
 def case(function: Case) -> Case:
@@ -64,6 +66,16 @@ def case_for(*backends: str) -> Callable[[Case], Case]:
     def register(function: Case) -> Case:
         _ONLY[function.__name__] = backends
         return case(function)
+
+    return register
+
+
+def attack(number: int) -> Callable[[Case], Case]:
+    """The case is this attack, or a part of it."""
+
+    def register(function: Case) -> Case:
+        ATTACKS[function.__name__] = number
+        return function
 
     return register
 
@@ -323,6 +335,7 @@ async def a_command_starts_in_its_cwd(box: Box) -> None:
     assert (await box.run("pwd", cwd="a/ä b")).stdout.strip() == str(inner)
 
 
+@attack(25)
 @case
 async def a_cwd_that_is_outside_or_gone_falls_back_to_the_work_dir(box: Box) -> None:
     (box.work_dir / "link").symlink_to("/usr")
@@ -412,6 +425,7 @@ async def the_wall_time_ends_everything(box: Box) -> None:
     assert processes_with(marker) == []
 
 
+@attack(12)
 @case
 async def kill_ends_150_processes_that_ignore_sigterm(box: Box) -> None:
     marker = new_marker()
@@ -442,6 +456,7 @@ while time.monotonic() < end:
 """
 
 
+@attack(7)
 @case
 async def kill_ends_a_fork_bomb(box: Box) -> None:
     """It forks as fast as it may, up to its limit, while it is being ended."""
@@ -506,6 +521,7 @@ async def a_cancelled_start_leaves_nothing(box: Box) -> None:
         await until(lambda: not processes_with(marker))
 
 
+@attack(11)
 @case
 async def what_a_command_leaves_behind_is_gone_when_it_ends(box: Box) -> None:
     marker = new_marker()
@@ -557,10 +573,9 @@ async def a_killed_supervisor_is_told_and_its_command_ended(box: Box) -> None:
     script = f"setsid sh -c 'sleep 1000; : {marker}' & setsid sh -c 'sleep 1000; : {marker}' & echo up; sleep 1000"
     other = await box.start("bash", "-c", "echo up; sleep 1000")
     await read_line(other)
-    before = set(supervisors(box))
     process = await box.start("bash", "-c", script)
     await read_line(process)
-    (supervisor,) = set(supervisors(box)) - before
+    supervisor = supervisor_of(process)
 
     os.kill(supervisor, signal.SIGKILL)
 
@@ -573,10 +588,9 @@ async def a_killed_supervisor_is_told_and_its_command_ended(box: Box) -> None:
 @case_for(*GUARDED)
 async def a_stuck_supervisor_does_not_keep_a_command_alive(box: Box) -> None:
     marker = new_marker()
-    before = set(supervisors(box)) if box.fork_server_pid else set()
     process = await box.start("bash", "-c", f"setsid sh -c 'sleep 1000; : {marker}' & echo up; sleep 1000")
     await read_line(process)
-    (supervisor,) = set(supervisors(box)) - before
+    supervisor = supervisor_of(process)
 
     os.kill(supervisor, signal.SIGSTOP)
     await asyncio.wait_for(process.kill(), 20)
@@ -650,10 +664,10 @@ async def _start_with_client(box: Box, marker: str) -> tuple[Process, int]:
     return process, client
 
 
-def supervisors(box: Box) -> list[int]:
-    pid = box.fork_server_pid
-    assert pid is not None
-    return children_by_parent().get(pid, [])
+def supervisor_of(process: Process) -> int:
+    assert isinstance(process, GuardedProcess)
+    assert process.supervisor_pid is not None
+    return process.supervisor_pid
 
 
 # What a command can use
@@ -668,6 +682,68 @@ async def limits_hold(box: Box) -> None:
 
     assert "MemoryError" in memory.stderr
     assert file.stdout.split() == [str(1 << 20), "0"]
+
+
+MEMORY_BOMB = """
+import mmap, os, signal, sys
+def fill(taken, size):
+    for at in range(0, size, 4096): taken[at] = 1
+size = int(sys.argv[1]) << 20
+if sys.argv[2] == "shared":
+    fill(mmap.mmap(-1, size * 8), size * 8)
+else:
+    for _ in range(8):
+        if os.fork() == 0:
+            fill(bytearray(size), size)
+            signal.pause()
+signal.pause()
+"""
+
+
+@attack(8)
+@case
+async def too_much_memory_ends_the_command(box: Box) -> None:
+    """Of several processes, none of which has too much; and of one, in memory that its own limit does not count."""
+    limits = Limits(wall_seconds=30, memory_bytes=256 << 20)
+
+    for kind in ("many", "shared"):
+        ended = await box.run(box.python, "-I", "-S", "-c", MEMORY_BOMB, "48", kind, limits=limits)
+        assert ended.exit.reason == "memory", (kind, ended)
+    enough = await box.run(box.python, "-I", "-S", "-c", "bytearray(200 << 20)", limits=limits)
+
+    assert enough.code == 0
+
+
+DISK_BOMBS = {
+    "many files": "for i in $(seq 1000); do head -c 4000000 /dev/zero > file-$i; done; sleep 60",
+    "the home": "for i in $(seq 1000); do head -c 4000000 /dev/zero > ~/file-$i; done; sleep 60",
+    "small files": "i=0; while :; do i=$((i+1)); : > file-$i; done",
+    "deleted files": """
+for fd in $(seq 20 80); do eval "exec $fd>gone"; rm gone; head -c 4000000 /dev/zero >&$fd; done; sleep 60
+""",
+}
+
+
+@attack(10)
+@case
+async def too_much_disk_ends_the_command(box: Box) -> None:
+    """In every form, but not a command that frees some of it, nor one whose folder is only looked at."""
+    limits = Limits(wall_seconds=30, disk_bytes=40 << 20)
+
+    for kind, script in DISK_BOMBS.items():
+        box.new_task()
+        ended = await box.sh(script, limits=limits)
+        assert ended.exit.reason == "disk", (kind, ended)
+    box.new_task()
+    filled = await box.sh("truncate -s 1G sparse; head -c 60000000 /dev/zero > big; sleep 60", limits=limits)
+    freed = await box.sh("sleep 0.3; rm big; exit 7", limits=limits, disk_before=filled.exit.disk_bytes)
+
+    assert filled.exit.reason == "disk"
+    assert filled.exit.disk_bytes is not None
+    assert filled.exit.disk_bytes > limits.disk_bytes
+    assert freed.exit == Exit(7, "exit")
+    assert freed.exit.disk_bytes is not None
+    assert freed.exit.disk_bytes < 1_000_000
 
 
 @case
@@ -697,8 +773,13 @@ print(count)
     assert 10 < int(ended.stdout) < 40
 
 
-@case_for("bubblewrap", "container")
+@attack(15)
+@case_for(*CONFINED)
 async def two_commands_do_not_share_the_limit_on_processes(box: Box) -> None:
+    """Of one user. Without control groups only bubblewrap can count a task's apart, if all have the server's uid."""
+    rows = {row.name: row.is_confined for row in box.capabilities.confinements}
+    if not rows["process_count"]:
+        return
     limits = Limits(wall_seconds=60, processes=30)
     first = await box.start("bash", "-c", "for i in $(seq 25); do sleep 1000 & done; echo full; wait", limits=limits)
     await read_line(first)
@@ -786,10 +867,10 @@ async def the_probe_saw_what_must_be_closed(box: Box) -> None:
     }  # fmt: skip
     assert all(rows[name].is_confined for name in ("files", "processes", "signals", "network"))
     assert all(row.is_confined or row.note for row in rows.values())
-    assert not rows["disk"].is_confined
-    assert rows["memory"].is_confined or "sum" in rows["memory"].note
+    assert all(rows[name].is_confined for name in ("memory", "disk")), rows
 
 
+@attack(6)
 @case_for(*CONFINED)
 async def files_of_others_are_out_of_reach(box: Box) -> None:
     secret = box.work_dir / "secret"
@@ -825,6 +906,7 @@ echo done
     assert not (box.data_dir / "made").exists()
 
 
+@attack(1)
 @case_for(*CONFINED)
 async def no_process_can_be_looked_into(box: Box) -> None:
     with decoy() as victim:
@@ -838,6 +920,7 @@ cat /proc/{os.getpid()}/maps /proc/{os.getpid()}/cmdline 2>/dev/null | tr '\\0' 
     assert ended.stdout.split() == ["0", "0"]
 
 
+@attack(2)
 @case_for(*CONFINED)
 async def command_lines_show_no_mounts(box: Box) -> None:
     ended = await box.sh("cat /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n'")
@@ -846,6 +929,7 @@ async def command_lines_show_no_mounts(box: Box) -> None:
     assert "work.home" not in ended.stdout
 
 
+@attack(5)
 @case_for(*CONFINED)
 async def no_process_outside_can_be_signalled(box: Box) -> None:
     with decoy() as victim:
@@ -866,6 +950,7 @@ async def the_supervisor_can_not_be_signalled(box: Box) -> None:
     assert (ended.stdout, ended.exit.reason) == ("refused\n", "exit")
 
 
+@attack(16)
 @case_for(*CONFINED)
 async def no_socket_of_this_machine_can_be_reached(box: Box) -> None:
     with contextlib.ExitStack() as stack:
@@ -949,6 +1034,7 @@ for line in open("/proc/self/status") if os.access("/proc/self/status", os.R_OK)
 """
 
 
+@attack(18)
 @case_for(*CONFINED)
 async def dangerous_system_calls_are_refused(box: Box) -> None:
     ended = await box.py(SYSTEM_CALLS)
@@ -961,6 +1047,28 @@ async def dangerous_system_calls_are_refused(box: Box) -> None:
     assert len(answers) >= 13, ended.stderr
 
 
+I386_CALL = """
+import ctypes, mmap
+code = bytes.fromhex("b814000000cd80c3")  # mov eax, 20 (getpid of i386); int 0x80; ret
+memory = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+memory.write(code)
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+print("ANSWERED", ctypes.CFUNCTYPE(ctypes.c_int)(address)())
+"""
+
+
+@attack(20)
+@case_for(*CONFINED)
+async def calls_of_another_architecture_are_refused(box: Box) -> None:
+    """x32's are tried with the dangerous ones. A kernel without i386 answers by SIGSEGV before the filter is asked."""
+    if os.uname().machine != "x86_64":
+        return
+    ended = await box.py(I386_CALL)
+
+    assert ended.stdout == ""
+    assert ended.code in (-signal.SIGSYS, -signal.SIGSEGV)
+
+
 @case_for("bubblewrap", "container")
 async def a_command_has_no_capabilities_and_gains_none(box: Box) -> None:
     ended = await box.py(SYSTEM_CALLS, "status")
@@ -970,6 +1078,7 @@ async def a_command_has_no_capabilities_and_gains_none(box: Box) -> None:
     assert "Seccomp: 2" in ended.stdout
 
 
+@attack(19)
 @case
 async def a_setuid_program_gives_nothing(box: Box) -> None:
     """A copy of `id` with the setuid bit, and whatever setuid programs the system has."""
@@ -981,6 +1090,7 @@ async def a_setuid_program_gives_nothing(box: Box) -> None:
     assert "uid=0" not in ended.stdout
 
 
+@attack(18)
 @case_for(*CONFINED)
 async def terminal_input_can_not_be_pushed(box: Box) -> None:
     script = """
@@ -992,6 +1102,7 @@ for number in (0x5412, 0x541C):
     assert (await box.py(script)).stdout.split() == ["EPERM", "EPERM"]
 
 
+@attack(3)
 @case
 async def a_planted_link_to_the_old_root_makes_nothing_outside(box: Box) -> None:
     """CVE-2026-87766: bubblewrap followed links while it made mount points below an attacker's folder."""
@@ -1008,6 +1119,7 @@ rm -rf ~/* ; for name in tmp .cache .config; do ln -sfn /oldroot{victim}/$name ~
     assert list(victim.iterdir()) == []
 
 
+@attack(9)
 @case_for("bubblewrap", "container")
 async def memory_folders_are_small_and_the_rest_is_read_only(box: Box) -> None:
     script = """
@@ -1020,6 +1132,40 @@ echo done
     first, second, last = ended.stdout.split()
     assert max(int(first), int(second)) <= 64 << 20
     assert last == "done"
+
+
+@attack(9)
+@case_for("landlock")
+async def shared_folders_of_the_machine_can_not_be_filled(box: Box) -> None:
+    """Where every command would see the machine's own."""
+    ended = await box.sh(
+        "for folder in /tmp /dev/shm /dev /run /var/tmp; do echo x > $folder/fill && echo WROTE; done; echo done"
+    )
+
+    assert ended.stdout == "done\n"
+
+
+PLANTED = """
+mkdir -p .config/bubblewrap .beray ~/.config bin
+for file in .env beray.env BERAY.toml .beray/config.toml .config/bubblewrap/args ~/.bwraprc; do
+    printf 'BERAY_SANDBOX=none\\nallow=all\\n--bind / /\\n' > $file; done
+for file in .bashrc .bash_profile .profile ~/.bashrc ~/.bash_profile ~/.profile; do echo 'echo PLANTED' > $file; done
+echo 'print("PLANTED")' > sitecustomize.py; cp sitecustomize.py usercustomize.py
+site=~/.local/lib/python3.11/site-packages; mkdir -p $site && cp sitecustomize.py $site/usercustomize.py
+for name in sh bash env prlimit bwrap true; do printf '#!/bin/sh\\necho PLANTED\\n' > $name; chmod +x $name; done
+"""
+
+
+@attack(26)
+@case_for(*CONFINED)
+async def a_configuration_planted_in_the_work_dir_is_ignored(box: Box) -> None:
+    await box.sh(PLANTED)
+
+    shell = await box.sh(f"true; cat /etc/shadow {box.data_dir}/sandbox/../tasks/* || echo still confined")
+    python = await box.py("print('python')")
+
+    assert shell.stdout == "still confined\n"
+    assert python.stdout == "python\n"
 
 
 @case_for("landlock")

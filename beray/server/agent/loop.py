@@ -66,7 +66,7 @@ class _Session:
         )
 
     async def close(self) -> None:
-        """Close the model's connections."""
+        """End what runs in the background, and close the model's connections."""
         if self._player is not None:
             await self._player.close()
 

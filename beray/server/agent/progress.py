@@ -51,6 +51,8 @@ class Progress:
         cwd: The shell's folder, relative to the work_dir.
         env: Variables the shell's commands have exported.
         plan: Items of `update_plan`.
+        background: Commands started in the background whose end the model has not been told of: id and command.
+        background_count: How many have been started; numbers them.
         elapsed_ms: Time spent in finished parts of turns; the time between two attempts doesn't count.
         message_count: Messages begun; numbers them.
         open_messages: Ids of messages whose text was shown before the model's answer was whole.
@@ -66,6 +68,8 @@ class Progress:
     cwd: str = "."
     env: dict[str, str] = field(default_factory=dict)
     plan: list[dict[str, str]] = field(default_factory=list)
+    background: dict[str, str] = field(default_factory=dict)
+    background_count: int = 0
     elapsed_ms: int = 0
     message_count: int = 0
     open_messages: list[str] = field(default_factory=list)

@@ -17,7 +17,7 @@ How to work
 - Prefer edit_file for small changes and write_file for new files. Paths are relative to the work_dir; files \
 outside it can't be written.
 - Each command runs in a sandbox of its own: nothing stays running after it, standard input is empty, and there \
-may be no network. Don't start servers in the foreground.
+may be no network. Don't start servers in the foreground{background}.
 - When the same thing fails twice, try another way instead of a third time.
 
 What to report
@@ -27,10 +27,16 @@ not seen.
 - When everything is done and checked, {ending}
 """
 
+_BACKGROUND = """; what is to go on beside your next steps runs with \
+background=true, and ends with the task. No other command can reach its ports: start a server and what talks to it \
+in one command"""
 _FINISH = "call finish with a summary and the files that are the result."
 _ANSWER = "answer with a summary; an answer without a tool call ends the task."
 
 
 def system_prompt(tools: Sequence[str]) -> str:
     """The instructions for a run that may use `tools`."""
-    return _PROMPT.format(ending=_FINISH if "finish" in tools else _ANSWER)
+    return _PROMPT.format(
+        ending=_FINISH if "finish" in tools else _ANSWER,
+        background=_BACKGROUND if {"shell", "background"} <= set(tools) else "",
+    )

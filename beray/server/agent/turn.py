@@ -59,6 +59,7 @@ TOOL_RETRIES: Final = 20  # wrong calls within one answer; over answers the limi
 NO_LIMITS: Final = UsageLimits(request_limit=None)  # limits are ours: they must hold over crashes
 
 _NUDGE: Final = "Your last answer was empty. Go on with a tool call, or end the task with an answer."
+_NEWS: Final = "A note of the service, not of the user, about what runs in the background:"
 
 
 class TurnPlayer:
@@ -98,8 +99,11 @@ class TurnPlayer:
         self._elapsed_ms = 0
 
     async def close(self) -> None:
-        """Close the model's connections."""
-        await close_model(self._run.model, self._model)
+        """End what runs in the background, and close the model's connections."""
+        try:
+            await asyncio.shield(self._box.background.close())
+        finally:
+            await close_model(self._run.model, self._model)
 
     async def play(self) -> None:
         """Play the turn that `progress` leads into; afterwards it leads into the next, or holds the outcome."""
@@ -107,6 +111,8 @@ class TurnPlayer:
         self._started_at, self._elapsed_ms = time.monotonic(), progress.elapsed_ms
         self._late = []
         self._box.has_failure = False
+        self._box.ends_at = self._started_at + self._run.limits.wall_seconds - self._elapsed_ms / 1000
+        self._tell_news()
         resets = self._resets("takeover")
         await self._run.emit(*resets, NewEvent("step.started", self._step_fields()), also=self._save_all)
         try:
@@ -133,6 +139,19 @@ class TurnPlayer:
             if deadline.expired():
                 raise BudgetExceeded("wall_seconds", most, most) from None
             raise
+
+    def _tell_news(self) -> None:
+        """Add to the next request which background processes have ended; committed with what says that it was told."""
+        if self.progress.phase != "request":
+            return
+        news = self._box.background.news()
+        if news:
+            note = "\n".join([_NEWS, *news])
+            self._messages = [*self._messages[:-1], self._extended(self._messages[-1], note)]
+
+    def _extended(self, request: ModelMessage, note: str) -> ModelRequest:
+        assert isinstance(request, ModelRequest), "what leads to an answer is a request"
+        return ModelRequest(parts=[*request.parts, UserPromptPart(note)])
 
     async def _work(self) -> None:
         if self.progress.phase == "request":
@@ -291,9 +310,7 @@ class TurnPlayer:
         if self.progress.empty_answers >= MOST_EMPTY_ANSWERS:
             self._fail(self._empty_error())
             return
-        request = self._messages[-2]
-        assert isinstance(request, ModelRequest), "an answer follows a request"
-        self._messages = [*self._messages[:-2], ModelRequest(parts=[*request.parts, UserPromptPart(_NUDGE)])]
+        self._messages = [*self._messages[:-2], self._extended(self._messages[-2], _NUDGE)]
 
     def _empty_error(self) -> TaskError:
         language = self._run.language

@@ -1,6 +1,7 @@
 """The harmless attacker of the probe. Its text is run inside the sandbox by the python found there, without packages.
 
 It tries each thing once and writes what it could do to descriptor 3; the server compares that with what it saw itself.
+What is answered by the end of the command (too much memory, too much disk) is tried apart: `python - memory <bytes>`.
 """
 
 import contextlib
@@ -45,7 +46,6 @@ def attack(target: dict[str, Any]) -> dict[str, Any]:
             }
         ),
         "metadata": _succeeded({"change the mode of a file outside": lambda: os.chmod(target["mode"], 0o666)}),
-        "memory": _succeeded({"more memory than allowed": lambda: bytearray(target["memory"])}),
         "forked": _fork_many(target["forks"]),
         "can_rename": _rename_across_folders(),
     }
@@ -146,7 +146,32 @@ def leave_orphan() -> None:
         raise SystemExit("no process could be left behind")
 
 
+def take_memory(size: int) -> None:
+    """Several processes that take no more than each may, but together do."""
+    for _ in range(4):
+        if os.fork() == 0:
+            taken = bytearray(size // 2)
+            taken[::4096] = b"1" * len(taken[::4096])
+            signal.pause()
+    signal.pause()
+
+
+def take_disk(size: int) -> None:
+    """Several files that are no larger than each may be, but together are. Ends with `EDQUOT` if the disk refuses."""
+    for number in range(4):
+        try:
+            with open(f"file-{number}", "wb") as file:
+                file.write(bytes(size // 2))
+        except OSError as error:
+            raise SystemExit(error.errno) from error
+    signal.pause()
+
+
+BOMBS = {"memory": take_memory, "disk": take_disk}
+
 if __name__ == "__main__":
+    if sys.argv[1] in BOMBS:
+        BOMBS[sys.argv[1]](int(sys.argv[2]))
     found = attack(json.loads(sys.argv[1]))
     leave_orphan()
     os.write(3, json.dumps(found).encode())

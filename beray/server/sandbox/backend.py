@@ -16,6 +16,7 @@ from beray.server.sandbox.environment import Layout, command_environment
 from beray.server.sandbox.forkserver import ForkServer, memory_file
 from beray.server.sandbox.guard.wire import BubblewrapJob, Job, JobFiles, JobLimits, LandlockJob
 from beray.server.sandbox.process import GuardedProcess
+from beray.server.sandbox.quota import UserQuotas
 
 START_SECONDS = 30.0
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -57,8 +58,9 @@ def home_of(work_dir: Path) -> Path:
 class Launcher:
     """Starts commands for one backend and knows those that run. Used from one event loop."""
 
-    def __init__(self, confine: Confine, layout: Layout) -> None:
+    def __init__(self, confine: Confine, layout: Layout, quotas: UserQuotas | None = None) -> None:
         self._confine = confine
+        self._quotas = quotas
         self.layout = layout
         self._fork_server = ForkServer()
         self._running: weakref.WeakSet[GuardedProcess] = weakref.WeakSet()
@@ -71,6 +73,8 @@ class Launcher:
     async def start(self, spec: Spec) -> GuardedProcess:
         """See the port `Sandbox.start`."""
         job = self._job(spec)
+        if self._quotas is not None and spec.uid is not None:
+            self._quotas.limit(spec.uid, spec.limits.disk_bytes)
         try:
             return await self._launch(job, spec)
         except ConnectionResetError:  # the fork server was killed under our hands: a new one is started, once
@@ -106,10 +110,14 @@ class Launcher:
             limits=JobLimits(
                 wall_seconds=limits.wall_seconds,
                 memory_bytes=limits.memory_bytes,
-                processes=None if limits_inside else limits.processes,
+                processes=limits.processes,
+                counted_processes=None if limits_inside else limits.processes,
                 file_bytes=limits.file_bytes,
                 cpu_seconds=limits.cpu_seconds,
                 open_files=limits.open_files,
+                disk_bytes=limits.disk_bytes,
+                disk_before=spec.disk_before,
+                free_bytes=limits.free_bytes,
                 counts_only_own=spec.uid is not None,
             ),
             scopes_signals=self._confine.scopes_signals,

@@ -10,7 +10,8 @@ from typing import Literal, Protocol
 
 StreamName = Literal["stdout", "stderr"]
 ExitReason = Literal["exit", "timeout", "stopped", "memory", "disk", "lost"]
-"""`lost`: the supervisor vanished (killed from outside); what the command did is unknown."""
+"""`memory`, `disk`: it was ended because it used more than it may.
+`lost`: the supervisor vanished (killed from outside); what the command did is unknown."""
 
 
 class SandboxUnavailable(Exception):
@@ -23,12 +24,23 @@ class SandboxError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one command may use."""
+    """What one command may use.
+
+    Attributes:
+        memory_bytes: All its processes together, where the probe says so; each process in any case.
+        processes: Processes and threads at the same time.
+        file_bytes: Size of one file.
+        disk_bytes: What the task's work_dir and home may hold on disk together. A command is ended that makes them hold
+            more; one that frees space is not.
+        free_bytes: Free space on their file system below which a command that takes more of it is ended.
+    """
 
     wall_seconds: float = 120
     memory_bytes: int = 4 << 30
     processes: int = 256
     file_bytes: int = 1 << 30
+    disk_bytes: int = 5 << 30
+    free_bytes: int = 0
     cpu_seconds: int = 3600
     open_files: int = 1024
 
@@ -45,6 +57,7 @@ class Spec:
         uid: Uid (and gid) the command runs under when the server is root; None when it is not.
         stdin: Bytes the command reads from descriptor 0; empty means /dev/null.
         has_report: Descriptor 3 of the command is a pipe; its first 64 KiB come back as `Exit.report`.
+        disk_before: The `Exit.disk_bytes` of the task's command before, if there was one.
     """
 
     argv: Sequence[str]
@@ -54,6 +67,7 @@ class Spec:
     uid: int | None = None
     stdin: bytes = b""
     has_report: bool = False
+    disk_before: int | None = None
     limits: Limits = field(default_factory=Limits)
 
 
@@ -66,11 +80,13 @@ class Exit:
             a signal n from the exit status 128 + n; both are given as -n.
         reason: Who ended it.
         report: What the command wrote to descriptor 3, at most 64 KiB.
+        disk_bytes: What work_dir and home hold on disk now; None where that is not watched.
     """
 
     code: int
     reason: ExitReason
     report: bytes = b""
+    disk_bytes: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from beray.server.sandbox.backend import Confine
@@ -82,10 +83,20 @@ async def _open(name: str, settings: Settings, layout: Layout, probe_uid: int | 
             notes=(*notes, uid_note),
         )
     try:
-        return sandbox, await sandbox.probe()
+        capabilities = await sandbox.probe()
+        _check_required(capabilities, settings.sandbox_require)
     except BaseException:
         await sandbox.close()
         raise
+    return sandbox, capabilities
+
+
+def _check_required(capabilities: Capabilities, required: Sequence[str]) -> None:
+    """The operator insists on more than every backend must do."""
+    open_rows = [row for row in capabilities.confinements if row.name in required and not row.is_confined]
+    if open_rows:
+        reasons = "; ".join(f"{row.name}: {row.note}" for row in open_rows)
+        raise SandboxUnavailable(f"BERAY_SANDBOX_REQUIRE asks for what is not confined here ({reasons})")
 
 
 def _choice(settings: Settings) -> Choice:

@@ -7,7 +7,8 @@ from beray.server.sandbox.backend import Confine, Launcher
 from beray.server.sandbox.base import Capabilities, Process, SandboxError, SandboxUnavailable, Spec
 from beray.server.sandbox.environment import Layout
 from beray.server.sandbox.interpreter import CHECK, Interpreter, candidates, write_commands
-from beray.server.sandbox.probe import LIMITS, run, run_attacker, shown, work_folder
+from beray.server.sandbox.probe import LIMITS, run, run_probe, shown, work_folder
+from beray.server.sandbox.quota import find_quotas
 
 REQUIRED = frozenset({"files", "processes", "signals", "network"})
 """What a backend that claims to confine must close; one that doesn't here is refused."""
@@ -34,7 +35,7 @@ class GuardedSandbox:
         notes: tuple[str, ...] = (),
     ) -> None:
         self.name = confine.name
-        self._launcher = Launcher(confine, layout)
+        self._launcher = Launcher(confine, layout, find_quotas(layout.root, probe_uid))
         self._probe_uid = probe_uid
         self._python = python
         self._notes = notes
@@ -48,7 +49,7 @@ class GuardedSandbox:
         """See the port."""
         await self._try_command()
         python = await self._find_python()
-        seen = await run_attacker(self._launcher, python=python, uid=self._probe_uid)
+        seen = await run_probe(self._launcher, python=python, uid=self._probe_uid)
         if self.name != "none":
             open_rows = [row for row in seen.confinements if row.name in REQUIRED and not row.is_confined]
             if open_rows:

@@ -6,6 +6,8 @@ with a canary in its environment, listeners of every kind on this machine. What 
 
 import asyncio
 import contextlib
+import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -26,8 +28,21 @@ LIMITS = Limits(
     wall_seconds=20, memory_bytes=256 << 20, processes=24, file_bytes=1 << 20, cpu_seconds=10, open_files=256
 )
 _FORKS = 2 * LIMITS.processes
+_BOMB_LIMITS = dataclasses.replace(  # its time is more than a disk is ever left alone (`guard.disk`)
+    LIMITS, wall_seconds=12, memory_bytes=64 << 20, disk_bytes=16 << 20, file_bytes=1 << 30
+)
 _OUTPUT_BYTES = 4096
 _MODE = 0o600
+_ATTACKER = Path(__file__).parent / "attacker.py"
+
+
+class Started(Process, Protocol):
+    """A command that tells how it is watched."""
+
+    @property
+    def lacks_group(self) -> str | None:
+        """Why it has no control group; None when it has one."""
+        ...
 
 
 class Starter(Protocol):
@@ -35,7 +50,7 @@ class Starter(Protocol):
 
     layout: Layout
 
-    async def start(self, spec: Spec) -> Process:
+    async def start(self, spec: Spec) -> Started:
         """See the port `Sandbox.start`."""
         ...
 
@@ -48,19 +63,58 @@ class Probing:
     notes: tuple[str, ...]
 
 
-async def run_attacker(launcher: Starter, *, python: str, uid: int | None) -> Probing:
-    """Let the attacker loose, once.
+async def run_probe(launcher: Starter, *, python: str, uid: int | None) -> Probing:
+    """Let the attackers loose, all at the same time.
 
     Raises:
-        SandboxUnavailable: It could not be run, or the sandbox leaves processes behind.
+        SandboxUnavailable: One could not be run, or the sandbox leaves processes behind.
     """
+    attack, memory, disk = await asyncio.gather(
+        _run_attacker(launcher, python=python, uid=uid),
+        _run_bomb("memory", launcher, python=python, uid=uid),
+        _run_bomb("disk", launcher, python=python, uid=uid),
+    )
+    rows = (*attack.confinements, _memory_row(memory), _disk_row(disk))
+    return Probing(rows, attack.notes)
+
+
+@dataclass(frozen=True)
+class _Bombed:
+    """How a command ended that took more than it may."""
+
+    how: Exit
+    output: bytes
+    lacks_group: str | None
+    """Why it had no control group."""
+
+
+async def _run_bomb(name: str, launcher: Starter, *, python: str, uid: int | None) -> _Bombed:
+    with contextlib.ExitStack() as stack:
+        folder = await asyncio.to_thread(lambda: stack.enter_context(work_folder(launcher.layout.root, uid)))
+        size = _BOMB_LIMITS.memory_bytes if name == "memory" else _BOMB_LIMITS.disk_bytes
+        spec = Spec(
+            argv=[python, "-I", "-S", "-", name, str(size)],
+            work_dir=folder,
+            uid=uid,
+            stdin=_ATTACKER.read_bytes(),
+            limits=_BOMB_LIMITS,
+        )
+        try:
+            process = await launcher.start(spec)
+            how, output = await _finish(process)
+        except SandboxError as error:
+            raise SandboxUnavailable(f"the probe could not be run: {error}") from error
+        return _Bombed(how, output, process.lacks_group)
+
+
+async def _run_attacker(launcher: Starter, *, python: str, uid: int | None) -> Probing:
     with contextlib.ExitStack() as stack:
         stage = await asyncio.to_thread(lambda: stack.enter_context(_stage(launcher.layout.root, uid)))
         spec = Spec(
             argv=[python, "-I", "-S", "-", json.dumps(stage.target)],
             work_dir=stage.work_dir,
             uid=uid,
-            stdin=(Path(__file__).parent / "attacker.py").read_bytes(),
+            stdin=_ATTACKER.read_bytes(),
             has_report=True,
             limits=LIMITS,
         )
@@ -77,7 +131,10 @@ async def run_attacker(launcher: Starter, *, python: str, uid: int | None) -> Pr
 
 async def run(launcher: Starter, spec: Spec) -> tuple[Exit, bytes]:
     """Run a command to its end; the first part of its output, both streams together."""
-    process = await launcher.start(spec)
+    return await _finish(await launcher.start(spec))
+
+
+async def _finish(process: Process) -> tuple[Exit, bytes]:
     try:
         output = bytearray()
         while (chunk := await process.read()) is not None:
@@ -172,7 +229,6 @@ def _stage(root: Path, uid: int | None) -> Iterator[_Stage]:
             abstract=abstract,
             path=str(folder / "socket"),
             mode=str(folder / "mode"),
-            memory=LIMITS.memory_bytes + (64 << 20),
             forks=_FORKS,
         )
         yield stage
@@ -227,9 +283,7 @@ def _judge(found: dict[str, Any], how: Exit, stage: _Stage) -> Probing:
         _row("signals", signalled),
         _row("network", reached),
         _row("metadata", changed),
-        Confinement("memory", False, _memory_note(found["memory"])),
         _process_row(found["forked"]),
-        Confinement("disk", False, "a single file's size is limited, the work_dir's is not"),
     )
     notes = () if found["can_rename"] else ("files can't be moved from one folder to another on this kernel",)
     return Probing(rows, notes)
@@ -239,10 +293,28 @@ def _row(name: Any, done: list[str]) -> Confinement:
     return Confinement(name, not done, f"a command can {', '.join(done)}" if done else "")
 
 
-def _memory_note(done: list[str]) -> str:
-    if done:
-        return "not limited"
-    return "each process' memory is limited, their sum is not"
+def _memory_row(bombed: _Bombed) -> Confinement:
+    if bombed.how.reason != "memory":
+        return Confinement("memory", False, f"processes can take more memory together than one may ({_ending(bombed)})")
+    if bombed.lacks_group is None:
+        return Confinement("memory", True)
+    note = f"looked at four times a second, since there is no control group: {bombed.lacks_group}"
+    return Confinement("memory", True, note)
+
+
+def _disk_row(bombed: _Bombed) -> Confinement:
+    if bombed.how.code == errno.EDQUOT:
+        return Confinement("disk", True)
+    if bombed.how.reason != "disk":
+        return Confinement("disk", False, f"files can hold more together than allowed ({_ending(bombed)})")
+    return Confinement("disk", True, "looked at while a command runs; what it writes between two looks is more")
+
+
+def _ending(bombed: _Bombed) -> str:
+    """How it ended instead."""
+    if bombed.how.reason == "exit":
+        return f"status {bombed.how.code}: {shown(bombed.output)}"
+    return bombed.how.reason
 
 
 def _process_row(forked: int) -> Confinement:

@@ -50,7 +50,10 @@ class GuardedProcess:
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._exit: asyncio.Future[Exit] = self._loop.create_future()
         self._too_late: asyncio.TimerHandle | None = None
-        self._supervisor: int | None = None
+        self.supervisor_pid: int | None = None
+        """Its process number, once it has the job."""
+        self.lacks_group: str | None = None
+        """Why it has no control group, if it has none."""
         self._turn: StreamName = "stdout"
         for fd in (stdout, stderr, report, control.fileno()):
             if fd is not None:
@@ -114,9 +117,9 @@ class GuardedProcess:
 
     def _kill_supervisor(self) -> None:
         """Its number is its own as long as it has not reported; the fork server then does its work."""
-        if self._supervisor is not None and not self._exit.done():
+        if self.supervisor_pid is not None and not self._exit.done():
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(self._supervisor, signal.SIGKILL)
+                os.kill(self.supervisor_pid, signal.SIGKILL)
 
     def abandon(self) -> None:
         """Give up: the supervisor sees us gone and ends the command; nothing waits for it any more."""
@@ -148,14 +151,15 @@ class GuardedProcess:
             return
         message = Message.decode(raw)
         if message.kind == "accepted":
-            self._supervisor = message.code
+            self.supervisor_pid = message.code
+            self.lacks_group = message.reason or None
         elif message.kind == "started":
             if not self._started.done():
                 self._started.set_result(None)
         elif message.kind == "refused":
             self._end(Exit(message.code, "exit"), SandboxError(message.reason))
         else:
-            self._end(Exit(message.code, message.kind, self._whole_report()), None)
+            self._end(Exit(message.code, message.kind, self._whole_report(), message.disk_bytes), None)
 
     def _receive(self) -> bytes:
         """The next message; empty when there will be none."""
@@ -186,7 +190,7 @@ class GuardedProcess:
 
     def _lose(self) -> None:
         start_error: Exception = ConnectionResetError("the fork server is gone")
-        if self._supervisor is not None:
+        if self.supervisor_pid is not None:
             start_error = SandboxError("The command's supervisor was killed while it started.")
         self._end(Exit(-signal.SIGKILL, "lost", bytes(self._report)), start_error)
 

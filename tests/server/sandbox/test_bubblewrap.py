@@ -21,7 +21,7 @@ def targets(options: tuple[str, ...]) -> list[str]:
     return [options[index + at[option]] for index, option in enumerate(options) if option in at]
 
 
-def test_nothing_is_mounted_below_a_folder_that_commands_write() -> None:
+def test_attack_04_nothing_is_mounted_below_a_folder_that_commands_write() -> None:
     job = CONFINE.confine(PLACE, Limits())
 
     found = targets(job.options)

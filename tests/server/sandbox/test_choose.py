@@ -8,7 +8,7 @@ import pytest
 from beray.server.sandbox.base import Capabilities, SandboxUnavailable
 from beray.server.sandbox.choose import is_loopback, open_sandbox
 from beray.server.sandbox.guard import landlock as kernel
-from beray.server.settings import Settings
+from beray.server.settings import CONFINEMENTS, Settings
 
 
 async def opened(data_dir: Path, **settings: object) -> Capabilities:
@@ -36,7 +36,7 @@ async def test_the_strongest_is_chosen(data_dir: Path) -> None:
 
 @pytest.mark.needs("landlock")
 @pytest.mark.usefixtures("no_bubblewrap")
-async def test_without_bubblewrap_landlock_is_chosen_and_named(data_dir: Path) -> None:
+async def test_attack_21_without_bubblewrap_landlock_is_chosen_and_named(data_dir: Path) -> None:
     capabilities = await opened(data_dir)
 
     assert capabilities.backend == "landlock"
@@ -45,7 +45,7 @@ async def test_without_bubblewrap_landlock_is_chosen_and_named(data_dir: Path) -
 
 
 @pytest.mark.usefixtures("no_bubblewrap")
-async def test_without_any_the_start_fails_with_every_reason_and_remedy(
+async def test_attack_21_without_any_the_start_fails_with_every_reason_and_remedy(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernel, "abi", lambda: 0)
@@ -73,8 +73,20 @@ async def test_none_is_taken_only_when_asked_for_and_says_what_it_is(data_dir: P
     assert not rows["network"]
 
 
+async def test_a_confinement_the_operator_insists_on_must_be_there(data_dir: Path) -> None:
+    with pytest.raises(SandboxUnavailable, match=r"BERAY_SANDBOX_REQUIRE asks for .*network: a command can"):
+        await opened(data_dir, sandbox="none", sandbox_require=("memory", "network"))
+
+
+@pytest.mark.needs("landlock")
+async def test_a_confinement_that_is_there_may_be_insisted_on(data_dir: Path) -> None:
+    capabilities = await opened(data_dir, sandbox="landlock", sandbox_require=("memory", "disk", "files"))
+
+    assert {row.name for row in capabilities.confinements} == set(CONFINEMENTS)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])
-async def test_none_is_refused_where_others_can_reach_the_server(data_dir: Path, host: str) -> None:
+async def test_attack_22_none_is_refused_where_others_can_reach_the_server(data_dir: Path, host: str) -> None:
     with pytest.raises(SandboxUnavailable, match="BERAY_HOST"):
         await opened(data_dir, sandbox="none", host=host)
 

@@ -36,7 +36,7 @@ asyncio.run(main(*sys.argv[1:]))
         "none",
     ],
 )
-def test_a_killed_server_leaves_no_process(backend: str, service_dir: Path) -> None:
+def test_attack_13_a_killed_server_leaves_no_process(backend: str, service_dir: Path) -> None:
     marker = new_marker()
     command = [sys.executable, "-c", SERVER, backend, str(service_dir / f"death-{backend}"), marker]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:

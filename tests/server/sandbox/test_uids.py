@@ -60,7 +60,7 @@ def test_missing_capabilities_are_named() -> None:
 
 
 @pytest.mark.needs("root")
-def test_a_root_server_that_may_not_change_uids_is_told_what_to_do() -> None:
+def test_attack_23_a_root_server_that_may_not_change_uids_is_told_what_to_do() -> None:
     """Root that has lost CAP_SETUID, as in a container with dropped capabilities."""
     script = """
 import os, sys

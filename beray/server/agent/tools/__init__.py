@@ -4,6 +4,7 @@ from typing import Final
 
 TOOL_NAMES: Final = (
     "shell",
+    "background",
     "python",
     "read_file",
     "write_file",

@@ -1,9 +1,10 @@
 """What every tool is given, and what it gives back."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from beray.server.agent.background import BackgroundProcesses
 from beray.server.agent.progress import Progress
 from beray.server.agent.run import AgentRun
 from beray.server.events.log import NewEvent
@@ -44,36 +45,47 @@ class Toolbox:
     Attributes:
         call_id: The call that runs.
         has_failure: An earlier call of the same answer failed.
+        ends_at: When the run's wall time is up, by the monotonic clock.
+        background: What the run's commands have left running.
     """
 
     run: AgentRun
     progress: Progress
     call_id: str = ""
     has_failure: bool = False
+    ends_at: float = 0.0
+    background: BackgroundProcesses = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.background = BackgroundProcesses(self.progress)
 
 
 def title_of(name: str, args: dict[str, Any]) -> str:
     """One line for people that says what a call does, such as `write_file hello.py`."""
-    detail = _DETAIL.get(name)
-    value = args.get(detail, "") if detail else ""
-    if isinstance(value, list):
-        value = str(len(value))
-    lines = str(value).strip().splitlines()
+    details = [args.get(detail, "") for detail in _DETAILS.get(name, ())]
+    shown = [str(len(detail)) if isinstance(detail, list) else str(detail) for detail in details]
+    return f"{name} {first_line(' '.join(shown))}".strip()
+
+
+def first_line(text: str) -> str:
+    """The beginning of a text, in one line."""
+    lines = text.strip().splitlines()
     first = lines[0] if lines else ""
     if len(first) > MOST_TITLE_CHARACTERS or len(lines) > 1:
         first = first[:MOST_TITLE_CHARACTERS] + " …"
-    return f"{name} {first}".strip()
+    return first
 
 
 MOST_TITLE_CHARACTERS = 100
 
-_DETAIL = {
-    "shell": "command",
-    "python": "code",
-    "read_file": "path",
-    "write_file": "path",
-    "edit_file": "path",
-    "list_files": "path",
-    "search_files": "pattern",
-    "update_plan": "items",
+_DETAILS = {
+    "shell": ("command",),
+    "background": ("action", "id"),
+    "python": ("code",),
+    "read_file": ("path",),
+    "write_file": ("path",),
+    "edit_file": ("path",),
+    "list_files": ("path",),
+    "search_files": ("pattern",),
+    "update_plan": ("items",),
 }

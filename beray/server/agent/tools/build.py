@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
+from beray.server.agent.tools.background import build_background
 from beray.server.agent.tools.base import Answer, Toolbox
 from beray.server.agent.tools.files import build_edit_file, build_list_files, build_read_file, build_write_file
 from beray.server.agent.tools.plan import build_finish, build_update_plan
@@ -11,6 +12,7 @@ from beray.server.agent.tools.shell import build_shell
 
 _BUILDERS: dict[str, Callable[[Toolbox], Callable[..., Awaitable[Answer]]]] = {
     "shell": build_shell,
+    "background": build_background,
     "python": build_python,
     "read_file": build_read_file,
     "write_file": build_write_file,

@@ -43,14 +43,19 @@ class HeadAndTail:
         while self._tail and self._tail_size - len(self._tail[0]) >= self._tail_bytes:
             self._tail_size -= len(self._tail.popleft())
 
-    def text(self) -> str:
-        """Head and tail, with a marker between them if something is missing."""
+    @property
+    def is_cut(self) -> bool:
+        """Whether something is missing from `text`."""
+        return self.size > self._head_bytes + self._tail_bytes
+
+    def text(self, remedy: str = "use head, tail or grep to see them") -> str:
+        """Head and tail, with a marker between them, which tells the remedy, if something is missing."""
         tail = b"".join(self._tail)[-self._tail_bytes :] if self._tail else b""
         omitted = self.size - len(self._head) - len(tail)
         if omitted == 0:
             return (bytes(self._head) + tail).decode("utf-8", "replace")
         head_text, tail_text = self._head.decode("utf-8", "ignore"), tail.decode("utf-8", "ignore")
-        return f"{head_text}\n[… {omitted} bytes left out here; use head, tail or grep to see them …]\n{tail_text}"
+        return f"{head_text}\n[… {omitted} bytes left out here; {remedy} …]\n{tail_text}"
 
 
 class LiveOutput:

@@ -32,10 +32,7 @@ async def run_process(box: Toolbox, spec: Spec) -> Finished:
         ToolError: The command could not be started.
     """
     started_at = box.run.clock()
-    try:
-        process = await box.run.sandbox.start(spec)
-    except SandboxError as error:
-        raise ToolError(f"The command could not be started: {error}") from error
+    process = await start_process(box, spec)
     has_ended = False
     try:
         output, truncated = await _read_all(box, process)
@@ -45,6 +42,18 @@ async def run_process(box: Toolbox, spec: Spec) -> Finished:
         if not has_ended:
             await asyncio.shield(process.kill())
     return Finished(ended, output, truncated, box.run.clock() - started_at)
+
+
+async def start_process(box: Toolbox, spec: Spec) -> Process:
+    """Start `spec`; whoever gets it must see to its end.
+
+    Raises:
+        ToolError: It could not be started.
+    """
+    try:
+        return await box.run.sandbox.start(spec)
+    except SandboxError as error:
+        raise ToolError(f"The command could not be started: {error}") from error
 
 
 async def _read_all(box: Toolbox, process: Process) -> tuple[HeadAndTail, bool]:

@@ -7,12 +7,14 @@ was in the command's hands, so it is checked before it is used.
 
 import posixpath
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 from pydantic import Field
 
+from beray.server.agent.tools.background import start_background
 from beray.server.agent.tools.base import Answer, Toolbox, ToolError
 from beray.server.agent.tools.process import PYTHON_ENV, command_answer, run_process
 from beray.server.sandbox.base import Spec
@@ -25,6 +27,8 @@ Timeout = Annotated[int, Field(ge=1, le=MOST_TIMEOUT_SECONDS)]
 
 MOST_ENV_BYTES = 32 * 1024
 MOST_ENV_NAMES = 200
+
+_PLAIN = 'eval "$1"'
 
 _FIND_BASH = 'if command -v bash >/dev/null 2>&1; then exec bash -c "$1" bash "$2"; fi; eval "$2"'
 
@@ -45,21 +49,33 @@ eval "$__beray_command"
 def build_shell(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
     """The tool for one run."""
 
-    async def shell(command: str, timeout: Timeout = DEFAULT_TIMEOUT_SECONDS) -> Answer:  # noqa: ASYNC109 - the sandbox enforces it
+    async def shell(
+        command: str,
+        timeout: Timeout = DEFAULT_TIMEOUT_SECONDS,  # noqa: ASYNC109 - the sandbox enforces it
+        background: bool = False,
+    ) -> Answer:
         """Run a command with bash in the work_dir and return its exit code and output (stdout and stderr together).
 
         The current folder and exported variables are kept for the next call. Standard input is empty, so nothing can
-        ask questions: pass flags such as -y. Background processes end with the command. Long output is cut in the
+        ask questions: pass flags such as -y. What the command leaves running ends with it. Long output is cut in the
         middle.
+
+        With background=true the command runs beside your other calls until it ends or the task does; the call returns
+        after a second and tells its id for the tool background. It shares the work_dir with other commands, but not
+        the network: no other command can reach its ports, not even on localhost. To try a server out, start it and its
+        client in one command without background, as in: server & sleep 1; curl localhost:8000
 
         Args:
             command: What to run; may have several lines.
-            timeout: Seconds after which it is killed, 1 to 600.
+            timeout: Seconds after which it is killed, 1 to 600; without meaning for background.
+            background: Keep it running after the call; for watchers and long builds.
         """
         if "\0" in command or not command.strip():
             raise ToolError("The command is empty or holds a NUL character. Send a bash command.")
         if len(command.encode()) > MOST_COMMAND_BYTES:
             raise ToolError(f"The command is over {MOST_COMMAND_BYTES} bytes. Write it to a file and run that.")
+        if background:
+            return await start_background(box, _background_spec(box, command), command)
         finished = await run_process(box, _spec(box, command, timeout))
         note = _remember(box, finished.exit.report)
         return command_answer(box, finished, timeout_seconds=timeout, note=note)
@@ -67,7 +83,7 @@ def build_shell(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
     return shell
 
 
-def _spec(box: Toolbox, command: str, timeout_seconds: int) -> Spec:
+def _spec(box: Toolbox, command: str, timeout_seconds: float) -> Spec:
     run = box.run
     return Spec(
         argv=["sh", "-c", _FIND_BASH, "sh", _WRAPPER, command],
@@ -78,6 +94,13 @@ def _spec(box: Toolbox, command: str, timeout_seconds: int) -> Spec:
         has_report=True,
         limits=replace(run.sandbox_limits, wall_seconds=timeout_seconds),
     )
+
+
+def _background_spec(box: Toolbox, command: str) -> Spec:
+    """For the rest of the run; where it ends and what it exports is nobody's business."""
+    seconds_left = max(1.0, box.ends_at - time.monotonic())
+    spec = _spec(box, command, seconds_left)
+    return replace(spec, argv=["sh", "-c", _FIND_BASH, "sh", _PLAIN, command], has_report=False)
 
 
 def _remember(box: Toolbox, raw: bytes) -> str:

@@ -4,7 +4,7 @@ A frame is one byte of kind, four bytes of length (big-endian) and the content. 
 `STDIN`, `REPORT` if the command's descriptor 3 is to be read, then `BEGIN`; after that `ROOM` and `STOP`. Its end of
 file means that it is gone. Process 1 sends `OUT` and
 `ERR`, never more than it was told there is room for but at the end, at most one `REPORT`, and `TOLD`: the messages of a
-supervisor (`guard.wire.Message`), the last of which is the last frame.
+supervisor (`guard.wire.Message`), the last of which is the last frame: the server then hangs up, and process 1 ends.
 """
 
 import struct

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from ..guard.confine import IGNORED_SIGNALS, CannotRun, become_command
+from ..guard.disk import DiskLimits, DiskWatch
 from ..guard.libc import PR_SET_NO_NEW_PRIVS, install_seccomp, prctl
+from ..guard.memory import WatchedMemory
 from ..guard.seccomp import FilterRules, build_filter
 from ..guard.wire import MESSAGE_BYTES, Job, JobFiles, Message, MessageKind
 from .frames import (
@@ -39,9 +41,12 @@ _LOWEST_FD = 10  # ours lie above those that mean something to a command
 _JOB_BYTES = 64 << 20  # the kernel takes 2 MiB of arguments; JSON may need six characters for one
 _ORDER_SECONDS = 60.0
 _LAST_WORDS_SECONDS = 10.0
-_LOOK_SECONDS = 0.25
 _WAIT_ALL = 0x40000000  # __WALL: children of every kind
-_KILLED_FOR_MEMORY = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")  # v2, v1
+_CONTROL_GROUPS = (  # of version 2 and 1, as engines show them: the limit, and how often it was reached
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.events"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.oom_control"),
+)
+_NO_LIMIT = 1 << 60  # version 1 tells the largest number it knows, which is somewhat more
 
 
 def main() -> NoReturn:
@@ -153,13 +158,16 @@ class _Link:
             self._unsent.clear()
 
     def say_last_words(self) -> None:
-        """Send what is left, while somebody takes it."""
-        poll = select.poll()
-        poll.register(self.sink, select.POLLOUT)
+        """Send what is left and wait until the server hangs up: engines lose output of a container that has ended."""
         end = time.monotonic() + _LAST_WORDS_SECONDS
-        while self._unsent and time.monotonic() < end:
+        while time.monotonic() < end:
+            poll = select.poll()
+            poll.register(self.source, select.POLLIN)
+            if self._unsent:
+                poll.register(self.sink, select.POLLOUT)
             poll.poll(1000)
             self.flush()
+            self.receive()
 
 
 @dataclass
@@ -218,13 +226,18 @@ class _Command:
         self._status: int | None = None
         self._refusal: bytes | None = None
         self._wants_stop = False
-        self._next_look = 0.0
+        limits = order.job.limits
+        self._memory = _memory_watch(limits.memory_bytes)
+        folders = (order.job.work_dir, order.job.home)
+        self._disk = DiskWatch(folders, DiskLimits(limits.disk_bytes, limits.disk_before, limits.free_bytes))
         self._child_ended, wake_up = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake_up, warn_on_full_buffer=False)
 
     def run(self) -> None:
         """From the start to the message how it ended, with no process left."""
+        lacks_group = "" if isinstance(self._memory, _GroupMemory) else "the engine gives its containers none"
+        self._link.tell(Message("accepted", reason=lacks_group))
         try:
             self._start()
         except OSError as error:
@@ -242,7 +255,7 @@ class _Command:
         while self._report.is_open and self._report.read_on():
             pass
         self._link.send(REPORT, self._report.content)
-        self._link.tell(Message(kind, code=self._exit_code()))
+        self._link.tell(Message(kind, code=self._exit_code(), disk_bytes=self._disk.measure()))
 
     def _start(self) -> None:
         out, out_end = _pipe()
@@ -275,12 +288,14 @@ class _Command:
             self._reap()
             if self._wants_stop:
                 return "stopped"
-            if self._is_out_of_memory(is_last=self._status is not None):
+            if self._memory.is_over():
                 return "memory"
             if self._status is not None:
                 return "exit"
             if time.monotonic() >= self._deadline:
                 return "timeout"
+            if self._disk.is_over():
+                return "disk"
 
     def _wait(self) -> None:
         """Until something can be done."""
@@ -296,7 +311,7 @@ class _Command:
                 poll.register(stream.fd, select.POLLIN)
         if self._report.is_open:
             poll.register(self._report.fd, select.POLLIN)
-        left = min(self._deadline - time.monotonic(), _LOOK_SECONDS)
+        left = min(self._deadline - time.monotonic(), self._disk.pause_seconds)
         poll.poll(max(0, left) * 1000)
 
     def _hear_setup(self) -> None:
@@ -347,27 +362,38 @@ class _Command:
                 pass
             poll.poll(20)
 
-    def _is_out_of_memory(self, *, is_last: bool) -> bool:
-        """The kernel has killed a process in here for want of memory; looks if it is time to."""
-        if not is_last and time.monotonic() < self._next_look:
-            return False
-        self._next_look = time.monotonic() + _LOOK_SECONDS
-        return killed_for_memory() > 0
-
     def _exit_code(self) -> int:
         return os.waitstatus_to_exitcode(self._status) if self._status is not None else -signal.SIGKILL
 
 
-def killed_for_memory() -> int:
-    """How many processes of this container the kernel has killed for want of memory; 0 where that can't be seen."""
-    for path in _KILLED_FOR_MEMORY:
+class _GroupMemory:
+    """Asks the kernel about this container's control group.
+
+    Args:
+        events: Its file that counts the killed.
+    """
+
+    def __init__(self, events: str) -> None:
+        self._events = events
+
+    def is_over(self) -> bool:
+        """A process in here has been killed for want of memory."""
+        with open(self._events) as file:
+            counts = dict(line.split() for line in file if line.count(" ") == 1)
+        return int(counts["oom_kill"]) > 0
+
+
+def _memory_watch(most: int) -> "_GroupMemory | WatchedMemory":
+    """By the kernel if the engine has set its limit; what there is without one is the whole machine's."""
+    for limit, events in _CONTROL_GROUPS:
         try:
-            with open(path) as file:
-                counts = dict(line.split() for line in file if line.count(" ") == 1)
+            with open(limit) as file:
+                told = file.read().strip()
         except OSError:
             continue
-        return int(counts.get("oom_kill", 0))
-    return 0
+        if told.isdigit() and int(told) < _NO_LIMIT and os.access(events, os.R_OK):
+            return _GroupMemory(events)
+    return WatchedMemory(most)
 
 
 def _pipe() -> tuple[int, int]:

@@ -126,6 +126,7 @@ class ContainerProcess:
 
     def __init__(self, order: Order, on_gone: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
+        self.lacks_group: str | None = None
         self._remove = order.remove
         self._on_gone = on_gone
         self._frames = FrameReader(PIECE_BYTES)
@@ -163,7 +164,6 @@ class ContainerProcess:
         Raises:
             SandboxError: It could not be.
         """
-        self._timers.append(self._loop.call_later(within_seconds + wall_seconds + LATE_SECONDS, self._client.kill))
         try:
             async with asyncio.timeout(within_seconds):
                 await asyncio.shield(self._started)
@@ -172,6 +172,7 @@ class ContainerProcess:
             if isinstance(error, TimeoutError):
                 raise SandboxError(f"The command was not started within {within_seconds:g} s.") from error
             raise
+        self._timers.append(self._loop.call_later(wall_seconds + LATE_SECONDS, self._client.kill))
 
     async def read(self) -> tuple[StreamName, bytes] | None:
         """See the port."""
@@ -272,8 +273,10 @@ class ContainerProcess:
                 self._started.set_result(None)
         elif message.kind == "refused":
             self._end(Exit(message.code, "exit"), SandboxError(message.reason))
-        elif message.kind != "accepted":
-            self._end(Exit(message.code, message.kind, self._report), None)
+        elif message.kind == "accepted":
+            self.lacks_group = message.reason or None
+        else:
+            self._end(Exit(message.code, message.kind, self._report, message.disk_bytes), None)
 
     def _on_client_end(self) -> None:
         """The client has gone. Has the container told its end before? Else it is ended now, and counts as lost."""
@@ -308,6 +311,7 @@ class ContainerProcess:
     def _end(self, how: Exit, start_error: Exception | None) -> None:
         if self._exit.done():
             return
+        self._close_sink()  # process 1 waits for that
         self._open_streams.clear()
         self._arrived.set()
         self._exit.set_result(how)

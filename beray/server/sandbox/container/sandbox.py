@@ -14,8 +14,6 @@ from pathlib import Path
 from beray.server.sandbox.backend import check_spec, home_of
 from beray.server.sandbox.base import (
     Capabilities,
-    Confinement,
-    Process,
     SandboxError,
     SandboxUnavailable,
     Spec,
@@ -35,28 +33,13 @@ from beray.server.sandbox.environment import Layout, command_environment
 from beray.server.sandbox.guard.wire import Job, JobLimits
 from beray.server.sandbox.guarded import REQUIRED
 from beray.server.sandbox.interpreter import CHECK, Interpreter, write_commands
-from beray.server.sandbox.probe import LIMITS, run, run_attacker, shown, work_folder
+from beray.server.sandbox.probe import LIMITS, run, run_probe, shown, work_folder
+from beray.server.sandbox.quota import find_quotas
 
 START_SECONDS = 60.0  # a virtual machine around the container (Kata) takes 6 s to start, and several may start at once
 CLOSE_SECONDS = 30.0
 
 _FIND_PYTHON = f"{CHECK}; print(sys.executable)"
-_PART_BYTES = LIMITS.memory_bytes * 2 // 3  # one process may have that, two may not
-_FILL_MEMORY = f"""
-import os
-def hold():
-    told, tell = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        kept = bytearray(b"x") * {_PART_BYTES}
-        os.write(tell, b".")
-        os.read(os.pipe()[0], 1)
-    os.close(tell)
-    os.read(told, 1)
-    return pid
-children = [hold(), hold()]
-print("killed" if any(os.waitpid(pid, os.WNOHANG)[0] for pid in children) else "held")
-"""
 
 
 @dataclass(frozen=True)
@@ -107,6 +90,7 @@ class ContainerSandbox:
         self._probe_uid = probe_uid
         self._note = note
         self.layout: Layout = container_layout(self._data_dir / "sandbox")
+        self._quotas = find_quotas(self.layout.root, probe_uid)
         self._opened: _Opened | None = None
         self._numbers = itertools.count(1)
         self._running: set[ContainerProcess] = set()
@@ -117,20 +101,19 @@ class ContainerSandbox:
         self._opened = opened = await asyncio.to_thread(self._open)
         python = await self._find_python()
         await asyncio.to_thread(write_commands, self.layout, Interpreter(python))
-        seen = await run_attacker(self, python=python, uid=self._probe_uid)
+        seen = await run_probe(self, python=python, uid=self._probe_uid)
         open_rows = [row for row in seen.confinements if row.name in REQUIRED and not row.is_confined]
         if open_rows:
             raise SandboxUnavailable("; ".join(f"{row.name}: {row.note}" for row in open_rows))
-        rows = seen.confinements
-        if await self._limits_sum_of_memory(python):
-            rows = tuple(Confinement("memory", True) if row.name == "memory" else row for row in rows)
-        return Capabilities(self.name, rows, python, (*self._notes(opened), *seen.notes))
+        return Capabilities(self.name, seen.confinements, python, (*self._notes(opened), *seen.notes))
 
-    async def start(self, spec: Spec) -> Process:
+    async def start(self, spec: Spec) -> ContainerProcess:
         """See the port."""
         check_spec(spec)
         if self._opened is None:
             raise SandboxError("The sandbox is closed.")
+        if self._quotas is not None and spec.uid is not None:
+            self._quotas.limit(spec.uid, spec.limits.disk_bytes)
         process = self._launch(self._opened, spec)
         await process.started(within_seconds=START_SECONDS, wall_seconds=spec.limits.wall_seconds)
         return process
@@ -231,10 +214,14 @@ class ContainerSandbox:
             limits=JobLimits(
                 wall_seconds=limits.wall_seconds,
                 memory_bytes=limits.memory_bytes,
-                processes=None if is_counted_by_engine else limits.processes,
+                processes=limits.processes,
+                counted_processes=None if is_counted_by_engine else limits.processes,
                 file_bytes=limits.file_bytes,
                 cpu_seconds=limits.cpu_seconds,
                 open_files=limits.open_files,
+                disk_bytes=limits.disk_bytes,
+                disk_before=spec.disk_before,
+                free_bytes=limits.free_bytes,
                 counts_only_own=False,
             ),
             scopes_signals=False,
@@ -256,16 +243,6 @@ class ContainerSandbox:
                 " with BERAY_SANDBOX_PYTHON"
             )
         return output.decode().splitlines()[-1]
-
-    async def _limits_sum_of_memory(self, python: str) -> bool:
-        """Of two processes that together take more than a command may, one at least is killed."""
-        with work_folder(self.layout.root, self._probe_uid) as folder:
-            spec = Spec([python, "-I", "-S", "-c", _FILL_MEMORY], folder, uid=self._probe_uid, limits=LIMITS)
-            try:
-                how, output = await run(self, spec)
-            except SandboxError as error:
-                raise SandboxUnavailable(f"the probe could not be run: {error}") from error
-        return how.reason == "memory" or output == b"killed\n"
 
     def _notes(self, opened: _Opened) -> tuple[str, ...]:
         engine, image = opened.engine, opened.image

@@ -104,9 +104,9 @@ def _limit_resources(job: Job) -> None:
     _limit(resource.RLIMIT_FSIZE, limits.file_bytes)
     _limit(resource.RLIMIT_NOFILE, limits.open_files)
     _limit(resource.RLIMIT_CPU, limits.cpu_seconds, grace=_CPU_GRACE_SECONDS)
-    if limits.processes is not None:
+    if limits.counted_processes is not None:
         others = 0 if limits.counts_only_own else _tasks_on_machine()
-        _limit(resource.RLIMIT_NPROC, limits.processes + others)
+        _limit(resource.RLIMIT_NPROC, limits.counted_processes + others)
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write(_OOM_SCORE)

@@ -1,4 +1,8 @@
-"""The fork server: forks a supervisor for each job, and cleans up after one that was killed."""
+"""The fork server: has a supervisor ready for each job, and cleans up after one that was killed.
+
+Supervisors are forked before there is a job for them: a new one has to be moved into its control group first, for which
+the kernel takes longer than for all the rest (`cgroup.py`).
+"""
 
 import fcntl
 import gc
@@ -7,7 +11,9 @@ import select
 import signal
 import socket
 import time
+from dataclasses import dataclass
 
+from .cgroup import Cgroups, Group, NoCgroups
 from .confine import IGNORED_SIGNALS
 from .libc import PR_SET_CHILD_SUBREAPER, drop_bounding_set, prctl
 from .processes import children_by_parent, kill_descendants
@@ -18,6 +24,7 @@ from .wire import RESERVED_FDS, RUN, JobFiles, Message
 _FILES_LEAST, _FILES_MOST = 5, 6
 _DRAIN_SECONDS = 5.0  # a supervisor that has lost the server ends its command in milliseconds
 _CLEAN_UP_PAUSE_SECONDS = 0.02
+_IN_RESERVE = 2  # supervisors, 2 MB each; more at once are forked when they are needed
 
 
 def main(jobs_fd: int) -> None:
@@ -45,13 +52,25 @@ def _reserve_descriptors() -> None:
     os.close(fd)
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """A supervisor without a job."""
+
+    pid: int
+    jobs: socket.socket
+
+
 class _ForkServer:
     """Who runs, and which control sockets are kept open until the remains of a lost supervisor are gone."""
 
     def __init__(self, jobs: socket.socket) -> None:
         self._jobs = jobs
+        self._reserve: list[_Ready] = []
         self._control_of: dict[int, int] = {}
         self._lost: list[int] = []
+        self._group_of: dict[int, Group] = {}
+        self._groups_left: list[Group] = []
+        self._cgroups, self._no_group = _open_cgroups()
         self._life_line, self._life = os.pipe2(os.O_CLOEXEC)
         self._child_ended, self._wake_up = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -62,6 +81,7 @@ class _ForkServer:
         poll.register(self._jobs, select.POLLIN)
         poll.register(self._child_ended, select.POLLIN)
         while True:
+            self._fill_reserve()
             ready = {fd for fd, _ in poll.poll(_CLEAN_UP_PAUSE_SECONDS * 1000 if self._lost else None)}
             self._reap()
             if self._jobs.fileno() in ready and not self._accept():
@@ -78,15 +98,67 @@ class _ForkServer:
             return True
         files = JobFiles(*fds)
         try:
-            pid = os.fork()
+            self._hand_on(files)
         except OSError as error:
             self._refuse(files, f"no process can be made: {error.strerror}")
             return True
-        if pid == 0:
-            self._become_supervisor(files)
-        self._control_of[pid] = os.dup(files.control)
         files.close()
         return True
+
+    def _hand_on(self, files: JobFiles) -> None:
+        """Give the job to a supervisor of the reserve, or to a new one.
+
+        Raises:
+            OSError: No new one can be made.
+        """
+        while True:
+            ready = self._reserve.pop(0) if self._reserve else self._fork()
+            with ready.jobs:
+                try:
+                    socket.send_fds(ready.jobs, [RUN], files.as_list(), socket.MSG_NOSIGNAL)
+                except (BrokenPipeError, ConnectionResetError):  # it was killed meanwhile
+                    continue
+            self._control_of[ready.pid] = os.dup(files.control)
+            return
+
+    def _fill_reserve(self) -> None:
+        while len(self._reserve) < _IN_RESERVE:
+            try:
+                self._reserve.append(self._fork())
+            except OSError:  # there is none to be had now: the next job tries again, and says why not
+                return
+
+    def _fork(self) -> _Ready:
+        group = self._make_group()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            pid = os.fork()
+        except OSError:
+            self._drop_group(group)
+            ours.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            ours.close()
+            self._become_supervisor(theirs, group)
+        theirs.close()
+        if isinstance(group, Group):
+            self._group_of[pid] = group
+        return _Ready(pid, ours)
+
+    def _make_group(self) -> "Group | str":
+        if self._cgroups is None:
+            return self._no_group
+        try:
+            return self._cgroups.make_group()
+        except OSError as error:
+            return f"{error.strerror}: {error.filename}"
+
+    def _drop_group(self, group: "Group | str | None") -> None:
+        """Remove a group now, or when its last process is gone."""
+        if isinstance(group, Group):
+            self._groups_left.append(group)
+        self._groups_left = [group for group in self._groups_left if not group.remove()]
 
     def _refuse(self, files: JobFiles, reason: str) -> None:
         try:
@@ -95,14 +167,19 @@ class _ForkServer:
             pass
         files.close()
 
-    def _become_supervisor(self, files: JobFiles) -> None:
+    def _become_supervisor(self, jobs: socket.socket, group: "Group | str") -> None:
         status = 1
         try:
             signal.set_wakeup_fd(-1)
             for fd in (self._life, self._wake_up, self._child_ended, *self._control_of.values(), *self._lost):
                 os.close(fd)
+            for ready in self._reserve:
+                ready.jobs.close()
             self._jobs.close()
-            supervise(files, self._life_line)
+            group = _join(group)
+            files = _wait_for_job(jobs)
+            if files is not None:
+                supervise(files, self._life_line, group)
             status = 0
         finally:
             os._exit(status)
@@ -127,8 +204,10 @@ class _ForkServer:
                 return
             if pid == 0:
                 return
+            self._drop_group(self._group_of.pop(pid, None))
+            self._reserve = [ready for ready in self._reserve if ready.pid != pid]
             control = self._control_of.pop(pid, None)
-            if control is None:  # something a lost supervisor left
+            if control is None:  # one of the reserve, or something a lost supervisor left
                 continue
             if status == 0:
                 os.close(control)
@@ -138,13 +217,16 @@ class _ForkServer:
     def _kill_remains(self) -> bool:
         """Kill what has fallen to us; False when there is nothing (more)."""
         mine = children_by_parent().get(os.getpid(), [])
-        if all(pid in self._control_of for pid in mine):
+        spare = {*self._control_of, *(ready.pid for ready in self._reserve)}
+        if spare.issuperset(mine):
             return False
-        kill_descendants(spare=self._control_of)
+        kill_descendants(spare=spare)
         return True
 
     def _drain(self) -> None:
         """The server is gone: let the supervisors end their commands, kill what remains, and end."""
+        for ready in self._reserve:
+            ready.jobs.close()
         end = time.monotonic() + _DRAIN_SECONDS
         poll = select.poll()
         poll.register(self._child_ended, select.POLLIN)
@@ -154,3 +236,29 @@ class _ForkServer:
         while kill_descendants() and time.monotonic() < end + _DRAIN_SECONDS:
             poll.poll(_CLEAN_UP_PAUSE_SECONDS * 1000)
             self._wait_ended()
+        self._drop_group(None)
+
+
+def _open_cgroups() -> "tuple[Cgroups | None, str]":
+    """Where groups can be made; or why not."""
+    try:
+        return Cgroups(), ""
+    except NoCgroups as error:
+        return None, str(error)
+
+
+def _join(group: "Group | str") -> "Group | str":
+    if isinstance(group, str):
+        return group
+    try:
+        group.join()
+    except OSError as error:
+        return f"{error.strerror}: {error.filename}"
+    return group
+
+
+def _wait_for_job(jobs: socket.socket) -> JobFiles | None:
+    """The job, when it comes; None when the fork server has none for us any more."""
+    with jobs:
+        message, fds, _, _ = socket.recv_fds(jobs, len(RUN), _FILES_MOST, socket.MSG_CMSG_CLOEXEC)
+    return JobFiles(*fds) if message and len(fds) >= _FILES_LEAST else None

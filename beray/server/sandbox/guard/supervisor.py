@@ -13,10 +13,14 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from . import landlock
+from .cgroup import Group
 from .confine import CannotRun, become_command
+from .disk import DiskLimits, DiskWatch
 from .libc import PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, prctl
+from .memory import GroupMemory, WatchedMemory
 from .processes import kill_descendants
 from .wire import MESSAGE_BYTES, Job, JobFiles, Message, MessageKind
 
@@ -24,31 +28,41 @@ _WAIT_ALL = 0x40000000  # __WALL: children of every kind, however they were clon
 _WALK_PAUSE_SECONDS = 0.02  # between passes over /proc while the killed ones die
 
 
-def supervise(files: JobFiles, life_line: int) -> None:
+def supervise(files: JobFiles, life_line: int, group: "Group | str") -> None:
     """Run the job to its end and report it over the control socket. Ends with no process left below us.
 
     Args:
         files: The job and its descriptors; closed here.
         life_line: Its end of file means that the fork server is gone.
+        group: The control group this process is in, as the only one; or why it has none.
     """
     control = socket.socket(fileno=os.dup(files.control))
-    _send(control, Message("accepted", code=os.getpid()))
+    _send(control, Message("accepted", code=os.getpid(), reason=group if isinstance(group, str) else ""))
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     os.setsid()
     job = _read_job(files.job)
     try:
         _make_home(job)
+        if isinstance(group, Group):
+            group.limit(memory_bytes=job.limits.memory_bytes, processes=job.limits.processes)
+            job = _without_count_by_uid(job)
     except OSError as error:
         _send(control, Message("refused", reason=f"{error.strerror}: {error.filename}"))
         return
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     kill_all = _kill_domain if _enter_signal_scope(job) else kill_descendants
-    _Supervisor(job, control, life_line, kill_all).run(files)
+    memory = GroupMemory(group) if isinstance(group, Group) else WatchedMemory(job.limits.memory_bytes)
+    _Supervisor(job, _Lines(control, life_line), kill_all, memory).run(files)
 
 
 def _read_job(fd: int) -> Job:
     size = os.fstat(fd).st_size
     return Job.decode(os.pread(fd, size, 0))
+
+
+def _without_count_by_uid(job: Job) -> Job:
+    """The group counts a command's processes; a limit of its user would count other commands' too."""
+    return replace(job, limits=replace(job.limits, counted_processes=None))
 
 
 def _make_home(job: Job) -> None:
@@ -88,14 +102,26 @@ def _kill_domain() -> None:
         pass
 
 
+@dataclass(frozen=True)
+class _Lines:
+    """What a supervisor listens to: the server, and that the fork server lives."""
+
+    control: socket.socket
+    life_line: int
+
+
 class _Supervisor:
     """The state of one supervised command."""
 
-    def __init__(self, job: Job, control: socket.socket, life_line: int, kill_all: Callable[[], object]) -> None:
+    def __init__(
+        self, job: Job, lines: _Lines, kill_all: Callable[[], object], memory: "GroupMemory | WatchedMemory"
+    ) -> None:
         self._job = job
-        self._control = control
-        self._life_line = life_line
+        self._control = lines.control
+        self._life_line = lines.life_line
         self._kill_all = kill_all
+        self._memory = memory
+        self._disk = _disk_watch(job)
         self._deadline = time.monotonic() + job.limits.wall_seconds
         self._main = 0
         self._status: int | None = None
@@ -115,7 +141,7 @@ class _Supervisor:
         if self._refusal:
             _send(self._control, Message("refused", reason=self._refusal.decode(errors="replace")))
         else:
-            _send(self._control, Message(kind, code=self._exit_code()))
+            _send(self._control, Message(kind, code=self._exit_code(), disk_bytes=self._disk.measure()))
 
     def _fork(self, files: JobFiles) -> int:
         """Start the command; the pipe returned gives why it could not be executed, or its end of file when it was."""
@@ -134,7 +160,8 @@ class _Supervisor:
             poll.register(fd, select.POLLIN)
         while True:
             left = self._deadline - time.monotonic()
-            ready = {fd for fd, _ in poll.poll(max(0, left) * 1000)}
+            pause = min(self._disk.pause_seconds, max(0, left))
+            ready = {fd for fd, _ in poll.poll(pause * 1000)}
             if setup in ready:
                 poll.unregister(setup)
                 self._refusal = os.read(setup, MESSAGE_BYTES // 8)
@@ -148,9 +175,13 @@ class _Supervisor:
                 self._reap()
                 if self._status is not None:
                     self._read_late(poll, setup)
-                    return "exit"
+                    return "memory" if self._memory.is_over() else "exit"
             elif not ready and left <= 0:
                 return "timeout"
+            elif self._memory.is_over():
+                return "memory"
+            elif self._disk.is_over():
+                return "disk"
 
     def _read_late(self, poll: "select.poll", setup: int) -> None:
         """The command ended before we have looked at how it started."""
@@ -190,6 +221,12 @@ class _Supervisor:
         if self._job.bubblewrap is not None and 128 < code <= 128 + signal.NSIG - 1:
             return 128 - code  # bubblewrap tells a signal as a shell does
         return code
+
+
+def _disk_watch(job: Job) -> DiskWatch:
+    limits = job.limits
+    folders = (job.work_dir, job.home)
+    return DiskWatch(folders, DiskLimits(limits.disk_bytes, limits.disk_before, limits.free_bytes))
 
 
 def _run_child(job: Job, files: JobFiles, tell: int) -> None:

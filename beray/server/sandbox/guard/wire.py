@@ -25,14 +25,26 @@ one); nothing else is ever put there."""
 
 @dataclass(frozen=True)
 class JobLimits:
-    """What the command may use. `processes` None: not limited from outside (bubblewrap does it inside)."""
+    """What the command may use.
+
+    Attributes:
+        memory_bytes: Each process; together too.
+        counted_processes: How many at the same time, where the limit is set by uid. None: bubblewrap does it inside.
+        disk_bytes: Of the work_dir and the home together.
+        disk_before: What they held when the command started, if that is known.
+        free_bytes: Free space of their file system that is left alone.
+    """
 
     wall_seconds: float
     memory_bytes: int
-    processes: int | None
+    processes: int
+    counted_processes: int | None
     file_bytes: int
     cpu_seconds: int
     open_files: int
+    disk_bytes: int
+    disk_before: int | None
+    free_bytes: int
     counts_only_own: bool
     """The uid is this task's alone, so that RLIMIT_NPROC counts nobody else's processes."""
 
@@ -136,12 +148,14 @@ class Message:
     Attributes:
         kind: What happened.
         code: When it ended: the exit code, or minus the signal. When it was accepted: the supervisor's process number.
-        reason: Why a start was refused.
+        reason: Why a start was refused. When it was accepted: why there is no control group, if there is none.
+        disk_bytes: When it ended: what work_dir and home hold on disk, if that was found out.
     """
 
     kind: MessageKind
     code: int = 0
     reason: str = ""
+    disk_bytes: int | None = None
 
     def encode(self) -> bytes:
         """As one datagram."""

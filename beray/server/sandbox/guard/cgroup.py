@@ -1,0 +1,219 @@
+"""Control groups: one for each command, in which memory and processes count as a sum.
+
+A process is moved into its group before there is a command for it (`forkserver.py` keeps supervisors in reserve): the
+move waits for a grace period of the kernel, 8 to 20 ms for each hierarchy on Linux 6.18, while all else here takes 0.3.
+
+Version 2 is used where a subtree is delegated to us: a service with `Delegate=yes`, a scope of systemd, a container
+with a writable hierarchy. Version 1 where `memory` and `pids` are mounted so and we may make folders there.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .processes import children_by_parent
+
+_OWN_MEMORY_BYTES = 16 << 20  # the supervisor lives in the group too (5 MB of its own, and what it scans)
+_OWN_PROCESSES = 4  # the supervisor, and what bubblewrap needs for itself
+_PREFIX = "beray-"
+_CONTROLLERS = ("memory", "pids")
+
+
+class NoCgroups(Exception):
+    """There is no control group we may use; the text says why."""
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What the files of one version are called."""
+
+    memory: str
+    swap: str
+    oom: str
+
+
+_FILES = {
+    1: _Names("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.oom_control"),
+    2: _Names("memory.max", "memory.swap.max", "memory.events"),
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """The group of one command: a folder of each hierarchy, which is one and the same in version 2."""
+
+    version: int
+    memory: str
+    pids: str
+
+    def join(self) -> None:
+        """Move this process in."""
+        for folder in self._folders():
+            _write(f"{folder}/cgroup.procs", "0")
+
+    def limit(self, *, memory_bytes: int, processes: int) -> None:
+        """What the group may use, beside the supervisor; swap is none of it."""
+        names = _FILES[self.version]
+        memory = memory_bytes + _OWN_MEMORY_BYTES
+        _write(f"{self.memory}/{names.memory}", str(memory))
+        if os.path.exists(f"{self.memory}/{names.swap}"):
+            _write(f"{self.memory}/{names.swap}", "0" if self.version == 2 else str(memory))
+        _write(f"{self.pids}/pids.max", str(processes + _OWN_PROCESSES))
+
+    def has_run_out_of_memory(self) -> bool:
+        """The kernel has killed a process of the group because its memory was used up."""
+        try:
+            with open(f"{self.memory}/{_FILES[self.version].oom}") as file:
+                found = re.search(r"^oom_kill (\d+)$", file.read(), re.MULTILINE)
+        except OSError:  # somebody has removed the group under our feet
+            return False
+        return found is not None and int(found[1]) > 0
+
+    def remove(self) -> bool:
+        """Remove it; False while processes are left in it."""
+        for folder in self._folders():
+            try:
+                os.rmdir(folder)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
+        return True
+
+    def _folders(self) -> Iterable[str]:
+        return dict.fromkeys((self.memory, self.pids))
+
+
+class Cgroups:
+    """Where this process may make groups.
+
+    Raises:
+        NoCgroups: Nowhere.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self.version, self._memory, self._pids = _find_place()
+        except OSError as error:
+            raise NoCgroups(f"{error.strerror}: {error.filename}") from error
+        self._made = 0
+
+    def make_group(self) -> Group:
+        """A new group, without limits.
+
+        Raises:
+            OSError: It can't be made.
+        """
+        self._made += 1
+        name = f"{_PREFIX}command-{os.getpid()}-{self._made}"
+        group = Group(self.version, f"{self._memory}/{name}", f"{self._pids}/{name}")
+        for folder in group._folders():
+            os.mkdir(folder)
+        return group
+
+
+def _find_place() -> tuple[int, str, str]:
+    own = _own_folders()
+    if "memory" in own and "pids" in own:
+        memory, pids = _check_writable(own["memory"]), _check_writable(own["pids"])
+        for folder in {memory, pids}:
+            _remove_stale(folder)
+        return 1, memory, pids
+    if "" not in own:
+        raise NoCgroups("no hierarchy of control groups with memory and pids is mounted")
+    folder = _own_subtree(own[""])
+    _remove_stale(folder)
+    return 2, folder, folder
+
+
+def _own_folders() -> dict[str, str]:
+    """Folders of the groups this process is in, by controller; that of version 2 under an empty name."""
+    mounts = _mounts()
+    found = {}
+    with open("/proc/self/cgroup") as file:
+        for line in file.read().splitlines():
+            _, controllers, path = line.split(":", 2)
+            for name in controllers.split(","):
+                if name in mounts:
+                    root, mount = mounts[name]
+                    found[name] = os.path.normpath(f"{mount}/{os.path.relpath(path, root)}")
+    return found
+
+
+def _mounts() -> dict[str, tuple[str, str]]:
+    """Root and mount point of each hierarchy, by controller."""
+    found: dict[str, tuple[str, str]] = {}
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            fields = line.split()
+            after = fields[fields.index("-") + 1 :]
+            names = [""] if after[0] == "cgroup2" else after[2].split(",") if after[0] == "cgroup" else []
+            for name in names:
+                found.setdefault(name, (fields[3], fields[4]))
+    return found
+
+
+def _check_writable(folder: str) -> str:
+    if not os.access(folder, os.W_OK) or not os.access(f"{folder}/cgroup.procs", os.W_OK):
+        raise NoCgroups(f"{folder} can't be written")
+    return folder
+
+
+def _own_subtree(own: str) -> str:
+    """Make our own group of version 2 one that holds groups: it must have no processes of its own then."""
+    _check_writable(own)
+    with open(f"{own}/cgroup.controllers") as file:
+        offered = file.read().split()
+    missing = [name for name in _CONTROLLERS if name not in offered]
+    if missing:
+        raise NoCgroups(f"{own} has no controller {' and '.join(missing)}")
+    is_root = not os.path.exists(f"{own}/cgroup.type")  # the machine's root may have both
+    if not is_root:
+        _move_all(own, f"{own}/{_PREFIX}server")
+    _enable(own)
+    return own
+
+
+def _move_all(own: str, inner: str) -> None:
+    """Only where everybody in there is the server or below it: others' processes are not ours to move."""
+    with open(f"{own}/cgroup.procs") as file:
+        pids = [int(line) for line in file.read().split()]
+    children = children_by_parent()
+    ours, waiting = {os.getpid()}, [os.getppid()]
+    while waiting:
+        pid = waiting.pop()
+        ours.add(pid)
+        waiting += children.get(pid, ())
+    if os.getppid() <= 1 or not ours.issuperset(pids):
+        raise NoCgroups(f"{own} is shared with other programs")
+    os.makedirs(inner, exist_ok=True)
+    for pid in pids:
+        try:
+            _write(f"{inner}/cgroup.procs", str(pid))
+        except ProcessLookupError:
+            continue
+
+
+def _enable(folder: str) -> None:
+    _write(f"{folder}/cgroup.subtree_control", " ".join(f"+{name}" for name in _CONTROLLERS))
+
+
+def _remove_stale(folder: str) -> None:
+    """Groups of servers that were killed are empty and stay; those of a live one are not ours to touch."""
+    pattern = re.compile(rf"{_PREFIX}command-(\d+)-\d+")
+    for name in os.listdir(folder):
+        owner = pattern.fullmatch(name)
+        if owner and not os.path.exists(f"/proc/{owner[1]}"):
+            try:
+                os.rmdir(f"{folder}/{name}")
+            except OSError:  # in use after all (its owner is in another PID namespace), or gone
+                continue
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
