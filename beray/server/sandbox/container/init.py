@@ -367,20 +367,25 @@ class _Command:
 
 
 class _GroupMemory:
-    """Asks the kernel about this container's control group.
+    """Asks the kernel about this container's control group, and looks as well.
+
+    The kernel, short of memory in here, first takes back what can be read again from the image, over and over, which on
+    a busy machine goes on for long before it kills.
 
     Args:
-        events: Its file that counts the killed.
+        events: The group's file that counts the killed.
+        most: Bytes all processes may have together; the group's own limit leaves room for this one.
     """
 
-    def __init__(self, events: str) -> None:
+    def __init__(self, events: str, most: int) -> None:
         self._events = events
+        self._watched = WatchedMemory(most)
 
     def is_over(self) -> bool:
-        """A process in here has been killed for want of memory."""
+        """A process in here has been killed for want of memory, or they have more than they may."""
         with open(self._events) as file:
             counts = dict(line.split() for line in file if line.count(" ") == 1)
-        return int(counts["oom_kill"]) > 0
+        return int(counts["oom_kill"]) > 0 or self._watched.is_over()
 
 
 def _memory_watch(most: int) -> "_GroupMemory | WatchedMemory":
@@ -392,7 +397,7 @@ def _memory_watch(most: int) -> "_GroupMemory | WatchedMemory":
         except OSError:
             continue
         if told.isdigit() and int(told) < _NO_LIMIT and os.access(events, os.R_OK):
-            return _GroupMemory(events)
+            return _GroupMemory(events, most)
     return WatchedMemory(most)
 
 
