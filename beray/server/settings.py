@@ -226,9 +226,27 @@ class Settings:
 
     sandbox: str = _set(
         "auto",
-        _one_of("auto", "bubblewrap", "landlock", "none"),
-        "What confines the agent's commands: auto, bubblewrap, landlock or none (none only on loopback).",
-        "用什么隔离智能体的命令：auto、bubblewrap、landlock 或 none（none 仅限回环地址）。",
+        _one_of("auto", "bubblewrap", "landlock", "container", "none"),
+        "What confines the agent's commands: auto, bubblewrap, landlock, container or none (none only on loopback).",
+        "用什么隔离智能体的命令：auto、bubblewrap、landlock、container 或 none（none 仅限回环地址）。",
+    )
+    sandbox_container_engine: str = _set(
+        "auto",
+        _text,
+        "Engine of the container sandbox: podman, docker, the path of one, or auto (podman, else docker).",
+        "container 沙箱所用的引擎：podman、docker、其中一个的路径，或 auto（优先 podman，其次 docker）。",
+    )
+    sandbox_container_image: str = _set(
+        "beray-sandbox",
+        _text,
+        "Image of the container sandbox; it must be in the engine's store, it is never pulled.",
+        "container 沙箱所用的镜像；必须已在引擎的本地存储中，服务器从不拉取。",
+    )
+    sandbox_container_runtime: str | None = _set(
+        None,
+        _text,
+        "Runtime of the container sandbox, such as runsc (gVisor) or kata; unset: the engine's own.",
+        "container 沙箱所用的运行时，例如 runsc（gVisor）或 kata；未设置时用引擎自己的默认值。",
     )
     sandbox_python: str | None = _set(
         None,

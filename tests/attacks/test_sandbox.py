@@ -31,7 +31,7 @@ from tests.support.waiting import wait_until
 
 OpenOnce = Callable[[str], Awaitable[Box]]
 
-BACKENDS = ("bubblewrap", "landlock", "none")
+BACKENDS = ("bubblewrap", "landlock", "container", "none")
 CASE_SECONDS = 60
 
 

@@ -28,7 +28,7 @@ def _backend(name: str, *needed: str) -> object:
         pytest.param(
             backend, name, id=f"{backend}-{name}", marks=[] if backend == "none" else [pytest.mark.needs(backend)]
         )
-        for backend in ("bubblewrap", "landlock", "none")
+        for backend in ("bubblewrap", "landlock", "container", "none")
         for name in cases_of(backend)
         if name not in ATTACKS
     ],

@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 
+from beray.server.sandbox.base import SandboxUnavailable
+from tests.support.container_image import NoImage, engine_here, image_here
 from tests.support.ordinary_user import python_for_all
 from tests.support.postgres import find_binaries
 
@@ -46,6 +48,20 @@ def _lacks_bubblewrap() -> str | None:
         check=False,
     )
     return None if probe.returncode == 0 else f"bubblewrap does not work here: {probe.stderr.strip()[:200]}"
+
+
+@functools.cache
+def _lacks_container() -> str | None:
+    try:
+        engine = engine_here()
+        image = image_here(engine.program)
+    except (SandboxUnavailable, NoImage) as error:
+        return str(error)
+    command = [engine.program, "run", "--rm", "--network", "none", "--ulimit", "nofile=1024:1024"]
+    if engine.kind == "podman":
+        command += ["--ulimit", "nproc=1024:1024"]  # the default may be more than this user can have
+    probe = subprocess.run([*command, image, "/bin/true"], capture_output=True, text=True, timeout=60, check=False)
+    return None if probe.returncode == 0 else f"{engine.kind} does not work here: {probe.stderr.strip()[-200:]}"
 
 
 def _lacks_openssl() -> str | None:
@@ -95,6 +111,7 @@ def _lacks_postgres() -> str | None:
 CHECKS = {
     "landlock": _lacks_landlock,
     "bubblewrap": _lacks_bubblewrap,
+    "container": _lacks_container,
     "openssl": _lacks_openssl,
     "root": _lacks_root,
     "user": _lacks_user,

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,8 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beray.server.sandbox.base import Capabilities, Exit, Limits, Process, SandboxError, SandboxUnavailable, Spec
+from beray.server.sandbox.base import (
+    Capabilities,
+    Exit,
+    Limits,
+    Process,
+    Sandbox,
+    SandboxError,
+    SandboxUnavailable,
+    Spec,
+)
 from beray.server.sandbox.choose import open_sandbox, prepare_layout
+from beray.server.sandbox.container.sandbox import ContainerSandbox
 from beray.server.sandbox.guard.libc import PR_SET_NO_NEW_PRIVS, install_seccomp, prctl
 from beray.server.sandbox.guard.seccomp import FilterRules, build_filter
 from beray.server.sandbox.guarded import GuardedSandbox
@@ -30,6 +39,7 @@ from beray.server.sandbox.landlock import LandlockConfine
 from beray.server.sandbox.process import GuardedProcess
 from beray.server.sandbox.uids import TaskUids
 from beray.server.settings import Settings
+from tests.support.container_image import engine_here, image_here
 from tests.support.waiting import until
 
 CANARY = "canary-of-the-server-8f3a"
@@ -37,7 +47,8 @@ LIMITS = Limits(wall_seconds=60)
 
 Case = Callable[["Box"], Awaitable[None]]
 CASES: dict[str, Case] = {}
-CONFINED = ("bubblewrap", "landlock")
+CONFINED = ("bubblewrap", "landlock", "container")
+GUARDED = ("bubblewrap", "landlock", "none")  # commands have a supervisor, and all supervisors one fork server
 _ONLY: dict[str, tuple[str, ...]] = {}
 ATTACKS: dict[str, int] = {}
 """Cases that are attacks, and their number in `tests/attacks`."""
@@ -91,7 +102,7 @@ class Ended:
 class Box:
     """An open sandbox, with tasks to try it on."""
 
-    def __init__(self, sandbox: GuardedSandbox, capabilities: Capabilities, data_dir: Path) -> None:
+    def __init__(self, sandbox: Sandbox, capabilities: Capabilities, data_dir: Path) -> None:
         self.sandbox = sandbox
         self.capabilities = capabilities
         self.data_dir = data_dir
@@ -117,6 +128,22 @@ class Box:
         """Make the task the owner of a file."""
         if self.uid is not None:
             os.chown(path, self.uid, self.uid, follow_symlinks=False)
+
+    @property
+    def fork_server_pid(self) -> int | None:
+        assert isinstance(self.sandbox, GuardedSandbox)
+        return self.sandbox.fork_server_pid
+
+    @property
+    def keeper_pid(self) -> int | None:
+        """The process of ours without which no command goes on: the fork server, or the engine's client."""
+        if isinstance(self.sandbox, ContainerSandbox):
+            return next(iter(self.sandbox.client_pids), None)
+        return self.fork_server_pid
+
+    async def has(self, program: str) -> bool:
+        """Commands find this program."""
+        return (await self.sh(f"command -v {program}")).code == 0
 
     @property
     def python(self) -> str:
@@ -540,7 +567,7 @@ async def many_commands_run_at_the_same_time(box: Box) -> None:
     assert [int(item.stdout) for item in ended] == list(range(12))
 
 
-@case
+@case_for(*GUARDED)
 async def a_killed_supervisor_is_told_and_its_command_ended(box: Box) -> None:
     marker = new_marker()
     script = f"setsid sh -c 'sleep 1000; : {marker}' & setsid sh -c 'sleep 1000; : {marker}' & echo up; sleep 1000"
@@ -558,7 +585,7 @@ async def a_killed_supervisor_is_told_and_its_command_ended(box: Box) -> None:
     assert (await other.wait()).reason == "stopped"
 
 
-@case
+@case_for(*GUARDED)
 async def a_stuck_supervisor_does_not_keep_a_command_alive(box: Box) -> None:
     marker = new_marker()
     process = await box.start("bash", "-c", f"setsid sh -c 'sleep 1000; : {marker}' & echo up; sleep 1000")
@@ -572,12 +599,12 @@ async def a_stuck_supervisor_does_not_keep_a_command_alive(box: Box) -> None:
     assert (await process.wait()).reason == "lost"
 
 
-@case
+@case_for(*GUARDED)
 async def a_killed_fork_server_is_replaced_and_its_commands_ended(box: Box) -> None:
     marker = new_marker()
     process = await box.start("bash", "-c", f"setsid sh -c 'sleep 1000; : {marker}' & echo up; sleep 1000")
     await read_line(process)
-    killed = box.sandbox.fork_server_pid
+    killed = box.fork_server_pid
     assert killed is not None
 
     os.kill(killed, signal.SIGKILL)
@@ -585,18 +612,56 @@ async def a_killed_fork_server_is_replaced_and_its_commands_ended(box: Box) -> N
     assert (await process.wait()).reason == "lost"
     assert processes_with(marker) == []
     assert (await box.run("echo", "again")).stdout == "again\n"
-    assert box.sandbox.fork_server_pid != killed
+    assert box.fork_server_pid != killed
 
 
-@case
+@case_for(*GUARDED)
 async def a_fork_server_killed_while_idle_is_replaced(box: Box) -> None:
     await box.run("true")
-    killed = box.sandbox.fork_server_pid
+    killed = box.fork_server_pid
     assert killed is not None
 
     os.kill(killed, signal.SIGKILL)
 
     assert (await box.run("echo", "again")).stdout == "again\n"
+
+
+@case_for("container")
+async def a_killed_client_of_the_engine_is_told_and_its_command_ended(box: Box) -> None:
+    marker = new_marker()
+    other = await box.start("bash", "-c", "echo up; sleep 1000")
+    await read_line(other)
+    process, client = await _start_with_client(box, marker)
+
+    os.kill(client, signal.SIGKILL)
+
+    assert (await process.wait()).reason == "lost"
+    assert processes_with(marker) == []
+    await other.kill()
+    assert (await other.wait()).reason == "stopped"
+
+
+@case_for("container")
+async def a_stuck_client_of_the_engine_does_not_keep_a_command_alive(box: Box) -> None:
+    marker = new_marker()
+    process, client = await _start_with_client(box, marker)
+
+    os.kill(client, signal.SIGSTOP)
+    await asyncio.wait_for(process.kill(), 20)
+
+    assert processes_with(marker) == []
+    # An ordinary user's podman runs itself once more; it is the first, which only waits, that we have stopped.
+    assert (await process.wait()).reason in ("lost", "stopped")
+
+
+async def _start_with_client(box: Box, marker: str) -> tuple[Process, int]:
+    """A command that leaves processes behind, and the engine's client that runs it."""
+    assert isinstance(box.sandbox, ContainerSandbox)
+    before = set(box.sandbox.client_pids)
+    process = await box.start("bash", "-c", f"setsid sh -c 'sleep 1000; : {marker}' & echo up; sleep 1000")
+    await read_line(process)
+    (client,) = set(box.sandbox.client_pids) - before
+    return process, client
 
 
 def supervisor_of(process: Process) -> int:
@@ -752,7 +817,7 @@ perl -e 'print "perl\\n"'
 
 @case
 async def git_works(box: Box) -> None:
-    if shutil.which("git") is None:
+    if not await box.has("git"):
         return
     ended = await box.sh(
         "set -e; git init -q .; mkdir a b; echo x > a/f; git add .; git commit -qm one; git mv a/f b/f;"
@@ -764,7 +829,7 @@ async def git_works(box: Box) -> None:
 
 @case
 async def a_compiler_works(box: Box) -> None:
-    if shutil.which("gcc") is None:
+    if not await box.has("gcc"):
         return
     (box.work_dir / "hello.c").write_text('#include <stdio.h>\nint main(void) { puts("compiled"); return 3; }\n')
     ended = await box.sh("gcc -o hello hello.c && ./hello")
@@ -803,7 +868,7 @@ async def the_probe_saw_what_must_be_closed(box: Box) -> None:
     }  # fmt: skip
     assert all(rows[name].is_confined for name in ("files", "processes", "signals", "network"))
     assert all(row.is_confined or row.note for row in rows.values())
-    assert all(rows[name].is_confined for name in ("memory", "disk"))
+    assert all(rows[name].is_confined for name in ("memory", "disk")), rows
 
 
 @attack(6)
@@ -1005,7 +1070,7 @@ async def calls_of_another_architecture_are_refused(box: Box) -> None:
     assert ended.code in (-signal.SIGSYS, -signal.SIGSEGV)
 
 
-@case_for("bubblewrap")
+@case_for("bubblewrap", "container")
 async def a_command_has_no_capabilities_and_gains_none(box: Box) -> None:
     ended = await box.py(SYSTEM_CALLS, "status")
 
@@ -1056,7 +1121,7 @@ rm -rf ~/* ; for name in tmp .cache .config; do ln -sfn /oldroot{victim}/$name ~
 
 
 @attack(9)
-@case_for("bubblewrap")
+@case_for("bubblewrap", "container")
 async def memory_folders_are_small_and_the_rest_is_read_only(box: Box) -> None:
     script = """
 for file in /tmp/fill /dev/shm/fill; do head -c 200000000 /dev/zero > $file 2>/dev/null; wc -c < $file; done
@@ -1146,17 +1211,26 @@ async def close_ends_what_still_runs(box: Box) -> None:
 @contextlib.asynccontextmanager
 async def open_box(backend: str, data_dir: Path) -> AsyncIterator[Box]:
     """A sandbox of that backend, closed at the end; `landlock:3` is Landlock as a kernel of ABI 3 has it."""
+    sandbox: Sandbox
     if backend.startswith("landlock:"):
         sandbox, capabilities = await _open_old_landlock(int(backend.partition(":")[2]), data_dir)
     else:
-        opened, capabilities = await open_sandbox(Settings(sandbox=backend), data_dir=data_dir)
-        assert isinstance(opened, GuardedSandbox)
+        sandbox, capabilities = await open_sandbox(settings_for(backend), data_dir=data_dir)
         assert capabilities.backend == backend
-        sandbox = opened
     try:
         yield Box(sandbox, capabilities, data_dir)
     finally:
         await sandbox.close()
+
+
+def settings_for(backend: str) -> Settings:
+    """What an operator sets to get this backend here."""
+    if backend != "container":
+        return Settings(sandbox=backend)
+    engine = engine_here()
+    return Settings(
+        sandbox=backend, sandbox_container_engine=engine.kind, sandbox_container_image=image_here(engine.program)
+    )
 
 
 async def _open_old_landlock(abi: int, data_dir: Path) -> tuple[GuardedSandbox, Capabilities]:

@@ -175,5 +175,7 @@ if __name__ == "__main__":
     found = attack(json.loads(sys.argv[1]))
     leave_orphan()
     os.write(3, json.dumps(found).encode())
-    with contextlib.suppress(OSError):
-        os.kill(os.getppid(), signal.SIGKILL)  # the supervisor, if it can be reached; the server sees the loss
+    parent = os.getppid()
+    if parent != 1:  # the end of a process 1, where that can be brought about, is only the end of all that is in here
+        with contextlib.suppress(OSError):
+            os.kill(parent, signal.SIGKILL)  # the supervisor, if it can be reached; the server sees the loss

@@ -16,6 +16,7 @@ from pathlib import Path
 from beray.server.sandbox.backend import Confine
 from beray.server.sandbox.base import Capabilities, Sandbox, SandboxUnavailable
 from beray.server.sandbox.bubblewrap import BubblewrapConfine, has_prlimit
+from beray.server.sandbox.container.sandbox import Choice, ContainerSandbox
 from beray.server.sandbox.egress.allowlist import AllowList
 from beray.server.sandbox.egress.proxy import Egress
 from beray.server.sandbox.environment import USER, Layout
@@ -53,8 +54,7 @@ async def open_sandbox(settings: Settings, *, data_dir: Path) -> tuple[Sandbox, 
     """The sandbox for this server, probed.
 
     Args:
-        settings: `sandbox`, `sandbox_python`, `sandbox_require`, `sandbox_allow_hosts`, `sandbox_uid_base` and `host`
-            are used.
+        settings: `sandbox` and all that begins with it, and `host`, are used.
         data_dir: Its folder `sandbox` is the sandbox's own; made when missing.
 
     Raises:
@@ -65,7 +65,7 @@ async def open_sandbox(settings: Settings, *, data_dir: Path) -> tuple[Sandbox, 
     if settings.sandbox == "none" and not is_loopback(settings.host):
         raise SandboxUnavailable(
             f"BERAY_SANDBOX=none confines nothing, so the server must not listen on {settings.host}: set BERAY_HOST to"
-            " 127.0.0.1, or choose another sandbox (auto, bubblewrap, landlock)."
+            " 127.0.0.1, or choose another sandbox (auto, bubblewrap, landlock, container)."
         )
     probe_uid = TaskUids(settings.sandbox_uid_base).of_probe
     layout = prepare_layout(data_dir, is_root=probe_uid is not None)
@@ -99,17 +99,21 @@ def _allowed_hosts(settings: Settings) -> AllowList:
 async def _open(
     name: str, settings: Settings, layout: Layout, probe_uid: int | None, allowed: AllowList
 ) -> tuple[Sandbox, Capabilities]:
-    confine, notes = _backend(name)
-    egress = Egress(allowed) if allowed else None
     uid_note = "commands run as the server's own user" if probe_uid is None else "each task has a uid of its own"
-    sandbox = GuardedSandbox(
-        confine,
-        layout,
-        probe_uid=probe_uid,
-        python=settings.sandbox_python,
-        notes=(*notes, uid_note, *([allowed.note] if allowed else [])),
-        egress=egress,
-    )
+    sandbox: GuardedSandbox | ContainerSandbox
+    if name == "container":
+        _check_machine()
+        sandbox = ContainerSandbox(_choice(settings), layout.root.parent, probe_uid=probe_uid, note=uid_note)
+    else:
+        confine, notes = _backend(name)
+        sandbox = GuardedSandbox(
+            confine,
+            layout,
+            probe_uid=probe_uid,
+            python=settings.sandbox_python,
+            notes=(*notes, uid_note, *([allowed.note] if allowed else [])),
+            egress=Egress(allowed) if allowed else None,
+        )
     try:
         capabilities = await sandbox.probe()
         _check_required(capabilities, settings.sandbox_require)
@@ -125,6 +129,15 @@ def _check_required(capabilities: Capabilities, required: Sequence[str]) -> None
     if open_rows:
         reasons = "; ".join(f"{row.name}: {row.note}" for row in open_rows)
         raise SandboxUnavailable(f"BERAY_SANDBOX_REQUIRE asks for what is not confined here ({reasons})")
+
+
+def _choice(settings: Settings) -> Choice:
+    return Choice(
+        engine=settings.sandbox_container_engine,
+        image=settings.sandbox_container_image,
+        runtime=settings.sandbox_container_runtime,
+        python=settings.sandbox_python,
+    )
 
 
 def _backend(name: str) -> tuple[Confine, tuple[str, ...]]:

@@ -19,21 +19,40 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from beray.server.sandbox.backend import Launcher
 from beray.server.sandbox.base import Confinement, Exit, Limits, Process, SandboxError, SandboxUnavailable, Spec
+from beray.server.sandbox.environment import Layout
 
 LIMITS = Limits(
     wall_seconds=20, memory_bytes=256 << 20, processes=24, file_bytes=1 << 20, cpu_seconds=10, open_files=256
 )
 _FORKS = 2 * LIMITS.processes
-_BOMB_LIMITS = dataclasses.replace(
-    LIMITS, wall_seconds=5, memory_bytes=64 << 20, disk_bytes=16 << 20, file_bytes=1 << 30
+_BOMB_LIMITS = dataclasses.replace(  # its time is more than a disk is ever left alone (`guard.disk`)
+    LIMITS, wall_seconds=12, memory_bytes=64 << 20, disk_bytes=16 << 20, file_bytes=1 << 30
 )
 _OUTPUT_BYTES = 4096
 _MODE = 0o600
 _ATTACKER = Path(__file__).parent / "attacker.py"
+
+
+class Started(Process, Protocol):
+    """A command that tells how it is watched."""
+
+    @property
+    def lacks_group(self) -> str | None:
+        """Why it has no control group; None when it has one."""
+        ...
+
+
+class Starter(Protocol):
+    """What is probed."""
+
+    layout: Layout
+
+    async def start(self, spec: Spec) -> Started:
+        """See the port `Sandbox.start`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +63,7 @@ class Probing:
     notes: tuple[str, ...]
 
 
-async def run_probe(launcher: Launcher, *, python: str, uid: int | None) -> Probing:
+async def run_probe(launcher: Starter, *, python: str, uid: int | None) -> Probing:
     """Let the attackers loose, all at the same time.
 
     Raises:
@@ -69,7 +88,7 @@ class _Bombed:
     """Why it had no control group."""
 
 
-async def _run_bomb(name: str, launcher: Launcher, *, python: str, uid: int | None) -> _Bombed:
+async def _run_bomb(name: str, launcher: Starter, *, python: str, uid: int | None) -> _Bombed:
     with contextlib.ExitStack() as stack:
         folder = await asyncio.to_thread(lambda: stack.enter_context(work_folder(launcher.layout.root, uid)))
         size = _BOMB_LIMITS.memory_bytes if name == "memory" else _BOMB_LIMITS.disk_bytes
@@ -88,7 +107,7 @@ async def _run_bomb(name: str, launcher: Launcher, *, python: str, uid: int | No
         return _Bombed(how, output, process.lacks_group)
 
 
-async def _run_attacker(launcher: Launcher, *, python: str, uid: int | None) -> Probing:
+async def _run_attacker(launcher: Starter, *, python: str, uid: int | None) -> Probing:
     with contextlib.ExitStack() as stack:
         stage = await asyncio.to_thread(lambda: stack.enter_context(_stage(launcher.layout.root, uid)))
         spec = Spec(
@@ -110,7 +129,7 @@ async def _run_attacker(launcher: Launcher, *, python: str, uid: int | None) -> 
         return _judge(json.loads(how.report), how, stage)
 
 
-async def run(launcher: Launcher, spec: Spec) -> tuple[Exit, bytes]:
+async def run(launcher: Starter, spec: Spec) -> tuple[Exit, bytes]:
     """Run a command to its end; the first part of its output, both streams together."""
     return await _finish(await launcher.start(spec))
 

@@ -20,7 +20,7 @@ async def main(backend, data_dir, marker):
         one = f"setsid sh -c 'trap : TERM HUP; sleep 1000; : {marker}' &"
         process = await box.start("bash", "-c", f"{one * 3} echo up; sleep 1000")
         await read_line(process)
-        print("up", box.sandbox.fork_server_pid, flush=True)
+        print("up", box.keeper_pid, flush=True)
         await process.wait()
 
 asyncio.run(main(*sys.argv[1:]))
@@ -32,6 +32,7 @@ asyncio.run(main(*sys.argv[1:]))
     [
         pytest.param("bubblewrap", marks=pytest.mark.needs("bubblewrap")),
         pytest.param("landlock", marks=pytest.mark.needs("landlock")),
+        pytest.param("container", marks=pytest.mark.needs("container")),
         "none",
     ],
 )
@@ -40,16 +41,14 @@ def test_attack_13_a_killed_server_leaves_no_process(backend: str, service_dir: 
     command = [sys.executable, "-c", SERVER, backend, str(service_dir / f"death-{backend}"), marker]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        word, fork_server = server.stdout.readline().split()
+        word, keeper = server.stdout.readline().split()
         assert word == "up"
         assert wait_until(lambda: len(processes_with(marker)) > 3, what="the command's processes")
 
         server.send_signal(signal.SIGKILL)
 
     wait_until(lambda: not processes_with(marker), seconds=5, what="the end of all processes")
-    wait_until(
-        lambda: not Path(f"/proc/{fork_server}").exists() or _is_zombie(fork_server), what="the fork server's end"
-    )
+    wait_until(lambda: not Path(f"/proc/{keeper}").exists() or _is_zombie(keeper), what="the end of what kept them")
 
 
 def _is_zombie(pid: str) -> bool:
