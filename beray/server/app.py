@@ -308,6 +308,9 @@ class App:
         if days:
             purged = await self.tasks.deletions.purge(now - days * DAY_MS)
             log.info("tasks older than %s days purged: %s", days, purged)
+            if purged:
+                about = f"{purged} tasks that ended more than {days} days ago"
+                self.trail.note(self.trail.row("admin.purge", who="BERAY_RETENTION_DAYS", resource=about))
 
     async def _wait_settled(self) -> None:
         for _ in range(PURGE_LOOKS):
@@ -429,6 +432,7 @@ class App:
             await self._sandbox.close()
         if self._accounts is not None:
             self._accounts.close()
+        await self.stored.close()
         await self.trail.close()
         await asyncio.to_thread(self.database.close)
 

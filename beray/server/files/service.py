@@ -91,7 +91,7 @@ class Files:
             raise Refused("upload_too_large", limit=self._max_upload_bytes)
         begin = partial(work_dir.begin_write, path, limit_bytes=self._max_upload_bytes)
         async with self._stored.room(user.id) as room:
-            room.grow_to(announced_bytes or 0)
+            await room.grow_to(announced_bytes or 0)
             writer = _Writer(await open_in_thread(partial(_Closing, begin)), room)
             try:
                 await _pour(body, writer)
@@ -99,7 +99,7 @@ class Files:
             finally:
                 writer.close()
             self._trail.note(self._trail.row("file.written", user=user, task_id=task_id, resource=written.path))
-            await self._stored.keep(task_id, written.growth)
+            self._stored.note_written(task_id, written.growth, room)
         return written
 
     async def remove(self, user: UserRow, task_id: int, path: str) -> None:
@@ -107,7 +107,7 @@ class Files:
         work_dir = await self._work_dir(user, task_id)
         freed = await in_thread(partial(work_dir.remove, path))
         self._trail.note(self._trail.row("file.deleted", user=user, task_id=task_id, resource=shown(path)))
-        await self._stored.keep(task_id, None if freed is None else -freed)
+        await self._stored.note_removed(task_id, freed)
 
     async def open_zip(self, user: UserRow, task_id: int, paths: Sequence[str]) -> ZipPieces:
         """An archive of the paths (none: of everything); the caller closes it. A missing path is refused here."""
@@ -141,8 +141,6 @@ class _Writer:
         self._working: asyncio.Future[None] | asyncio.Future[Written] | None = None
 
     async def add(self, chunk: bytes) -> None:
-        self._size += len(chunk)
-        self._room.grow_to(self._size)
         self._gathered += chunk
         if len(self._gathered) >= GATHER_BYTES:
             await self._flush()
@@ -150,6 +148,7 @@ class _Writer:
     async def commit(self, if_match: Callable[[str | None], bool]) -> Written:
         await self._flush()
         await self._settle()
+        await self._room.confirm()
         committing = in_thread(partial(self._target.upload.commit, if_match))
         self._working = committing
         return await asyncio.shield(committing)
@@ -161,6 +160,8 @@ class _Writer:
     async def _flush(self) -> None:
         await self._settle()
         piece, self._gathered = self._gathered, bytearray()
+        self._size += len(piece)
+        await self._room.grow_to(self._size)
         self._working = in_thread(partial(self._target.upload.write, piece))
 
     async def _settle(self) -> None:

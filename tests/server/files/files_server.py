@@ -160,14 +160,16 @@ def _app(server: FilesServer) -> Edge:
     engine.dispose()
     database = SqliteDatabase(path)
 
+    stored, trail = StoredBytes(database, server.work_dirs, most=0), AuditTrail(database, system_clock)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database.open()
         yield
+        await stored.close()
         database.close()
 
     app = FastAPI(redirect_slashes=False, lifespan=lifespan)
-    stored, trail = StoredBytes(database, server.work_dirs, most=0), AuditTrail(database, system_clock)
     files = Files(server.open_work_dir, stored, trail, max_upload_bytes=MAX_UPLOAD_BYTES)
     app.include_router(build_router(files, cast(Accounts, FakeAccounts())), prefix="/api/v1")
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, update
@@ -12,12 +13,13 @@ from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
 from beray.server.db.tables import task, user
 from beray.server.errors import Refused
+from beray.server.files import service
 from beray.server.files.service import Expectation, Files
 from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.usage import measure
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 from tests.support.databases import seeded_database
-from tests.support.waiting import until
+from tests.support.waiting import begun, until
 
 KIB = 1024
 MOST = 1024 * KIB
@@ -122,10 +124,55 @@ async def test_uploads_that_are_under_way_count(files, stored):
 
     assert (await refusal(files, "b", 640 * KIB))[0] == "storage_full"
 
-    first.cancel()
+    first.cancel()  # as when the client hangs up
     with pytest.raises(asyncio.CancelledError):
         await first
     await upload(files, "b", 640 * KIB)
+
+
+async def test_upload_that_began_when_there_was_room_is_looked_at_again(files, stored, work_dirs, monkeypatch):
+    monkeypatch.setattr(service, "GATHER_BYTES", 16 * KIB)
+    go = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x" * 16 * KIB
+        await go.wait()
+        yield b"x" * 624 * KIB
+
+    first = asyncio.create_task(files.upload(USER, 1, "a", slow(), announced_bytes=None, expectation=ANY))
+    try:
+        await until(lambda: stored._coming, what="the upload to have begun")
+        await upload(files, "b", 640 * KIB)
+        await stored.close()
+    finally:
+        go.set()
+
+    with pytest.raises(Refused, match="leaves no room"):
+        await first
+    assert [path.name for path in work_dirs.root.rglob("*") if path.is_file()] == ["b"]
+
+
+async def test_room_is_held_until_the_database_knows(files, stored, database, monkeypatch):
+    """An upload that was answered counts at once; who might be refused for it waits until it is written down."""
+    await stored.of_user(USER.id)  # measures what nobody has
+    go = asyncio.Event()
+    write = database.write
+
+    async def late(query: Any) -> Any:
+        await go.wait()
+        return await write(query)
+
+    monkeypatch.setattr(database, "write", late)
+    await upload(files, "a", 640 * KIB)
+
+    [second] = await begun(upload(files, "b", 640 * KIB))
+    assert stored._coming[USER.id] >= 640 * KIB
+
+    go.set()
+    with pytest.raises(Refused, match="leaves no room"):
+        await second
+    assert await stored.of_user(USER.id) >= 640 * KIB
+    assert not stored._coming
 
 
 async def test_users_do_not_share_their_room(files, database):
@@ -171,6 +218,7 @@ async def test_upload_stays_when_what_it_takes_cannot_be_kept(files, work_dirs, 
 
         away.setattr(database, "write", refuse)
         await upload(files, "a", 64 * KIB)
+        await stored.close()
 
     assert await stored.of_user(USER.id) < 64 * KIB
     assert await stored.measure(1) >= 64 * KIB
