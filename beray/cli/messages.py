@@ -144,6 +144,47 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     ),
     "help.admin.purge.dry_run": ("只显示会删除多少个任务。", "Only say how many tasks would be deleted."),
     "help.admin.purge.yes": ("不询问，直接删除。", "Delete without asking."),
+    "help.admin.audit": (
+        "查看审计日志：谁、何时、从哪里、做了什么；服务器可以继续运行。",
+        "Show the audit log: who did what, when, from where; servers may go on running.",
+    ),
+    "help.admin.audit.user": ("只看此用户（编号或邮箱）。", "Only this user, by id or e-mail address."),
+    "help.admin.audit.action": ("只看此操作，例如 login.failed。", "Only this action, such as login.failed."),
+    "help.admin.audit.since": (
+        "只看此后的记录：多久以前（30m、7d）或时间（2026-11-27T08:00，UTC）。",
+        "Only what came since: how long ago (30m, 7d) or a time (2026-11-27T08:00, UTC).",
+    ),
+    "help.admin.audit.limit": ("最多显示最新的 N 条。", "Show the newest N at most."),
+    "help.admin.audit.json": ("每条记录输出一行 JSON。", "Print every entry as a line of JSON."),
+    "help.admin.prune_audit": (
+        "删除审计日志中的旧记录；此操作本身也会被记录。",
+        "Forget old entries of the audit log, which the log itself tells.",
+    ),
+    "help.admin.prune_audit.days": ("删除早于 N 天的记录。", "Forget entries older than N days."),
+    "usage.bad_action": ("没有操作“{action}”。可用：{known}。", "No action {action!r}. There are: {known}."),
+    "usage.bad_time": (
+        "“{value}”不是时间；例如 30m、7d、2026-11-27T08:00。",
+        "{value!r} is no time; write 30m, 7d or 2026-11-27T08:00.",
+    ),
+    "usage.prune_needs_yes": (
+        "标准输入不是终端，无法询问；请加上 --yes。",
+        "There is no terminal to ask on: add --yes.",
+    ),
+    "audit.none": ("审计日志中没有这样的记录。", "There are no such entries in the audit log."),
+    "audit.at": ("时间", "time"),
+    "audit.action": ("操作", "action"),
+    "audit.who": ("用户", "who"),
+    "audit.address": ("地址", "from"),
+    "audit.task_id": ("任务", "task"),
+    "audit.resource": ("对象", "what"),
+    "prune.confirm": (
+        "删除审计日志中早于 {days} 天的 {count} 条记录？此操作无法撤销。",
+        "Entries older than {days} days: {count}. Forget them? This cannot be undone.",
+    ),
+    "prune.done": (
+        "已从审计日志删除 {count} 条早于 {days} 天的记录。",
+        "Entries older than {days} days that were forgotten: {count}.",
+    ),
     "usage.purge_needs_days": (
         "请用 --days N 指定天数，或设置 BERAY_RETENTION_DAYS。",
         "Say how old by --days N, or set BERAY_RETENTION_DAYS.",

@@ -21,7 +21,9 @@ from beray import __version__
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.run import AgentRun, Outcome, RunLimits
 from beray.server.api_page import add_api_page
+from beray.server.audit import AuditTrail
 from beray.server.auth import routes as auth_routes
+from beray.server.auth.client_address import ClientAddresses
 from beray.server.auth.service import Accounts, open_accounts
 from beray.server.clock import Clock, system_clock
 from beray.server.cluster import SEEN_MS, Cluster
@@ -52,6 +54,7 @@ from beray.server.tasks.runner import RunAgent, Runner, Workshop
 from beray.server.tasks.service import Tasks
 from beray.server.tasks.stream import Streams
 from beray.server.validation import malformed_body, validation_refusal
+from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.work_dir import WorkDirs
 
 API: Final = "/api/v1"
@@ -120,12 +123,13 @@ class App:
             self.cluster = Cluster(self.database, self.work_dirs_path, self.readiness, role=settings.role)
             self.database.note_reachable = self.cluster.note_listening
         self._clock = clock
+        self.trail = AuditTrail(self.database, clock)
         self.wakeups = Wakeups()
         self.events = EventLog(self.database, self.wakeups, clock)
         self.streams = Streams(settings.max_streams_per_user)
         self._accounts: Accounts | None = None
         if settings.role != "worker":
-            self._accounts = open_accounts(settings, self.database, clock=clock, announce=announce)
+            self._accounts = open_accounts(settings, self.database, clock=clock, trail=self.trail, announce=announce)
         self.capabilities: Capabilities | None = None
         self._sandbox: Sandbox | None = None
         self._task_uids = TaskUids(settings.sandbox_uid_base)
@@ -140,8 +144,10 @@ class App:
             control=control,
             clock=clock,
             model=model,
+            trail=self.trail,
             task_uid=self._task_uids,
         )
+        self.stored = StoredBytes(self.database, work_dirs, most=settings.max_stored_bytes)
         patient = self.database.patient
         self.runner = Runner(
             database=patient,
@@ -166,6 +172,7 @@ class App:
             self._build_web(),
             default_language=cast(Language, settings.language),
             max_body_bytes=settings.max_body_bytes,
+            clients=ClientAddresses(settings.trusted_proxies),
         )
 
     @property
@@ -190,13 +197,15 @@ class App:
         add_api_page(web)
         service, info = build_service_routers(self._check, self.info)
         web.include_router(service)
-        install_error_handlers(web)
+        install_error_handlers(web, note_missing=self.trail.note_missing)
         if self.settings.role == "worker":
             return web
         web.include_router(info, prefix=API)
         web.include_router(auth_routes.build_router(self.accounts), prefix=API)
         web.include_router(task_routes.build_router(self.tasks, self.accounts, self.events, self.streams), prefix=API)
-        files = Files(self.tasks.open_work_dir, max_upload_bytes=self.settings.max_upload_bytes)
+        files = Files(
+            self.tasks.open_work_dir, self.stored, self.trail, max_upload_bytes=self.settings.max_upload_bytes
+        )
         web.include_router(file_routes.build_router(files, self.accounts), prefix=API)
         return web
 
@@ -231,6 +240,7 @@ class App:
         self._spawn(self._start_engine())
         # A notice can be lost with its connection; a stop must not be.
         self._spawn(repeat(self._stop_asked, "looking for stops", first=LOOK_SECONDS, every=LOOK_SECONDS))
+        self._spawn(self.trail.run())
         if self.settings.role != "worker":
             self._spawn(repeat(self.tasks.tidy, "tidying", first=TIDY_SECONDS, every=TIDY_SECONDS))
             finish = self.tasks.deletions.finish
@@ -298,6 +308,9 @@ class App:
         if days:
             purged = await self.tasks.deletions.purge(now - days * DAY_MS)
             log.info("tasks older than %s days purged: %s", days, purged)
+            if purged:
+                about = f"{purged} tasks that ended more than {days} days ago"
+                self.trail.note(self.trail.row("admin.purge", who="BERAY_RETENTION_DAYS", resource=about))
 
     async def _wait_settled(self) -> None:
         for _ in range(PURGE_LOOKS):
@@ -421,6 +434,8 @@ class App:
             await self._sandbox.close()
         if self._accounts is not None:
             self._accounts.close()
+        await self.stored.close()
+        await self.trail.close()
         await asyncio.to_thread(self.database.close)
 
     async def count_active_tasks(self) -> int:
@@ -443,6 +458,7 @@ class App:
                 "wall_seconds": settings.max_run_seconds,
                 "upload_bytes": settings.max_upload_bytes,
                 "streams_per_user": settings.max_streams_per_user,
+                "stored_bytes_per_user": settings.max_stored_bytes,
                 "running_tasks_per_user": settings.max_running_tasks_per_user,
             },
         }
@@ -480,9 +496,21 @@ def _sandbox_info(capabilities: Capabilities | None) -> dict[str, Any] | None:
     }
 
 
-def install_error_handlers(web: FastAPI) -> None:
-    """Answer every error in the one shape."""
-    web.add_exception_handler(Refused, _answer_refused)
+def install_error_handlers(web: FastAPI, *, note_missing: Callable[[int], None] = lambda task_id: None) -> None:
+    """Answer every error in the one shape.
+
+    Args:
+        web: The application.
+        note_missing: Told the id of a task that was asked for and is not there, or is somebody else's.
+    """
+
+    async def answer_refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refused)
+        if error.code == "task_not_found":
+            note_missing(cast(int, error.params["task_id"]))
+        return _respond(request, error)
+
+    web.add_exception_handler(Refused, answer_refused)
     web.add_exception_handler(HTTPException, _answer_http_exception)
     web.add_exception_handler(RequestValidationError, _answer_invalid)
     web.add_exception_handler(Exception, _answer_crash)
@@ -494,11 +522,6 @@ def _respond(request: Request, refused: Refused) -> Response:
     response.raw_headers = headers
     response.body = body
     return response
-
-
-async def _answer_refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return _respond(request, error)
 
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:

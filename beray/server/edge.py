@@ -11,15 +11,19 @@ from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
 import orjson
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from beray.server.audit import Caller, current_caller
+from beray.server.auth.client_address import ClientAddresses
 from beray.server.errors import Refused, problem
 from beray.server.messages import Language, current_language, text
 
 SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:+/=@-]{1,128}")
 PROBLEM_JSON = b"application/problem+json"
 UPLOAD_PATH = re.compile(r"/api/v1/tasks/[^/]+/files/content")  # bodies there are files, limited by their route
+
+NOBODY_TRUSTED = ClientAddresses(())
 
 log = logging.getLogger("beray.http")
 
@@ -31,8 +35,16 @@ class BodyTooLarge(Exception):
 class Edge:
     """Wraps the application."""
 
-    def __init__(self, app: ASGIApp, *, default_language: Language, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        default_language: Language,
+        max_body_bytes: int,
+        clients: ClientAddresses = NOBODY_TRUSTED,
+    ) -> None:
         self._app = app
+        self._clients = clients
         self._default_language = default_language
         self._max_body_bytes = max_body_bytes
 
@@ -45,6 +57,7 @@ class Edge:
         request_id = request_id_of(headers)
         language = language_asked(headers, self._default_language)
         current_language.set(language)
+        current_caller.set(Caller(request_id, lambda: self._clients.whole(HTTPConnection(scope))))
         scope = {**scope, "path": _without_slash(scope["path"]), "beray.request_id": request_id, "beray.send": send}
         answer = _Answer(send, request_id)
         try:
@@ -125,7 +138,7 @@ def refusal(refused: Refused, language: Language, request_id: str) -> tuple[int,
         headers.append((b"www-authenticate", b"Bearer"))
     if refused.code == "range_not_satisfiable":
         headers.append((b"content-range", f"bytes */{refused.params['size']}".encode()))
-    if refused.code in {"body_too_large", "upload_too_large"}:
+    if refused.code in {"body_too_large", "upload_too_large", "storage_full"}:
         headers.append((b"connection", b"close"))  # what is left of the body is not read
     return refused.status_code, headers, body
 

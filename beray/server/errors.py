@@ -86,6 +86,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "file_busy": 409,
     "too_many_files": 422,
     "upload_too_large": 413,
+    "storage_full": 413,
     "upload_cut": 400,
     "precondition_failed": 412,
     "range_not_satisfiable": 416,

@@ -1,24 +1,21 @@
 """`beray admin purge`: delete what is old, now. Works beside running servers, which do the same daily when told to."""
 
 import asyncio
-import sqlite3
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
+from beray.server.beside import DatabaseUnusable, operator, reading, unusable
 from beray.server.clock import Clock, system_clock
-from beray.server.db import migrate
 from beray.server.db import tasks as queries
-from beray.server.db.connect import Database
+from beray.server.db.audit import AuditRow, insert_row
 from beray.server.db.faults import reason
 from beray.server.db.open import database_url, make_database
 from beray.server.db.processes import LIVES, find_volume
-from beray.server.db.sqlite import SqliteDatabase
 from beray.server.engine.dbos_queue import DbosQueue
 from beray.server.errors import Refused
 from beray.server.settings import Settings
@@ -56,7 +53,8 @@ def purge(settings: Settings, *, days: int, is_dry: bool, clock: Clock = system_
     before = clock() - days * DAY_MS
     purging = _Purging(settings, clock)
     found = purging.look(before)
-    return Purged(found, 0 if is_dry else asyncio.run(purging.run(before)))
+    about = f"{found} tasks that ended more than {days} days ago"
+    return Purged(found, 0 if is_dry else asyncio.run(purging.run(before, about)))
 
 
 class _Purging:
@@ -74,28 +72,14 @@ class _Purging:
         Raises:
             PurgeError: They can't be deleted, or not with their files.
         """
-        database = self._database
-        if isinstance(database, SqliteDatabase) and not database.path.exists():
-            raise PurgeError(f"There is no database in {database.path.parent}. Name the data folder with --data DIR.")
-        engine = _reading_engine(database)
         try:
-            _check_schema(engine)
-            with engine.connect() as connection:
+            with reading(self._database) as connection:
                 found = queries.count_ended(connection, before)
                 if found or queries.list_hidden(connection, self._clock() - OTHERS_DELETE_MS):
                     self._check_work_dirs(connection)
             return found
-        except (DBAPIError, migrate.NewerSchemaError, migrate.OldServerError) as error:
-            raise self._unusable(error) from error
-        finally:
-            engine.dispose()
-
-    def _unusable(self, error: Exception) -> PurgeError:
-        if not isinstance(error, DBAPIError | OSError | Refused):
-            return PurgeError(f"The database cannot be used: {error}")
-        shared = "BERAY_DATABASE_URL, and that PostgreSQL runs there"
-        where = shared if self._database.is_shared else "the data folder"
-        return PurgeError(f"The database cannot be used: {reason(error, self._url)}. Check {where}.")
+        except DatabaseUnusable as error:
+            raise PurgeError(str(error)) from error
 
     def _check_work_dirs(self, connection: Connection) -> None:
         """Whether the tasks' files are where they would be deleted: the folder may be named apart from the database.
@@ -123,8 +107,8 @@ class _Purging:
         if read_mark(self._root) != find_volume(connection):
             raise _other_folder(self._root, "belongs to another database")
 
-    async def run(self, before: int) -> int:
-        """Delete the tasks that ended before a time; how many.
+    async def run(self, before: int, about: str) -> int:
+        """Delete the tasks that ended before a time; how many. `about` goes to the audit log first.
 
         Raises:
             PurgeError: Something could not be deleted.
@@ -141,8 +125,10 @@ class _Purging:
             try:
                 database.open()
                 await engine.start()
+                entry = AuditRow(self._clock(), "admin.purge", who=operator(), resource=about)
+                await database.write(lambda connection: insert_row(connection, entry))
             except (DBAPIError, OSError, Refused) as error:
-                raise self._unusable(error) from error
+                raise PurgeError(str(unusable(database, error))) from error
             deletions.engine = engine
             return await _delete(deletions, before, self._url)
         finally:
@@ -160,33 +146,6 @@ async def _delete(deletions: Deletions, before: int, url: URL) -> int:
     except (DBAPIError, OSError, Refused) as error:
         why = reason(error, url)
         raise PurgeError(f"Something could not be deleted: {why}. Call it again when that is mended.") from error
-
-
-def _reading_engine(database: Database) -> Engine:
-    """The database as it is: nothing can be written, not even what every other connection sets on it."""
-    if not isinstance(database, SqliteDatabase):
-        return database.make_engine().execution_options(postgresql_readonly=True)
-    uri = f"{database.path.absolute().as_uri()}?mode=ro"
-    return create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=NullPool)
-
-
-def _check_schema(engine: Engine) -> None:
-    """Whether the database has the tables that this version works on; a purge brings none up to date.
-
-    Raises:
-        PurgeError: They are older, or there are none.
-        NewerSchemaError: They are too new.
-    """
-    with engine.connect() as connection:
-        current = migrate.current_revision(connection)
-    if current is None or current < migrate.HEAD:
-        state = "has no tables of BeRay" if current is None else f"is at revision {current}"
-        raise PurgeError(
-            f"Nothing was changed: the database {state}, and this version of BeRay works on revision {migrate.HEAD}."
-            " Start a server of this version once, which brings it up to date, or use the version of the servers."
-        )
-    if current > migrate.HEAD:
-        migrate.upgrade(engine)  # nothing to apply: it says whether this version works on the newer one
 
 
 def _list_living(connection: Connection) -> dict[str, str]:

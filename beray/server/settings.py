@@ -214,7 +214,16 @@ class Settings:
         16, _positive, "Tasks that run at the same time in this process.", "本进程中同时运行的任务数。"
     )
     max_streams_per_user: int = _set(
-        100, _positive, "Event streams one user may hold open at the same time.", "一个用户同时可以打开的事件流数。"
+        100,
+        _not_negative,
+        "Event streams one user may hold open at the same time, at each process; 0: no limit.",
+        "一个用户在每个进程上同时可以打开的事件流数；0：不限制。",
+    )
+    max_stored_bytes: int = _set(
+        10 << 30,  # ten files of the largest size: room for work, while a usual disk of 40 GB takes several users
+        _not_negative,
+        "Bytes of disk the files of all of one user's tasks may take before uploads are refused; 0: no limit.",
+        "一个用户所有任务的文件可占用的磁盘字节数，超过后拒绝上传；0：不限制。",
     )
 
     max_upload_bytes: int = _set(

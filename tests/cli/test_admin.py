@@ -1,14 +1,22 @@
-"""`beray admin purge`: what is old goes, what is young stays, and nothing goes unasked."""
+"""`beray admin`: what is old goes, what is young stays, nothing goes unasked, and the audit log tells who did what."""
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 from sqlalchemy import text
 
 from beray.client import BeRayClient
+from beray.exceptions import APIError, NotFoundError
+from beray.server.beside import operator
+from beray.server.db.audit import AuditRow, insert_row
 from beray.server.db.sqlite import sqlite_engine
 from tests.support.command_line import CommandLine
-from tests.support.server import ServerProcess
+from tests.support.server import PASSWORD, ServerProcess
+from tests.support.waiting import wait_until
 
 YEAR_MS = 365 * 86_400_000
 
@@ -99,3 +107,125 @@ def test_how_old_must_be_said_or_set(local, tmp_path):
     assert nowhere.status == 1
     assert "There is no database" in nowhere.err
     assert "--data" in nowhere.err
+
+
+HOSTILE = "\x1b[2J\x1b]0;gone\x07\u202etxt.harmless"
+
+
+def test_audit_log_tells_who_did_what_and_holds_no_secret(make_server, local):
+    """Every kind of entry, by the requests that leave it, and what `beray admin audit` shows of them."""
+    server: ServerProcess = make_server(rate_limits=1, max_stored_bytes=1 << 20).start()
+    data = ("--data", str(server.data_dir))
+    token = server.register("a@example.com")
+    stranger = server.register("b@example.com")
+    code = server.code_for("a@example.com")
+    with BeRayClient(server.base_url, token=token, max_retries=0) as client:
+        leave_entries(server, client, stranger)
+    local("admin", "purge", "--days", "0", "--yes", *data)
+
+    def find_all() -> list[dict[str, Any]] | None:
+        lines = local("admin", "audit", "--json", *data).out.splitlines()
+        found = [json.loads(line) for line in lines]
+        return found if {"task.foreign", "file.deleted"} <= {entry["action"] for entry in found} else None
+
+    entries = wait_until(find_all, what="what is written beside the requests")
+    add_hostile(server)
+    table = local("admin", "audit", "--user", "a@example.com", *data)
+    failed = local("admin", "audit", "--action", "login.failed", "--since", "1h", "--limit", "1", "--json", *data)
+    later = local("admin", "audit", "--since", "2999-01-01", *data)
+    pruned = local("admin", "prune-audit", "--days", "1", "--yes", *data)
+    answer = requests.get(f"{server.base_url}/health", timeout=10, headers={"X-Request-ID": "mine"})
+
+    told = [(entry["action"], entry["who"], entry["task_id"], entry["resource"]) for entry in entries]
+    in_order = [entry for entry in told if entry[0] not in {"task.foreign", "file.written", "file.deleted"}]
+    assert in_order == [
+        ("code.requested", "a@example.com", None, None),
+        ("register", "a@example.com", None, None),
+        ("code.requested", "b@example.com", None, None),
+        ("register", "b@example.com", None, None),
+        ("rate.refused", "a@example.com", None, "code per email"),
+        ("register.failed", "c@example.com", None, "invalid_verification_code"),
+        ("login.failed", "a@example.com", None, None),
+        ("login.failed", "nobody@example.com", None, None),
+        ("login", "a@example.com", None, None),
+        ("task.created", "a@example.com", 1, None),
+        ("task.started", "a@example.com", 1, None),
+        ("task.created", "a@example.com", 2, None),
+        ("task.stopped", "a@example.com", 2, None),
+        ("task.deleted", "a@example.com", 2, None),
+        ("logout", "a@example.com", None, None),
+        ("admin.purge", operator(), None, "1 tasks that ended more than 0 days ago"),
+    ]
+    assert {entry for entry in told if entry not in in_order} == {
+        ("file.written", "a@example.com", 1, "in.txt"),
+        ("file.deleted", "a@example.com", 1, "in.txt"),
+        ("task.foreign", "b@example.com", 1, None),
+    }
+    assert {entry["address"] for entry in entries} == {"127.0.0.1", None}
+    assert all(entry["request_id"] for entry in entries if entry["address"])
+    assert answer.headers["X-Request-ID"] == "mine"
+    for secret in (token, stranger, PASSWORD, "not the password", code, "Write a Python", "secret content"):
+        assert secret not in str(entries)
+    assert "file.written" in table.out
+    assert "b@example.com" not in table.out
+    assert "txt.harmless" in table.out
+    assert re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", table.out) is None
+    assert [json.loads(line)["who"] for line in failed.out.splitlines()] == ["nobody@example.com"]
+    assert (later.out, "no such entries" in later.err) == ("", True)
+    assert (pruned.status, "forgotten: 1." in pruned.err) == (0, True)
+
+
+def add_hostile(server: ServerProcess) -> None:
+    engine = sqlite_engine(server.data_dir / "beray.db")
+    with engine.begin() as connection:
+        insert_row(connection, AuditRow(0, "file.written", who="a@example.com", resource=HOSTILE))
+    engine.dispose()
+
+
+def leave_entries(server: ServerProcess, client: BeRayClient, stranger: str) -> None:
+    def post(path: str, **body: str) -> int:
+        return requests.post(f"{server.base_url}/api/v1/auth/{path}", json=body, timeout=30).status_code
+
+    assert [post("request-verification-code", email="a@example.com") for _ in range(2)] == [429, 429]
+    wrong = {"email": "c@example.com", "verification_code": "000000", "password": PASSWORD}
+    assert post("register", **wrong) == 400
+    assert post("login", email="a@example.com", password="not the password") == 401
+    assert post("login", email="nobody@example.com", password="not the password") == 401
+    assert post("login", email="a@example.com", password=PASSWORD) == 200
+    first = client.create_task("Write a Python script that prints hi", hold=True)["id"]
+    client.upload_file(first, "in.txt", "secret content")
+    client.delete_file(first, "in.txt")
+    client.start_task(first)
+    list(client.stream_task_updates(first))
+    with pytest.raises(APIError, match="413 storage_full"):
+        client.upload_file(first, "big", b"x" * (2 << 20))
+    second = client.create_task("Write a Python script that prints hi", hold=True)["id"]
+    client.stop_task(second)
+    client.delete_task(second)
+    with BeRayClient(server.base_url, token=stranger) as other, pytest.raises(NotFoundError):
+        other.get_task(first)
+    client.logout()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("audit", "--action", "nonsense"), "login.failed"),
+        (("audit", "--since", "yesterday"), "30m, 7d or 2026"),
+        (("audit", "--limit", "0"), "--limit"),
+        (("prune-audit", "--days", "0", "--yes"), "--days"),
+        (("prune-audit", "--days", "9"), "--yes"),
+    ],
+)
+def test_audit_that_cannot_be_asked_so_is_refused(local, arguments, said):
+    ended = local("admin", *arguments)
+
+    assert (ended.status, said in ended.err) == (2, True)
+
+
+def test_audit_without_a_database_says_how_to_name_it(local):
+    ended = local("admin", "audit")
+
+    assert ended.status == 1
+    assert "There is no database" in ended.err
+    assert "--data" in ended.err

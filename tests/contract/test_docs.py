@@ -12,6 +12,8 @@ import pytest
 from beray.client import BeRayClient
 from beray.protocol.types import EventType
 from beray.server.agent.models import PROVIDERS
+from beray.server.audit import ACTIONS
+from beray.server.auth.rates import RULES
 from beray.server.errors import STATUS_OF
 from beray.server.messages import MESSAGES
 from beray.server.sandbox.base import Confinement
@@ -134,6 +136,18 @@ def test_every_error_code_is_documented(language: str) -> None:
 
 def _source(path: str) -> str:
     return (ROOT / "beray" / path).read_text(encoding="utf-8")
+
+
+@both_languages
+def test_every_action_of_the_audit_log_is_documented(language: str) -> None:
+    assert first_cells(page(language, "accounts"))[-len(ACTIONS) :] == list(ACTIONS)
+
+
+@both_languages
+def test_every_limit_of_rates_is_documented(language: str) -> None:
+    documented = re.findall(r"\d+", page(language, "accounts").partition("\n## ")[2].partition("\n## ")[0])
+
+    assert {str(rule.limit.amount) for rules in RULES.values() for rule in rules} <= set(documented)
 
 
 @both_languages

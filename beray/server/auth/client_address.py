@@ -33,11 +33,17 @@ class ClientAddresses:
 
     def of(self, request: HTTPConnection) -> str:
         """The client's address as limits count it; an IPv6 address stands for its /64."""
-        peer = _address(request.client.host) if request.client else None
-        return NO_ADDRESS if peer is None else _counted(self._client(peer, request))
+        client = self._client(request)
+        return NO_ADDRESS if client is None else _counted(client)
 
-    def _client(self, peer: Address, request: HTTPConnection) -> Address:
-        client = peer
+    def whole(self, request: HTTPConnection) -> str:
+        """The client's address, all of it."""
+        return str(self._client(request) or NO_ADDRESS)
+
+    def _client(self, request: HTTPConnection) -> Address | None:
+        client = _address(request.client.host) if request.client else None
+        if client is None:
+            return None
         hops = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
         while hops and self._is_trusted(client):
             said = _address(hops.pop().strip())

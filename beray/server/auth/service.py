@@ -6,12 +6,13 @@ that logging out ends it at once, on every node. What may be tried how often sta
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection
 from starlette.requests import HTTPConnection
 
+from beray.server.audit import AuditTrail, current_caller
 from beray.server.auth.client_address import ClientAddresses
 from beray.server.auth.codes import Codes
 from beray.server.auth.emails import normalise_email
@@ -22,6 +23,7 @@ from beray.server.auth.secret_key import load_secret_key
 from beray.server.auth.tokens import bearer_token, hash_token, new_token
 from beray.server.clock import Clock
 from beray.server.db import auth as queries
+from beray.server.db.audit import insert_row
 from beray.server.db.auth import SessionRow, UserRow
 from beray.server.db.connect import Database
 from beray.server.errors import Refused
@@ -66,6 +68,7 @@ class Accounts:
         rates: Rates,
         mailer: Mailer,
         clients: ClientAddresses,
+        trail: AuditTrail,
         token_days: int,
     ) -> None:
         self.clients = clients
@@ -75,6 +78,7 @@ class Accounts:
         self._passwords = passwords
         self._rates = rates
         self._mailer = mailer
+        self._trail = trail
         self._token_days = token_days
 
     def close(self) -> None:
@@ -92,6 +96,8 @@ class Accounts:
         user = await self._database.read(lambda connection: queries.find_user_by_token(connection, token_hash, now=now))
         if user is None:
             raise Refused("not_authenticated")
+        if (caller := current_caller.get()) is not None:
+            caller.user = user
         return user
 
     async def request_code(self, raw_email: str, *, client: str) -> None:
@@ -107,13 +113,17 @@ class Accounts:
         """
         email = normalise_email(raw_email)
         hit = Hit("code", address=client, email=email)
+        requested = self._trail.row("code.requested", who=email)
+        refused = self._trail.row("code.refused", who=email, resource="email_already_registered")
+        count = self._count(hit)
 
         def issue(connection: Connection) -> str | Refused:
-            seconds = self._rates.take(connection, hit)
-            if seconds is not None:
-                return _rate_limited(seconds)
+            if (limited := count(connection)) is not None:
+                return limited
             if queries.find_user(connection, email) is not None:
+                insert_row(connection, refused)
                 return Refused("email_already_registered", email=email)
+            insert_row(connection, requested)
             return self._codes.issue(connection, email, "register")
 
         code = _or_raise(await self._database.write(issue))
@@ -132,16 +142,20 @@ class Accounts:
         email = normalise_email(raw_email)
         check_password(password)
         code = code.strip()
-        hit = Hit("register", address=client, email=email)
+        count = self._count(Hit("register", address=client, email=email))
+        registered, failed = self._trail.row("register", who=email), self._trail.row("register.failed", who=email)
 
         def try_code(connection: Connection) -> Refused | None:
-            seconds = self._rates.take(connection, hit)
-            if seconds is not None:
-                return _rate_limited(seconds)
+            if (limited := count(connection)) is not None:
+                return limited
+            refused = None
             if queries.find_user(connection, email) is not None:
-                return Refused("email_already_registered", email=email)
-            is_right = self._codes.try_code(connection, email, "register", code)
-            return None if is_right else Refused("invalid_verification_code")
+                refused = Refused("email_already_registered", email=email)
+            elif not self._codes.try_code(connection, email, "register", code):
+                refused = Refused("invalid_verification_code")
+            if refused is not None:
+                insert_row(connection, replace(failed, resource=refused.code))
+            return refused
 
         def create(connection: Connection) -> NewSession:
             if not self._codes.use(connection, email, "register", code):
@@ -149,6 +163,7 @@ class Accounts:
             user = queries.insert_user(connection, email, password_hash=password_hash, now=self._clock())
             if user is None:
                 raise Refused("email_already_registered", email=email)
+            insert_row(connection, replace(registered, user_id=user.id))
             return self._begin_session(connection, user)
 
         _or_raise(await self._database.write(try_code))
@@ -164,9 +179,9 @@ class Accounts:
         email = normalise_email(raw_email)
         check_length(password)
         hit = Hit("login", address=client, email=email)
-        seconds = await self._database.write(lambda connection: self._rates.take(connection, hit))
-        if seconds is not None:
-            raise _rate_limited(seconds)
+        limited = await self._database.write(self._count(hit))
+        if limited is not None:
+            raise limited
         found = await self._database.read(lambda connection: queries.find_user(connection, email))
         user, known_hash = found or (None, None)
         try:
@@ -175,10 +190,15 @@ class Accounts:
             await self._database.write(lambda connection: self._rates.give_back(connection, hit))
             raise
         if user is None or not verdict.is_right:
+            failed = self._trail.row("login.failed", user=user, who=email)
+            await self._database.write(lambda connection: insert_row(connection, failed))
             raise Refused("invalid_credentials")
+        entry = self._trail.row("login", user=user)
 
         def begin(connection: Connection) -> NewSession:
             self._rates.give_back(connection, hit)
+            self._rates.remember(connection, hit)
+            insert_row(connection, entry)
             if known_hash is not None and verdict.new_hash is not None:
                 queries.replace_password_hash(connection, user.id, old=known_hash, new=verdict.new_hash)
             return self._begin_session(connection, user)
@@ -193,8 +213,15 @@ class Accounts:
         """
         token_hash = _token_hash(request)
         now = self._clock()
-        if not await self._database.write(lambda connection: queries.revoke_session(connection, token_hash, now=now)):
-            raise Refused("not_authenticated")
+        entry = self._trail.row("logout")
+
+        def revoke(connection: Connection) -> None:
+            user = queries.find_user_by_token(connection, token_hash, now=now)
+            if user is None or not queries.revoke_session(connection, token_hash, now=now):
+                raise Refused("not_authenticated")
+            insert_row(connection, replace(entry, user_id=user.id, who=user.email))
+
+        await self._database.write(revoke)
 
     async def ensure_local_user(self) -> tuple[UserRow, str]:
         """The embedded server's user, who has no password, and a fresh token; older tokens of theirs end."""
@@ -209,6 +236,20 @@ class Accounts:
             return user, self._insert_session(connection, user, days=LOCAL_DAYS)
 
         return await self._database.write(ensure)
+
+    def _count(self, hit: Hit) -> Callable[[Connection], Refused | None]:
+        """The query that counts a hit: a refusal, told once for each limit and window, if it is one too many."""
+        entry = self._trail.row("rate.refused", who=hit.email)
+
+        def count(connection: Connection) -> Refused | None:
+            too_often = self._rates.take(connection, hit)
+            if too_often is None:
+                return None
+            if too_often.is_first:  # the others would let a flood fill the disk
+                insert_row(connection, replace(entry, resource=f"{hit.action} per {too_often.scope}"))
+            return Refused("rate_limited", retry_after_seconds=too_often.seconds, seconds=too_often.seconds)
+
+        return count
 
     def _begin_session(self, connection: Connection, user: UserRow) -> NewSession:
         queries.purge_sessions(connection, user.id, now=self._clock(), most=MOST_SESSIONS - 1)
@@ -237,13 +278,21 @@ class Accounts:
             raise Refused("mail_not_sent", retry_after_seconds=RETRY_MAIL_SECONDS) from error
 
 
-def open_accounts(settings: Settings, database: Database, *, clock: Clock, announce: Callable[[str], None]) -> Accounts:
+def open_accounts(
+    settings: Settings,
+    database: Database,
+    *,
+    clock: Clock,
+    trail: AuditTrail,
+    announce: Callable[[str], None],
+) -> Accounts:
     """Accounts as the settings ask for. Blocking: reads, or makes, the secret key.
 
     Args:
         settings: The server's settings.
         database: Open before the first call.
         clock: The server's clock.
+        trail: The audit log.
         announce: Is given one line per mail when there is no SMTP server: the code, for the server's terminal.
 
     Raises:
@@ -257,6 +306,7 @@ def open_accounts(settings: Settings, database: Database, *, clock: Clock, annou
         rates=Rates(clock, is_on=settings.rate_limits),
         mailer=make_mailer(settings, clock, announce),
         clients=ClientAddresses(settings.trusted_proxies),
+        trail=trail,
         token_days=settings.token_days,
     )
 
@@ -266,10 +316,6 @@ def _token_hash(request: HTTPConnection) -> bytes:
     if token is None:
         raise Refused("not_authenticated")
     return hash_token(token)
-
-
-def _rate_limited(seconds: int) -> Refused:
-    return Refused("rate_limited", retry_after_seconds=seconds, seconds=seconds)
 
 
 def _or_raise(outcome: T | Refused) -> T:

@@ -166,6 +166,8 @@ def use_code(connection: Connection, email: str, purpose: str, code_hmac: bytes)
 
 # counters
 
+_LOCK_COUNTERS = text("SELECT pg_advisory_xact_lock(:key)")
+_COUNTERS_KEY = 0x42655262  # "BeRb"; "BeRa" is that of migrations
 _PURGE_COUNTERS = text("DELETE FROM rate_counter WHERE expires_at <= :now")
 _ADD_TO_COUNTER = text(
     "INSERT INTO rate_counter (key, count, started_at, expires_at) VALUES (:key, :amount, :now, :expires_at)"
@@ -181,6 +183,16 @@ _TAKE_FROM_COUNTER = text(
 _READ_COUNTER = text("SELECT count, expires_at FROM rate_counter WHERE key = :key AND expires_at > :now")
 _DELETE_COUNTER = text("DELETE FROM rate_counter WHERE key = :key")
 _DELETE_COUNTERS = text("DELETE FROM rate_counter")
+
+
+def lock_counters(connection: Connection) -> None:
+    """Let no other process change counters before the transaction ends (SQLite has one writer anyway).
+
+    Groups of many hits would take the counters' rows in any order, and a flood could have two processes end each
+    other's deadlocks all the time, a second each.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_LOCK_COUNTERS, {"key": _COUNTERS_KEY})
 
 
 def purge_counters(connection: Connection, *, now: int) -> None:

@@ -101,7 +101,9 @@ task = Table(
     Column("stop_requested", Boolean, nullable=False, server_default=false()),
     Column("held_until", BigInteger, index=True),  # made with "hold": not queued before /start
     Column("deleted_at", BigInteger, index=True),  # hidden at once; row, events and work_dir go in the background
+    Column("stored_bytes", BigInteger),  # what its files take on the disk; null: not measured yet
     Index("ix_task_user_id_id", "user_id", "id"),
+    Index("ix_task_user_id_stored_bytes", "user_id", "stored_bytes"),  # a sum without reading goals and results
     sqlite_autoincrement=True,  # an id is never used twice: SSE clients and folders keep it
 )
 
@@ -149,6 +151,21 @@ idempotency_key = Table(
     Column("answer", LargeBinary, nullable=False),
     Column("created_at", BigInteger, nullable=False, index=True),
     PrimaryKeyConstraint("user_id", "key"),
+)
+
+audit = Table(
+    "audit",  # who did what, when, from where; triggers (migration 0004) refuse to change or delete a row
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("user_id", BigInteger),  # not a foreign key: the entry outlives the account
+    Column("who", String(320)),  # the account's address, or the one that was tried; `operator NAME` for `beray admin`
+    Column("address", String(64)),
+    Column("task_id", BigInteger),
+    Column("resource", Text),
+    Column("request_id", String(128)),
+    sqlite_autoincrement=True,
 )
 
 process = Table(

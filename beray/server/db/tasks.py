@@ -194,8 +194,10 @@ def hide_task(connection: Connection, user_id: int, task_id: int, now: int) -> t
         .values(deleted_at=now, stop_requested=True)
         .returning(task.c.status, task.c.run)
     ).one_or_none()
+    if hidden is None:  # perhaps somebody else's, who must not be stopped
+        return None
     notify(connection, Notice("stop", task_id))
-    return None if hidden is None else (hidden[0], hidden[1])
+    return hidden[0], hidden[1]
 
 
 def list_hidden(connection: Connection, before: int) -> Sequence[tuple[int, int]]:

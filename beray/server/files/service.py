@@ -8,12 +8,15 @@ from typing import Final
 
 import orjson
 
+from beray.server.audit import AuditTrail
 from beray.server.db.auth import UserRow
 from beray.server.errors import Refused
 from beray.server.files.conditions import matches
 from beray.server.files.streaming import close_after, in_thread, open_in_thread
 from beray.server.files.zipstream import ZipPieces
 from beray.server.work_dirs.open_file import OpenFile
+from beray.server.work_dirs.paths import shown
+from beray.server.work_dirs.stored import Room, StoredBytes
 from beray.server.work_dirs.upload import Upload, Written
 from beray.server.work_dirs.work_dir import WorkDir
 
@@ -42,8 +45,12 @@ class Expectation:
 class Files:
     """The rules of files. Every method raises `Refused`; `task_not_found` unless the task is the user's."""
 
-    def __init__(self, open_work_dir: OpenWorkDir, *, max_upload_bytes: int) -> None:
+    def __init__(
+        self, open_work_dir: OpenWorkDir, stored: StoredBytes, trail: AuditTrail, *, max_upload_bytes: int
+    ) -> None:
         self._open_work_dir = open_work_dir
+        self._stored = stored
+        self._trail = trail
         self._max_upload_bytes = max_upload_bytes
 
     async def list_tree(
@@ -76,24 +83,31 @@ class Files:
         """Write a file from a body: all of it, or nothing changes.
 
         Raises:
-            Refused: `upload_too_large` (before reading if it was announced), `upload_cut`, `precondition_failed`,
-                `disk_full`, or what is wrong with the path.
+            Refused: `upload_too_large`, `storage_full` (both before reading if it was announced), `upload_cut`,
+                `precondition_failed`, `disk_full`, or what is wrong with the path.
         """
         work_dir = await self._work_dir(user, task_id)
         if announced_bytes is not None and announced_bytes > self._max_upload_bytes:
             raise Refused("upload_too_large", limit=self._max_upload_bytes)
         begin = partial(work_dir.begin_write, path, limit_bytes=self._max_upload_bytes)
-        writer = _Writer(await open_in_thread(partial(_Closing, begin)))
-        try:
-            await _pour(body, writer)
-            return await writer.commit(expectation.is_met)
-        finally:
-            writer.close()
+        async with self._stored.room(user.id) as room:
+            await room.grow_to(announced_bytes or 0)
+            writer = _Writer(await open_in_thread(partial(_Closing, begin)), room)
+            try:
+                await _pour(body, writer)
+                written = await writer.commit(expectation.is_met)
+            finally:
+                writer.close()
+            self._trail.note(self._trail.row("file.written", user=user, task_id=task_id, resource=written.path))
+            self._stored.note_written(task_id, written.growth, room)
+        return written
 
     async def remove(self, user: UserRow, task_id: int, path: str) -> None:
         """Remove a file, a link or a whole folder."""
         work_dir = await self._work_dir(user, task_id)
-        await in_thread(partial(work_dir.remove, path))
+        freed = await in_thread(partial(work_dir.remove, path))
+        self._trail.note(self._trail.row("file.deleted", user=user, task_id=task_id, resource=shown(path)))
+        await self._stored.note_removed(task_id, freed)
 
     async def open_zip(self, user: UserRow, task_id: int, paths: Sequence[str]) -> ZipPieces:
         """An archive of the paths (none: of everything); the caller closes it. A missing path is refused here."""
@@ -119,8 +133,10 @@ class _Closing:
 class _Writer:
     """Writes in a thread while the next bytes come in: one piece being written, one being gathered."""
 
-    def __init__(self, target: _Closing) -> None:
+    def __init__(self, target: _Closing, room: Room) -> None:
         self._target = target
+        self._room = room
+        self._size = 0
         self._gathered = bytearray()
         self._working: asyncio.Future[None] | asyncio.Future[Written] | None = None
 
@@ -132,6 +148,7 @@ class _Writer:
     async def commit(self, if_match: Callable[[str | None], bool]) -> Written:
         await self._flush()
         await self._settle()
+        await self._room.confirm()
         committing = in_thread(partial(self._target.upload.commit, if_match))
         self._working = committing
         return await asyncio.shield(committing)
@@ -143,6 +160,8 @@ class _Writer:
     async def _flush(self) -> None:
         await self._settle()
         piece, self._gathered = self._gathered, bytearray()
+        self._size += len(piece)
+        await self._room.grow_to(self._size)
         self._working = in_thread(partial(self._target.upload.write, piece))
 
     async def _settle(self) -> None:

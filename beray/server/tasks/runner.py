@@ -23,6 +23,7 @@ from beray.server.agent.tools import TOOL_NAMES
 from beray.server.clock import Clock
 from beray.server.db import tasks as queries
 from beray.server.db.connect import Queries
+from beray.server.db.stored import put_bytes
 from beray.server.engine.base import Displaced, Step
 from beray.server.errors import STORAGE_FAULTS, Refused
 from beray.server.events.log import EventLog, Fenced, NewEvent
@@ -183,6 +184,7 @@ class Runner:
 
     async def _finish(self, record: queries.RunRecord, outcome: Outcome | None) -> None:
         files, files_total = await asyncio.to_thread(self._list_files, record.id)
+        stored_bytes = await asyncio.to_thread(self._measure, record.id)
         status, result, error = _ending(outcome)
 
         def write(connection: Connection) -> None:
@@ -203,6 +205,8 @@ class Runner:
             )
             if not has_ended:
                 raise Fenced(f"task {record.id}: attempt {record.attempt} may not end it")
+            if stored_bytes is not None:
+                put_bytes(connection, record.id, stored_bytes)
             row = queries.get_task(connection, record.user_id, record.id)
             assert row is not None, "its status was changed in this transaction"
             finished = NewEvent(
@@ -234,6 +238,13 @@ class Runner:
             return [], 0
         names = sorted(stamps)
         return [{"path": name, "size": stamps[name].size} for name in names[:FINISHED_FILES]], len(names)
+
+    def _measure(self, task_id: int) -> int | None:
+        try:
+            return self._work_dirs.measure(task_id)
+        except OSError:  # what was known of it stays
+            log.warning("work_dir could not be measured", extra={"task_id": task_id}, exc_info=True)
+            return None
 
     def _work_dir(self, task_id: int) -> WorkDir:
         return self._work_dirs.get(task_id, owner=self._require_workshop().task_uid(task_id))

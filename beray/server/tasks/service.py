@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -14,8 +14,10 @@ from beray.protocol.status import ENDED, Status
 from beray.protocol.types import ErrorItem, JsonObject, StopAnswer
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.tools import TOOL_NAMES
+from beray.server.audit import AuditTrail
 from beray.server.clock import Clock
 from beray.server.db import tasks as queries
+from beray.server.db.audit import AuditRow, insert_row
 from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
 from beray.server.db.tasks import TaskFilter, TaskRecord
@@ -60,6 +62,7 @@ class Tasks:
         control: RunControl,
         clock: Clock,
         model: ModelChoice,
+        trail: AuditTrail,
         task_uid: Callable[[int], int | None],
     ) -> None:
         self._database = database
@@ -68,6 +71,7 @@ class Tasks:
         self._control = control
         self._clock = clock
         self._model = model
+        self._trail = trail
         self._task_uid = task_uid
         self.deletions = Deletions(
             database=database, work_dirs=work_dirs, control=control, clock=clock, is_alone=not database.is_shared
@@ -99,11 +103,12 @@ class Tasks:
         self._check(new)
         engine = self._require_engine()
         body_hash = hashlib.sha256(orjson.dumps(new, option=orjson.OPT_SORT_KEYS)).digest()
+        entry = self._trail.row("task.created", user=user)
 
         def write(connection: Connection) -> bytes:
             if key is not None and (stored := self._stored_answer(connection, user, key, body_hash)):
                 return stored
-            answer = self._insert(connection, engine, user, new)
+            answer = self._insert(connection, engine, user, new, entry)
             if key is not None:
                 now = self._clock()
                 kept = {"body_hash": body_hash, "answer": answer, "created_at": now}
@@ -120,7 +125,7 @@ class Tasks:
             raise Refused("idempotency_mismatch")
         return stored[1]
 
-    def _insert(self, connection: Connection, engine: Engine, user: UserRow, new: NewTask) -> bytes:
+    def _insert(self, connection: Connection, engine: Engine, user: UserRow, new: NewTask, entry: AuditRow) -> bytes:
         now = self._clock()
         task_id = queries.insert_task(
             connection,
@@ -136,8 +141,10 @@ class Tasks:
                 "limits": None if new.limits is None else orjson.dumps(new.limits).decode(),
                 "usage": orjson.dumps(NO_USAGE).decode(),
                 "held_until": now + HOLD_MS if new.is_held else None,
+                "stored_bytes": 0,
             },
         )
+        insert_row(connection, replace(entry, task_id=task_id))
         created = {
             "status": "queued",
             "model": self._model.name,
@@ -169,6 +176,7 @@ class Tasks:
             Refused: task_not_found, task_already_started, starting.
         """
         engine = self._require_engine()
+        entry = self._trail.row("task.started", user=user, task_id=task_id)
 
         def write(connection: Connection) -> TaskRecord:
             row = self._get_to_change(connection, user, task_id)
@@ -176,6 +184,7 @@ class Tasks:
                 raise Refused("task_already_started", task_id=task_id, status=row.status)
             queries.update_task(connection, task_id, held_until=None, updated_at=self._clock())
             engine.submit(connection, task_id=task_id, run=row.run, user_id=user.id)
+            insert_row(connection, entry)
             return self._get(connection, user, task_id)
 
         return await self._database.write(write)
@@ -233,8 +242,9 @@ class Tasks:
         Raises:
             Refused: task_not_found, task_already_ended (completed or failed).
         """
+        entry = self._trail.row("task.stopped", user=user, task_id=task_id)
         try:
-            await self._database.write(lambda connection: self._request_stop(connection, user, task_id))
+            await self._database.write(lambda connection: self._request_stop(connection, user, task_id, entry))
         except Refused as refused:
             if refused.code not in STORAGE_FAULTS:
                 raise
@@ -242,16 +252,18 @@ class Tasks:
             await self.get(user, task_id)  # a full disk may have been met before the owner was checked
             if not self._control.stop(task_id):
                 raise
+            self._trail.note(entry)
         status = await self._wait_ended(user, task_id, STOP_ANSWER_SECONDS)
         key = "task_stopped" if status == "stopped" else "task_stop_requested"
         return {"message": text(key, task_id=task_id), "status": status}
 
-    def _request_stop(self, connection: Connection, user: UserRow, task_id: int) -> None:
+    def _request_stop(self, connection: Connection, user: UserRow, task_id: int, entry: AuditRow) -> None:
         row = self._get_to_change(connection, user, task_id)
         if row.status == "stopped" or (row.stop_requested and row.status not in ENDED):
             return
         if row.status in ENDED:
             raise Refused("task_already_ended", task_id=task_id, status=row.status)
+        insert_row(connection, entry)
         if row.status == "queued":
             self._end_queued(connection, row)
             return
@@ -318,10 +330,16 @@ class Tasks:
     async def _hide(self, user: UserRow, task_id: int) -> int:
         """Hide the task from everybody; how many runs it had."""
         now = self._clock()
-        hidden = await self._database.write(lambda connection: queries.hide_task(connection, user.id, task_id, now))
-        if hidden is None:
-            raise Refused("task_not_found", task_id=task_id)
-        return hidden[1]
+        entry = self._trail.row("task.deleted", user=user, task_id=task_id)
+
+        def hide(connection: Connection) -> int:
+            hidden = queries.hide_task(connection, user.id, task_id, now)
+            if hidden is None:
+                raise Refused("task_not_found", task_id=task_id)
+            insert_row(connection, entry)
+            return hidden[1]
+
+        return await self._database.write(hide)
 
     async def _empty(self, user: UserRow, task_id: int) -> None:
         """Stop the task and remove its files, without a word in the database."""

@@ -29,7 +29,11 @@ HEADERS = [
 
 
 class Streams:
-    """The open streams of this process: counted per user, and ended together when the server closes."""
+    """The open streams of this process: counted per user, and ended together when the server closes.
+
+    Args:
+        most_per_user: How many a user may hold; 0: no limit.
+    """
 
     def __init__(self, most_per_user: int) -> None:
         self._most_per_user = most_per_user
@@ -43,7 +47,7 @@ class Streams:
         Raises:
             Refused: too_many_streams.
         """
-        if self._open[user_id] >= self._most_per_user:
+        if 0 < self._most_per_user <= self._open[user_id]:
             raise Refused("too_many_streams", most=self._most_per_user, retry_after_seconds=5)
         self._open[user_id] += 1
         try:

@@ -29,6 +29,7 @@ from beray.server.work_dirs.confined import (
 )
 from beray.server.work_dirs.open_file import etag_of
 from beray.server.work_dirs.paths import Parts, shown, wire_path
+from beray.server.work_dirs.usage import disk_bytes, freed_bytes
 
 TEMPORARY_PREFIX: Final = b".beray-upload-"
 """Names that begin so are ours and are left out wherever a work_dir is listed."""
@@ -39,13 +40,17 @@ _commit_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: wire path, bytes, SHA-256 in hex, whether nothing was there before, and its entity tag."""
+    """What was written: wire path, bytes, SHA-256 in hex, whether nothing was there before, and its entity tag.
+
+    `growth`: bytes of the disk that the work_dir takes more than before; less than 0 if a larger file was replaced.
+    """
 
     path: str
     size: int
     sha256: str
     is_new: bool
     etag: str
+    growth: int
 
 
 class Upload:
@@ -61,6 +66,7 @@ class Upload:
         self._owner = owner
         self._limit = limit_bytes
         self._size = 0
+        self._freed = 0
         self._hash = hashlib.sha256()
         self._temporary_name: bytes | None = None
         self._fd = -1
@@ -103,9 +109,10 @@ class Upload:
                 with _commit_lock:
                     is_new = self._replace(place, if_match)
                 sync_folder(place.folder)
-            etag = etag_of(os.fstat(self._fd))
+            status = os.fstat(self._fd)
         self.abort()
-        return Written(wire_path(self._parts), self._size, self._hash.hexdigest(), is_new, etag)
+        growth = disk_bytes(status) - self._freed
+        return Written(wire_path(self._parts), self._size, self._hash.hexdigest(), is_new, etag_of(status), growth)
 
     def abort(self) -> None:
         """Forget it; what was there stays. Does nothing after a commit."""
@@ -171,6 +178,7 @@ class Upload:
             except BaseException:
                 os.unlink(name, dir_fd=place.folder)
                 raise
+        self._freed = 0 if old is None else freed_bytes(old)
         return old is None
 
     def _link(self, name: bytes, folder: int) -> bool:

@@ -40,6 +40,7 @@ from beray.server.work_dirs.open_file import LinkRule, OpenFile, open_regular
 from beray.server.work_dirs.paths import Parts, invalid_path, parse_new_path, parse_path, shown, wire_path
 from beray.server.work_dirs.removal import remove_entry
 from beray.server.work_dirs.upload import Upload, Written
+from beray.server.work_dirs.usage import freed_bytes, measure
 
 _THROUGH: Final = 0o711
 _ID_DIGITS: Final = 15  # a longer name is no id: they are counted, and stay exact in JSON (2**53)
@@ -97,8 +98,11 @@ class WorkDir:
         parts = parse_new_path(path)
         return Upload(self._open_root(), parts, owner=self.owner, limit_bytes=limit_bytes)
 
-    def remove(self, path: str) -> None:
+    def remove(self, path: str) -> int | None:
         """Remove a file, a link (not what it leads to), or a folder with all that is in it.
+
+        Returns:
+            Bytes of the disk that are free again; None when it was a folder, in which nobody has counted.
 
         Raises:
             Refused: `file_not_found`, `invalid_path` (the work_dir itself too), `file_not_permitted`.
@@ -107,7 +111,9 @@ class WorkDir:
         if not parts:
             raise invalid_path(path, "path_names_no_file")
         with self._root(parts) as root, locate(root, parts, follows_last=False) as place:
+            status = stat_or_none(place.name, place.folder)
             remove_entry(place.name, place.folder)
+        return None if status is None or is_folder(status) else freed_bytes(status)
 
     def tree(self, path: str = ".", *, depth: int | None = None, limit: int = TREE_ENTRIES) -> list[FileNode]:
         """What is in a folder, folders first, then by name; see `list_tree`."""
@@ -250,6 +256,10 @@ class WorkDirs:
         except FileNotFoundError:
             return 0
         return max((int(name) for name in names if name.isdecimal() and len(name) <= _ID_DIGITS), default=0)
+
+    def measure(self, task_id: int) -> int:
+        """Bytes that all of the task's files take on the disk, kept outputs included; 0 when it has none."""
+        return measure(self._folder(task_id))
 
     def output_dir(self, task_id: int) -> Path:
         """Where whole outputs of the task's tool calls are kept, out of its commands' reach."""

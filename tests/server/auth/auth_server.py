@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 
 from beray.server.app import install_error_handlers
+from beray.server.audit import AuditTrail
 from beray.server.auth.client_address import ClientAddresses
 from beray.server.auth.codes import Codes
 from beray.server.auth.mailer import Mailer, make_mailer
@@ -29,6 +30,7 @@ from beray.server.settings import Settings
 from tests.support.asgi import served
 
 KEY = b"k" * 32
+EMAIL = "new_user@example.com"
 PASSWORD = "a_very_secure_password"
 
 
@@ -134,6 +136,14 @@ class AuthServer:
         return self.post("/auth/logout", headers={"Authorization": f"Bearer {token}"})
 
 
+def register_with(server: AuthServer, code: str, email: str = EMAIL) -> requests.Response:
+    return server.post("/auth/register", {"email": email, "verification_code": code, "password": PASSWORD})
+
+
+def wrong(code: str) -> str:
+    return f"{(int(code) + 1) % 1_000_000:06}"
+
+
 def make_accounts(
     settings: Settings,
     database: SqliteDatabase,
@@ -151,6 +161,7 @@ def make_accounts(
         rates=Rates(clock, is_on=settings.rate_limits),
         mailer=mailer,
         clients=ClientAddresses(settings.trusted_proxies),
+        trail=AuditTrail(database, clock),
         token_days=settings.token_days,
     )
 
@@ -190,4 +201,4 @@ def _app(accounts: Accounts, database: SqliteDatabase) -> Edge:
     app.include_router(build_router(accounts))
 
     install_error_handlers(app)
-    return Edge(app, default_language="zh", max_body_bytes=2 << 20)
+    return Edge(app, default_language="zh", max_body_bytes=2 << 20, clients=accounts.clients)

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import text
 from starlette.requests import HTTPConnection
 
+from beray.server.audit import AuditTrail
 from beray.server.auth.mailer import make_mailer
 from beray.server.auth.passwords import SLOTS, WAITING, Passwords
 from beray.server.auth.service import open_accounts
@@ -28,7 +29,13 @@ async def database(tmp_path):
 
 async def test_accounts_without_any_setting_work(tmp_path, database):
     announced: list[str] = []
-    accounts = open_accounts(Settings(data_dir=tmp_path), database, clock=FakeClock(), announce=announced.append)
+    accounts = open_accounts(
+        Settings(data_dir=tmp_path),
+        database,
+        clock=FakeClock(),
+        trail=AuditTrail(database, FakeClock()),
+        announce=announced.append,
+    )
 
     await accounts.request_code("user@example.com", client="127.0.0.1")
     code = announced[0].split("：")[1].split()[0]
@@ -39,7 +46,13 @@ async def test_accounts_without_any_setting_work(tmp_path, database):
 
 
 async def test_local_user_has_one_fresh_token_and_no_password(tmp_path, database):
-    accounts = open_accounts(Settings(data_dir=tmp_path), database, clock=FakeClock(), announce=print)
+    accounts = open_accounts(
+        Settings(data_dir=tmp_path),
+        database,
+        clock=FakeClock(),
+        trail=AuditTrail(database, FakeClock()),
+        announce=print,
+    )
 
     user, first = await accounts.ensure_local_user()
     again, second = await accounts.ensure_local_user()
@@ -59,7 +72,13 @@ async def test_local_user_has_one_fresh_token_and_no_password(tmp_path, database
 
 async def test_user_without_password_cannot_log_in_by_one(tmp_path, database):
     """Should a user without password ever have a mailbox's address, no password is theirs."""
-    accounts = open_accounts(Settings(data_dir=tmp_path), database, clock=FakeClock(), announce=print)
+    accounts = open_accounts(
+        Settings(data_dir=tmp_path),
+        database,
+        clock=FakeClock(),
+        trail=AuditTrail(database, FakeClock()),
+        announce=print,
+    )
     insert = text("INSERT INTO user_account (email, created_at) VALUES ('user@example.com', 0)")
     await database.write(lambda connection: connection.execute(insert).rowcount)
 
@@ -95,4 +114,10 @@ async def test_login_turned_away_unread_is_not_a_wrong_password(tmp_path, databa
 )
 async def test_setting_that_cannot_be_used_stops_the_start(tmp_path, database, wrong):
     with pytest.raises(SettingError, match="BERAY_"):
-        open_accounts(Settings(data_dir=tmp_path, **wrong), database, clock=FakeClock(), announce=print)
+        open_accounts(
+            Settings(data_dir=tmp_path, **wrong),
+            database,
+            clock=FakeClock(),
+            trail=AuditTrail(database, FakeClock()),
+            announce=print,
+        )

@@ -4,8 +4,8 @@ import io
 import itertools
 import json
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +14,17 @@ import requests
 from fastapi import FastAPI, Request
 
 from beray.server.app import install_error_handlers
+from beray.server.audit import AuditTrail
 from beray.server.auth.service import Accounts
+from beray.server.clock import system_clock
 from beray.server.db.auth import UserRow
+from beray.server.db.sqlite import SqliteDatabase, sqlite_engine
+from beray.server.db.tables import metadata
 from beray.server.edge import Edge
 from beray.server.errors import Refused
 from beray.server.files.routes import build_router
 from beray.server.files.service import Files
+from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 from tests.support.asgi import served
 
@@ -149,8 +154,23 @@ def run_files_server(root: Path) -> Iterator[FilesServer]:
 
 
 def _app(server: FilesServer) -> Edge:
-    app = FastAPI(redirect_slashes=False)
-    files = Files(server.open_work_dir, max_upload_bytes=MAX_UPLOAD_BYTES)
+    path = server.root.with_name("beray.db")  # beside what `open_descriptors` looks at
+    engine = sqlite_engine(path)
+    metadata.create_all(engine)
+    engine.dispose()
+    database = SqliteDatabase(path)
+
+    stored, trail = StoredBytes(database, server.work_dirs, most=0), AuditTrail(database, system_clock)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database.open()
+        yield
+        await stored.close()
+        database.close()
+
+    app = FastAPI(redirect_slashes=False, lifespan=lifespan)
+    files = Files(server.open_work_dir, stored, trail, max_upload_bytes=MAX_UPLOAD_BYTES)
     app.include_router(build_router(files, cast(Accounts, FakeAccounts())), prefix="/api/v1")
 
     install_error_handlers(app)

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from beray.server.agent.models import ModelChoice
+from beray.server.audit import AuditTrail
 from beray.server.db import tasks as queries
 from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
@@ -63,6 +64,7 @@ def tasks(database, work_dirs) -> Tasks:
         control=RunControl(),
         clock=lambda: AT,
         model=ModelChoice("beray:rules", "rules"),
+        trail=AuditTrail(database, lambda: AT),
         task_uid=lambda task_id: None,
     )
     tasks.engine = AsyncMock(is_running=AsyncMock(return_value=False))

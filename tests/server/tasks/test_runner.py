@@ -11,6 +11,7 @@ from sqlalchemy import make_url, text
 
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.run import AgentRun, Outcome, RunLimits
+from beray.server.audit import AuditTrail
 from beray.server.db import tasks as queries
 from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
@@ -78,6 +79,7 @@ def make_tasks(database: Database, tmp_path, events: EventLog, control: RunContr
         control=control,
         clock=lambda: AT,
         model=ModelChoice("beray:rules", "rules"),
+        trail=AuditTrail(database, lambda: AT),
         task_uid=lambda task_id: None,
     )
 

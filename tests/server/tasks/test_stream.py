@@ -1,5 +1,6 @@
 """The event stream on the wire: replay, resume, live tail, end."""
 
+import contextlib
 import json
 import threading
 
@@ -7,21 +8,15 @@ import pytest
 import requests
 
 from beray.protocol.sse import HEARTBEAT, EventStreamDecoder
+from beray.server.tasks.stream import Streams
 from tests.server.tasks.test_tasks import HELLO, begun, finish
 from tests.support.server import PASSWORD, ServerProcess
-from tests.support.waiting import wait_until
 
 
 def open_stream(client, task_id, **request):
     headers = {"Authorization": f"Bearer {client.token}", **request.pop("headers", {})}
     url = f"{client.base_url}/api/v1/tasks/{task_id}/stream"
     return requests.get(url, headers=headers, stream=True, timeout=30, **request)
-
-
-def granted_stream(client, task_id) -> requests.Response | None:
-    """A stream, unless there is no place for it: one that was closed a moment ago may still count."""
-    answer = open_stream(client, task_id)
-    return answer if answer.status_code == 200 else None
 
 
 def data_lines(answer) -> list[dict]:
@@ -109,26 +104,6 @@ def test_many_events_are_replayed_in_order(client):
     assert data_lines(open_stream(client, task_id)) == events
 
 
-def test_streams_of_a_user_are_capped(make_server):
-    server: ServerProcess = make_server(max_streams_per_user=2).start()
-    from beray.client import BeRayClient
-
-    with BeRayClient(server.base_url, token=server.register("a@example.com")) as client:
-        task_id = begun(client)
-        streams = [wait_until(lambda: granted_stream(client, task_id), what="a free place") for _ in range(2)]
-
-        third = open_stream(client, task_id)
-
-        assert third.status_code == 429
-        assert third.json()["code"] == "too_many_streams"
-        assert int(third.headers["retry-after"]) > 0
-        streams[0].close()
-        streams[0] = wait_until(lambda: granted_stream(client, task_id), what="a free place")
-        for stream in streams:
-            stream.close()
-        client.stop_task(task_id)
-
-
 def test_deletion_ends_a_stream_without_waiting_for_a_heartbeat(client):
     task_id = begun(client)
     stream = open_stream(client, task_id)
@@ -178,3 +153,13 @@ def test_stop_of_the_server_ends_streams_cleanly_and_they_resume(make_server):
         events = first + rest
         assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
         assert events[-1]["type"] == "task.finished"
+
+
+def test_streams_have_no_limit_where_it_is_zero():
+    streams = Streams(0)
+    with contextlib.ExitStack() as stack:
+        for _ in range(500):
+            stack.enter_context(streams.counted(1))
+
+        assert streams.count == 500
+    assert streams.count == 0
