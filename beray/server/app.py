@@ -136,7 +136,11 @@ class App:
         self._background: set[asyncio.Task[None]] = set()
 
         self._control = control = RunControl()
-        self._work_dirs = work_dirs = WorkDirs(self.work_dirs_path, allows_hard_links=settings.sandbox != "none")
+        self._work_dirs = work_dirs = WorkDirs(
+            self.work_dirs_path,
+            allows_hard_links=settings.sandbox != "none",
+            min_free_bytes=settings.min_free_bytes,
+        )
         self.tasks = Tasks(
             database=self.database,
             events=self.events,

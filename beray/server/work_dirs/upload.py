@@ -34,6 +34,8 @@ from beray.server.work_dirs.usage import disk_bytes, freed_bytes
 TEMPORARY_PREFIX: Final = b".beray-upload-"
 """Names that begin so are ours and are left out wherever a work_dir is listed."""
 
+_SMALL_DISK_PART: Final = 20  # of a small disk only so much is left free (as `sandbox/guard/disk.py` has it)
+
 # Between the check of If-Match and the rename nobody else may commit. One lock for all: it is held for microseconds.
 _commit_lock = threading.Lock()
 
@@ -59,12 +61,15 @@ class Upload:
     Made by `WorkDir.begin_write`. One thread at a time.
     """
 
-    def __init__(self, root: int, parts: Parts, *, owner: int | None, limit_bytes: int) -> None:
+    def __init__(
+        self, root: int, parts: Parts, *, owner: int | None, limit_bytes: int, min_free_bytes: int = 0
+    ) -> None:
         """Takes over the descriptor `root` of the work_dir."""
         self._root = root
         self._parts = parts
         self._owner = owner
         self._limit = limit_bytes
+        self._min_free = min_free_bytes
         self._size = 0
         self._freed = 0
         self._hash = hashlib.sha256()
@@ -89,9 +94,17 @@ class Upload:
             raise Refused("upload_too_large", limit=self._limit)
         self._hash.update(chunk)
         with refusals(self._parts), memoryview(chunk) as rest:
+            self._leave_room()
             written = 0
             while written < len(rest):
                 written += os.write(self._fd, rest[written:])
+
+    def _leave_room(self) -> None:
+        """The last of the disk is the database's: without it nothing could even be deleted."""
+        disk = os.fstatvfs(self._fd)
+        least = min(self._min_free, disk.f_blocks * disk.f_frsize // _SMALL_DISK_PART)
+        if disk.f_bavail * disk.f_frsize < least:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def commit(self, if_match: Callable[[str | None], bool] | None = None) -> Written:
         """Put the file in its place, durably.

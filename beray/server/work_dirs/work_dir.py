@@ -53,11 +53,15 @@ class WorkDir:
         path: Where it is; its parent must not be writable by the task's commands.
         owner: Uid (and gid) that gets what is written here; None when the server is not root.
         allows_hard_links: False where nothing keeps a command from linking files of others in (sandbox `none`).
+        min_free_bytes: Free disk space that writing leaves alone; of a small disk a twentieth.
     """
 
-    def __init__(self, path: Path, *, owner: int | None, allows_hard_links: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, owner: int | None, allows_hard_links: bool = True, min_free_bytes: int = 0
+    ) -> None:
         self.path = path
         self.owner = owner
+        self._min_free_bytes = min_free_bytes
         self._rule = LinkRule(os.geteuid() if owner is None else owner, allows_hard_links)
 
     def open_file(self, path: str) -> OpenFile:
@@ -96,7 +100,13 @@ class WorkDir:
             Refused: `invalid_path`, `path_is_directory`, `not_a_directory` (a parent is a file), `disk_full`.
         """
         parts = parse_new_path(path)
-        return Upload(self._open_root(), parts, owner=self.owner, limit_bytes=limit_bytes)
+        return Upload(
+            self._open_root(),
+            parts,
+            owner=self.owner,
+            limit_bytes=limit_bytes,
+            min_free_bytes=self._min_free_bytes,
+        )
 
     def remove(self, path: str) -> int | None:
         """Remove a file, a link (not what it leads to), or a folder with all that is in it.
@@ -183,10 +193,11 @@ class WorkDir:
 
 
 class WorkDirs:
-    """All work_dirs of a server, below `root`."""
+    """All work_dirs of a server, below `root`; the rest is as for `WorkDir`."""
 
-    def __init__(self, root: Path, *, allows_hard_links: bool = True) -> None:
+    def __init__(self, root: Path, *, allows_hard_links: bool = True, min_free_bytes: int = 0) -> None:
         self.root = root
+        self._min_free_bytes = min_free_bytes
         self._allows_hard_links = allows_hard_links
 
     def create(self, task_id: int, *, owner: int | None) -> WorkDir:
@@ -269,7 +280,9 @@ class WorkDirs:
         return self.root / str(int(task_id))
 
     def _work_dir(self, path: Path, owner: int | None) -> WorkDir:
-        return WorkDir(path, owner=owner, allows_hard_links=self._allows_hard_links)
+        return WorkDir(
+            path, owner=owner, allows_hard_links=self._allows_hard_links, min_free_bytes=self._min_free_bytes
+        )
 
     def _make(self, path: Path, mode: int, *, owner: int | None = None) -> None:
         path.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ import pytest
 from beray.server.errors import Refused
 from beray.server.work_dirs import upload as upload_module
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
+from tests.support.small_disk import SmallDisk
 
 UID = 61234
 
@@ -244,6 +245,23 @@ def test_disk_that_takes_no_more_leaves_the_old_content(work_dir: WorkDir) -> No
     assert said == "disk_full 507"
     assert work_dir.read_bytes("x") == b"old"
     assert os.listdir(work_dir.path) == ["x"]
+
+
+@pytest.mark.needs("tmpfs")
+def test_the_last_free_space_is_not_written(service_dir: Path) -> None:
+    """A twentieth of a disk as small as this."""
+    with SmallDisk(service_dir / "least", size_bytes=20 << 20) as disk:
+        work_dir = WorkDir(disk.seen_at, owner=None, min_free_bytes=1 << 30)
+        work_dir.write_bytes("most", bytes(16 << 20))
+        with work_dir.begin_write("rest", limit_bytes=1 << 30) as upload:
+            upload.write(bytes(3200 << 10))
+
+            with pytest.raises(Refused) as refused:
+                upload.write(b"x")
+
+        assert refused.value.code == "disk_full"
+        assert sorted(os.listdir(disk.seen_at)) == ["most"]
+    (service_dir / "least").rmdir()
 
 
 def test_missing_work_dir_is_no_task(work_dirs: WorkDirs) -> None:
