@@ -2,7 +2,8 @@
 .PHONY: help check test soak bench docs fmt
 
 LINT = uv run --quiet --group lint
-SOAK = tests/e2e/test_kill_rounds.py tests/e2e/test_many_processes.py
+SOAK = tests/e2e/test_kill_rounds.py tests/e2e/test_many_processes.py \
+	tests/attacks/test_schemathesis.py tests/attacks/test_ownership_model.py
 
 help:  ## this list
 	@awk -F ':  ## ' '/^[a-z]+:  ## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +21,7 @@ fmt:  ## put the code in form
 test:  ## every test
 	uv run pytest
 
-soak:  ## the long forms of the fault tests
+soak:  ## the long forms of the tests of faults and attacks
 	BERAY_TEST_ROUNDS=50 uv run pytest --timeout 1800 $(SOAK)
 
 bench:  ## measure every claim about speed; results in benchmarks/results/
