@@ -8,11 +8,13 @@ SOAK = tests/e2e/test_kill_rounds.py tests/e2e/test_many_processes.py \
 help:  ## this list
 	@awk -F ':  ## ' '/^[a-z]+:  ## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-check:  ## format, lint, imports, types
+check:  ## format, lint, imports, types, known flaws
 	$(LINT) ruff format --check .
 	$(LINT) ruff check .
 	$(LINT) lint-imports
 	$(LINT) mypy
+	$(LINT) bandit --quiet --configfile pyproject.toml --recursive beray
+	$(LINT) python .ci/audit.py
 
 fmt:  ## put the code in form
 	$(LINT) ruff format .

@@ -110,8 +110,9 @@ WRITE_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     201: {"description": "A file was made.", "links": _LINKS},
 }
 ZIP_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "The archive.", "content": {"application/zip": _BYTES["*/*"]}}
-} | refused_with(*FILE, "too_many_files")
+    200: {"description": "The archive.", "content": {"application/zip": _BYTES["*/*"]}},
+    **refused_with(*FILE, "too_many_files"),
+}
 
 
 def build_router(files: Files, accounts: Accounts) -> APIRouter:
