@@ -2,16 +2,19 @@
 .PHONY: help check test soak fuzz bench docs fmt
 
 LINT = uv run --quiet --group lint
-SOAK = tests/e2e/test_kill_rounds.py tests/e2e/test_many_processes.py
+SOAK = tests/e2e/test_kill_rounds.py tests/e2e/test_many_processes.py \
+	tests/attacks/test_schemathesis.py tests/attacks/test_ownership_model.py
 
 help:  ## this list
 	@awk -F ':  ## ' '/^[a-z]+:  ## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-check:  ## format, lint, imports, types
+check:  ## format, lint, imports, types, known flaws
 	$(LINT) ruff format --check .
 	$(LINT) ruff check .
 	$(LINT) lint-imports
 	$(LINT) mypy
+	$(LINT) bandit --quiet --configfile pyproject.toml --recursive beray
+	$(LINT) python .ci/audit.py
 
 fmt:  ## put the code in form
 	$(LINT) ruff format .
@@ -20,7 +23,7 @@ fmt:  ## put the code in form
 test:  ## every test
 	uv run pytest
 
-soak:  ## the long forms of the fault tests
+soak:  ## the long forms of the tests of faults and attacks
 	BERAY_TEST_ROUNDS=50 uv run pytest --timeout 1800 $(SOAK)
 
 fuzz:  ## FUZZ_SECONDS=60 for each property of what comes from outside, guided by coverage

@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from beray import __version__
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.run import AgentRun, Outcome, RunLimits
+from beray.server.api_document import describe_api
 from beray.server.api_page import add_api_page
 from beray.server.audit import AuditTrail
 from beray.server.auth import routes as auth_routes
@@ -198,6 +199,7 @@ class App:
             docs_url=None,  # the framework's pages load scripts from another host; ours is `api_page.py`
             redoc_url=None,
         )
+        describe_api(web, models=[self.model.name])
         add_api_page(web)
         service, info = build_service_routers(self._check, self.info)
         web.include_router(service)

@@ -79,9 +79,9 @@ STATUS_OF: Final[dict[str, int]] = {
     # files
     "file_not_found": 404,
     "invalid_path": 422,
-    "not_a_file": 422,
-    "not_a_directory": 422,
     "path_is_directory": 409,
+    "not_a_file": 409,
+    "not_a_directory": 409,
     "file_not_permitted": 409,
     "file_busy": 409,
     "too_many_files": 422,

@@ -8,8 +8,16 @@ from fastapi.responses import JSONResponse
 
 from beray import __version__
 from beray.server.readiness import Readiness
+from beray.server.refusals import ANYWHERE, HEADERS, OPEN, refused_with
 
 SHOWN_WHEN_READY: Final = ("model", "model_kind", "sandbox")
+NOT_READY: Final[dict[int | str, dict[str, Any]]] = {
+    503: {
+        "description": "Not every part works yet.",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+        "headers": HEADERS[503],
+    }
+}
 
 
 def build_routers(
@@ -20,13 +28,13 @@ def build_routers(
     api = APIRouter(tags=["service"])
 
     @root.head("/health", include_in_schema=False)
-    @root.get("/health")
+    @root.get("/health", responses=refused_with(*ANYWHERE), openapi_extra=OPEN)
     async def health() -> dict[str, str]:
         """The process is alive."""
         return {"status": "ok", "version": __version__}
 
     @root.head("/ready", include_in_schema=False)
-    @root.get("/ready")
+    @root.get("/ready", responses=refused_with(*ANYWHERE) | NOT_READY, openapi_extra=OPEN)
     async def ready() -> JSONResponse:
         """Whether tasks can be taken and run: each part with its state and how to mend it; 503 until all work.
 
@@ -42,7 +50,7 @@ def build_routers(
             body, status_code=200 if is_ready else 503, headers={} if is_ready else {"retry-after": "1"}
         )
 
-    @api.get("/info")
+    @api.get("/info", responses=refused_with(*ANYWHERE), openapi_extra=OPEN)
     async def get_info() -> dict[str, Any]:
         """Version, model, what the sandbox confines, limits."""
         return info()

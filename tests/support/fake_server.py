@@ -282,7 +282,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _tree(self, task: FakeTask, path: str) -> None:
         if path in task.files:
-            self._refuse(422, "not_a_directory", f"{path} is not a directory.")
+            self._refuse(409, "not_a_directory", f"{path} is not a directory.")
             return
         below = "" if path == "." else path.rstrip("/") + "/"
         found = [name for name in task.files if name.startswith(below)]
@@ -295,7 +295,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.query["path"]
         content = task.files.get(path)
         if path == "." or any(name.startswith(f"{path}/") for name in task.files):
-            self._refuse(422, "not_a_file", f"{path} is no file.")
+            self._refuse(409, "not_a_file", f"{path} is no file.")
         elif content is None:
             self._refuse(404, "file_not_found", f"There is no {self.query['path']}.")
         else:

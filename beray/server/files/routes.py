@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
 from beray.protocol.types import UploadAnswer
@@ -17,14 +17,33 @@ from beray.server.files.headers import content_type, download_headers, http_date
 from beray.server.files.service import Expectation, Files
 from beray.server.files.streaming import FilePieces, PieceResponse
 from beray.server.messages import text
+from beray.server.refusals import SIGNED_IN, WRITING, refused_with
 from beray.server.work_dirs.listing import FOLDER_ENTRIES, TREE_ENTRIES
 from beray.server.work_dirs.open_file import OpenFile
-from beray.server.work_dirs.paths import shown
+from beray.server.work_dirs.paths import MAX_PATH_BYTES, shown
 
 ZIP_PATHS_MOST: Final = 10_000
+LINK_PATHS_MOST: Final = 1_000  # a request line has 64 KiB at most
 TRUNCATED: Final = "BeRay-Truncated"  # the top folder has no node of its own to carry `truncated`
 
-FilePath = Annotated[str, Query(description="Relative to the work_dir, `/`-separated.")]
+# What `work_dirs/paths.py` takes (there a name has at most 255 bytes, here characters); for readers of /openapi.json.
+_RELATIVE: Final = r"(?!/)(?!(?:[^/]*/)*\.\.(?:/|$))"
+_PATH: Final = {
+    "maxLength": MAX_PATH_BYTES,
+    "pattern": rf"^{_RELATIVE}[^/\u0000]{{1,255}}(?:/+[^/\u0000]{{1,255}})*/*$",
+}
+_PORTABLE: Final = (
+    r"(?:[^/\\%\u0000-\u001f\u007f-\u009f\uef80-\uefff]|%(?![0189A-Fa-f][0-9A-Fa-f]|2[EeFf]|5[Cc]|7[Ff])){1,255}"
+)
+_NEW_PATH: Final = {
+    "maxLength": MAX_PATH_BYTES,
+    "pattern": rf"^{_RELATIVE}(?:{_PORTABLE}/+)*(?!\.$){_PORTABLE}$",
+}
+
+FilePath = Annotated[str, Query(description="Relative to the work_dir, `/`-separated.", json_schema_extra=_PATH)]
+NamedPath = Annotated[str, Field(json_schema_extra=_PATH)]
+LinkedPaths = Annotated[list[NamedPath] | None, Query(max_length=LINK_PATHS_MOST)]
+NewFilePath = Annotated[str, Query(description="The same, and safe on other systems.", json_schema_extra=_NEW_PATH)]
 
 
 class FileNodeBody(BaseModel):
@@ -51,7 +70,7 @@ class RemovalBody(BaseModel):
 class DownloadRequest(BaseModel):
     """What to put into the ZIP; nothing named means everything."""
 
-    paths: list[str] | None = None
+    paths: list[NamedPath] | None = Field(None, json_schema_extra={"maxItems": ZIP_PATHS_MOST})
 
 
 _DOWNLOAD_BODY: Final = {
@@ -59,9 +78,40 @@ _DOWNLOAD_BODY: Final = {
 }
 _UPLOAD_CONTENT: Final = {
     "requestBody": {
-        "required": True,
+        "required": False,  # no body is an empty file
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
+}
+
+
+# A work_dir is made when it is first asked for: reading may meet a full disk too.
+FILE = (
+    *WRITING,
+    *SIGNED_IN,
+    "task_not_found",
+    "invalid_path",
+    "file_not_found",
+    "file_not_permitted",
+    "file_busy",
+    "not_a_directory",
+)
+READ_REFUSALS = refused_with(*FILE, "not_a_file", "precondition_failed", "range_not_satisfiable")
+WRITE_REFUSALS = refused_with(*FILE, "path_is_directory", "precondition_failed", "upload_too_large", "upload_cut")
+_BYTES: Final = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+READ_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "The file.", "content": _BYTES},
+    206: {"description": "The part that `Range` asks for.", "content": _BYTES},
+    304: {"description": "`If-None-Match` or `If-Modified-Since` names what is still there."},
+}
+_THE_FILE: Final = {"task_id": "$request.path.task_id", "path": "$response.body#/path"}
+_LINKS: Final = {name: {"operationId": name, "parameters": _THE_FILE} for name in ("read_file", "remove_file")}
+WRITE_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "A file was replaced.", "model": UploadBody, "links": _LINKS},
+    201: {"description": "A file was made.", "links": _LINKS},
+}
+ZIP_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "The archive.", "content": {"application/zip": _BYTES["*/*"]}},
+    **refused_with(*FILE, "too_many_files"),
 }
 
 
@@ -69,7 +119,7 @@ def build_router(files: Files, accounts: Accounts) -> APIRouter:
     """The routes of files."""
     router = APIRouter(tags=["files"])
 
-    @router.get("/tasks/{task_id}/files/tree", response_model=list[FileNodeBody])
+    @router.get("/tasks/{task_id}/files/tree", response_model=list[FileNodeBody], responses=refused_with(*FILE))
     async def list_files(
         request: Request,
         task_id: int,
@@ -83,7 +133,12 @@ def build_router(files: Files, accounts: Accounts) -> APIRouter:
         headers = {TRUNCATED: "true"} if is_cut else None
         return Response(body, media_type="application/json", headers=headers)
 
-    @router.get("/tasks/{task_id}/files/content", response_class=Response)
+    @router.get(
+        "/tasks/{task_id}/files/content",
+        operation_id="read_file",
+        response_class=Response,
+        responses=READ_ANSWERS | READ_REFUSALS,
+    )
     @router.head("/tasks/{task_id}/files/content", response_class=Response, include_in_schema=False)
     async def read_file(request: Request, task_id: int, path: FilePath) -> Response:
         """A file's bytes, or a part of them (Range)."""
@@ -91,9 +146,13 @@ def build_router(files: Files, accounts: Accounts) -> APIRouter:
         return _serve(request, await files.open_file(user, task_id, path), path)
 
     @router.put(
-        "/tasks/{task_id}/files/content", response_model=UploadBody, status_code=201, openapi_extra=_UPLOAD_CONTENT
+        "/tasks/{task_id}/files/content",
+        response_model=UploadBody,
+        status_code=201,
+        responses=WRITE_ANSWERS | WRITE_REFUSALS,
+        openapi_extra=_UPLOAD_CONTENT,
     )
-    async def write_file(request: Request, response: Response, task_id: int, path: FilePath) -> UploadAnswer:
+    async def write_file(request: Request, response: Response, task_id: int, path: NewFilePath) -> UploadAnswer:
         """Write a file from the raw body, whole or not at all: 201 for a new one, 200 for one replaced."""
         user = await accounts.authenticate(request)
         written = await files.upload(
@@ -113,23 +172,32 @@ def build_router(files: Files, accounts: Accounts) -> APIRouter:
             "sha256": written.sha256,
         }
 
-    @router.delete("/tasks/{task_id}/files/content", response_model=RemovalBody)
+    @router.delete(
+        "/tasks/{task_id}/files/content",
+        operation_id="remove_file",
+        response_model=RemovalBody,
+        responses=refused_with(*FILE),
+    )
     async def remove_file(request: Request, task_id: int, path: FilePath) -> RemovalBody:
         """Remove a file, a link, or a folder with all that is in it."""
         user = await accounts.authenticate(request)
         await files.remove(user, task_id, path)
         return RemovalBody(message=text("file_deleted", path=shown(path)))
 
-    @router.post("/tasks/{task_id}/files/download", response_class=Response, openapi_extra=_DOWNLOAD_BODY)
+    @router.post(
+        "/tasks/{task_id}/files/download", response_class=Response, responses=ZIP_ANSWERS, openapi_extra=_DOWNLOAD_BODY
+    )
     async def download_files(request: Request, task_id: int) -> Response:
         """The named files and folders as a ZIP; everything when none is named."""
         user = await accounts.authenticate(request)
         paths = _wanted_paths(await request.body())
         return _serve_zip(await files.open_zip(user, task_id, paths), task_id)
 
-    @router.get("/tasks/{task_id}/files/download", response_class=Response)
+    @router.get("/tasks/{task_id}/files/download", response_class=Response, responses=ZIP_ANSWERS)
     async def download_files_by_link(
-        request: Request, task_id: int, path: Annotated[list[str] | None, Query(max_length=ZIP_PATHS_MOST)] = None
+        request: Request,
+        task_id: int,
+        path: Annotated[list[NamedPath] | None, Query(max_length=LINK_PATHS_MOST)] = None,
     ) -> Response:
         """The same for browsers: `path` may be repeated."""
         user = await accounts.authenticate(request)

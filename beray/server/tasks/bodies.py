@@ -5,13 +5,14 @@ Answers are the dicts of `protocol/types.py`; a test holds the two against each 
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from pydantic_core import PydanticCustomError
 
 from beray.protocol.status import Status
 from beray.protocol.types import ModelKind
+from beray.server.agent.tools import TOOL_NAMES
 from beray.server.bodies import Text
-from beray.server.tasks.service import NewTask
+from beray.server.tasks.service import GOAL_MOST, NewTask
 
 
 def _without_nul(value: str) -> str:
@@ -20,10 +21,18 @@ def _without_nul(value: str) -> str:
     return value
 
 
-Plain = Annotated[Text, AfterValidator(_without_nul)]
+def _whole(value: object) -> object:
+    """JSON has one kind of number: `5.0` is an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Plain = Annotated[Text, AfterValidator(_without_nul), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
 
 
 LIMIT_MOST = 2**31 - 1  # what is larger limits nothing, and may not fit where it is kept
+
+
+Limit = Annotated[int, Field(ge=1, le=LIMIT_MOST), BeforeValidator(_whole)]
 
 
 class AskedLimits(BaseModel):
@@ -31,20 +40,22 @@ class AskedLimits(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    requests: int | None = Field(None, ge=1, le=LIMIT_MOST)
-    tool_calls: int | None = Field(None, ge=1, le=LIMIT_MOST)
-    tokens: int | None = Field(None, ge=1, le=LIMIT_MOST)
-    wall_seconds: int | None = Field(None, ge=1, le=LIMIT_MOST)
+    requests: Limit | None = None
+    tool_calls: Limit | None = None
+    tokens: Limit | None = None
+    wall_seconds: Limit | None = None
 
 
 class CreateTask(BaseModel):
     """The body of POST /tasks/."""
 
-    goal: Plain
-    tools: list[Plain] | None = None
+    goal: Annotated[
+        Plain, Field(json_schema_extra={"pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$", "maxLength": GOAL_MOST})
+    ]
+    tools: list[Annotated[Plain, Field(json_schema_extra={"enum": list(TOOL_NAMES)})]] | None = None
     model: Plain | None = None
     limits: AskedLimits | None = None
-    hold: bool = False
+    hold: StrictBool = False
 
     def new_task(self) -> NewTask:
         """What it asks for."""

@@ -2,18 +2,19 @@
 
 import hashlib
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from beray.protocol.status import Status
-from beray.protocol.types import Message, StopAnswer
+from beray.protocol.types import EventType, Message, StopAnswer
 from beray.server.auth.service import Accounts
 from beray.server.db.tasks import TaskFilter
 from beray.server.errors import Refused
 from beray.server.events.log import EventLog
 from beray.server.messages import text
+from beray.server.refusals import READING, SIGNED_IN, WRITING, refused_with
 from beray.server.tasks.bodies import CreateTask, MessageBody, Plain, StopBody, TaskBody, TaskWithEventsBody
 from beray.server.tasks.service import ID_MOST, Tasks
 from beray.server.tasks.stream import Streams, TaskStream, Watcher
@@ -24,12 +25,40 @@ JSON = "application/json"
 TAIL = re.compile(r"tail:([0-9]{1,9})")
 EVENT_ID = re.compile(r"[0-9]{1,18}")
 
+WantedEvents = Annotated[str, Query(json_schema_extra={"pattern": r"^(all|none|tail:[0-9]{1,9})$"})]
+
+READ = (*READING, *SIGNED_IN, "task_not_found")
+CHANGE = (*WRITING, *SIGNED_IN, "task_not_found")
+CREATE_REFUSALS = refused_with(
+    *WRITING,
+    *SIGNED_IN,
+    "goal_empty",
+    "goal_too_long",
+    "unknown_tools",
+    "unknown_model",
+    "idempotency_mismatch",
+    "starting",
+)
+UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "`If-None-Match` names what is still there."}}
+EVENT = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "pattern": "^[1-9][0-9]*$", "description": "`seq`"},
+        "event": {"enum": list(get_args(EventType))},
+        "data": {"type": "string", "contentMediaType": "application/json", "description": "The event, on one line."},
+    },
+}
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Events, one object each.", "content": {"text/event-stream": {"schema": EVENT}}}
+}
+
 
 def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: Streams) -> APIRouter:
     """The routes of tasks."""
     router = APIRouter(tags=["tasks"])
 
-    @router.post("/tasks", status_code=201, response_model=TaskBody)
+    @router.post("/tasks", status_code=201, response_model=TaskBody, responses=CREATE_REFUSALS)
     async def create_task(
         request: Request, body: CreateTask, idempotency_key: Annotated[str | None, Header(max_length=255)] = None
     ) -> Response:
@@ -38,13 +67,17 @@ def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: St
         answer = await tasks.create(user, body.new_task(), key=idempotency_key or None)
         return Response(answer, status_code=201, media_type=JSON)
 
-    @router.post("/tasks/{task_id}/start", response_model=TaskBody)
+    @router.post(
+        "/tasks/{task_id}/start",
+        response_model=TaskBody,
+        responses=refused_with(*CHANGE, "task_already_started", "starting"),
+    )
     async def start_task(request: Request, task_id: int) -> Response:
         """Start a task that was created with `hold`."""
         user = await accounts.authenticate(request)
         return Response(task_body(await tasks.start(user, task_id)), media_type=JSON)
 
-    @router.get("/tasks", response_model=list[TaskBody])
+    @router.get("/tasks", response_model=list[TaskBody], responses=UNCHANGED | refused_with(*READING, *SIGNED_IN))
     async def list_tasks(
         request: Request,
         limit: Annotated[int | None, Query(ge=1, le=LIST_MOST)] = None,
@@ -67,8 +100,8 @@ def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: St
         headers = {"link": _next_link(request, shown[-1].id)} if has_more else {}
         return _with_etag(request, body, headers)
 
-    @router.get("/tasks/{task_id}", response_model=TaskWithEventsBody)
-    async def get_task(request: Request, task_id: int, events: str = "all") -> Response:
+    @router.get("/tasks/{task_id}", response_model=TaskWithEventsBody, responses=refused_with(*READ))
+    async def get_task(request: Request, task_id: int, events: WantedEvents = "all") -> Response:
         """A task with its events: `all`, `none`, or the last N by `tail:N`."""
         user = await accounts.authenticate(request)
         tail = _wanted_tail(events)
@@ -78,7 +111,9 @@ def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: St
         frames = await tasks.read_events(task_id, tail=tail)
         return Response(task_body_with_events(row, frames), media_type=JSON)
 
-    @router.get("/tasks/{task_id}/stream", response_class=Response)
+    @router.get(
+        "/tasks/{task_id}/stream", response_class=Response, responses=STREAMED | refused_with(*READ, "too_many_streams")
+    )
     async def stream_task(request: Request, task_id: int, after: Annotated[int | None, Query(ge=0)] = None) -> Any:
         """The task's events as `text/event-stream`: those after `Last-Event-ID` (or `after`), then live."""
         user = await accounts.authenticate(request)
@@ -94,13 +129,19 @@ def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: St
         watcher = Watcher(user.id, task_id, _stream_start(request, after), is_allowed)
         return _AsgiAnswer(TaskStream(events, streams, watcher))
 
-    @router.post("/tasks/{task_id}/stop", response_model=StopBody)
+    @router.post(
+        "/tasks/{task_id}/stop", response_model=StopBody, responses=refused_with(*CHANGE, "task_already_ended")
+    )
     async def stop_task(request: Request, task_id: int) -> StopAnswer:
         """Stop a queued, running or waiting task."""
         user = await accounts.authenticate(request)
         return await tasks.stop(user, task_id)
 
-    @router.delete("/tasks/{task_id}", response_model=MessageBody)
+    @router.delete(
+        "/tasks/{task_id}",
+        response_model=MessageBody,
+        responses=refused_with(*CHANGE, "task_being_deleted", "starting"),
+    )
     async def delete_task(request: Request, task_id: int) -> Message:
         """Delete a task with its events and work_dir; a running one is stopped first."""
         user = await accounts.authenticate(request)

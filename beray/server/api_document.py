@@ -1,0 +1,47 @@
+"""/openapi.json: the framework's document, with what it cannot know: errors, login, headers, the models offered."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from fastapi import FastAPI
+
+PROBLEM: Final = {"$ref": "#/components/schemas/ProblemBody"}
+REQUEST_ID: Final = {
+    "required": True,
+    "description": "The client's, if it sent a sane one; name it when you report a fault.",
+    "schema": {"type": "string"},
+}
+
+
+def describe_api(web: FastAPI, *, models: Sequence[str]) -> None:
+    """Complete the document that `web.openapi()` gives; `models` are the names a task may ask for."""
+    make = web.openapi
+
+    def openapi() -> dict[str, Any]:
+        is_new = web.openapi_schema is None
+        document = make()  # the same one each time
+        if is_new:
+            _complete(document, models)
+        return document
+
+    web.openapi = openapi  # type: ignore[method-assign]  # the framework's own way to change its document
+
+
+def _complete(document: dict[str, Any], models: Sequence[str]) -> None:
+    components = document.setdefault("components", {})
+    components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    components["headers"] = {"RequestId": REQUEST_ID}
+    document["security"] = [{"token": []}]
+    for response in _responses(document):
+        response.setdefault("headers", {})["X-Request-ID"] = {"$ref": "#/components/headers/RequestId"}
+        content = response.get("content", {})
+        if content.get("application/json", {}).get("schema") == PROBLEM:
+            response["content"] = {"application/problem+json": {"schema": PROBLEM}}
+    if "CreateTask" in (schemas := components.get("schemas", {})):  # a worker has no tasks to be asked for
+        schemas["CreateTask"]["properties"]["model"] = {"enum": [*models, None], "title": "Model"}
+
+
+def _responses(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            yield from operation["responses"].values()
