@@ -28,14 +28,22 @@ class NoCgroups(Exception):
 class _Names:
     """What the files of one version are called."""
 
-    memory: str
-    swap: str
+    limit: str
+    swap_limit: str
+    usage: str
+    kept: tuple[str, ...]  # of memory.stat: what can't be had back by dropping pages of files
     oom: str
 
 
 _FILES = {
-    1: _Names("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.oom_control"),
-    2: _Names("memory.max", "memory.swap.max", "memory.events"),
+    1: _Names(
+        "memory.limit_in_bytes",
+        "memory.memsw.limit_in_bytes",
+        "memory.usage_in_bytes",
+        ("rss", "shmem"),
+        "memory.oom_control",
+    ),
+    2: _Names("memory.max", "memory.swap.max", "memory.current", ("anon", "shmem"), "memory.events"),
 }
 
 
@@ -56,19 +64,32 @@ class Group:
         """What the group may use, beside the supervisor; swap is none of it."""
         names = _FILES[self.version]
         memory = memory_bytes + _OWN_MEMORY_BYTES
-        _write(f"{self.memory}/{names.memory}", str(memory))
-        if os.path.exists(f"{self.memory}/{names.swap}"):
-            _write(f"{self.memory}/{names.swap}", "0" if self.version == 2 else str(memory))
+        _write(f"{self.memory}/{names.limit}", str(memory))
+        if os.path.exists(f"{self.memory}/{names.swap_limit}"):
+            _write(f"{self.memory}/{names.swap_limit}", "0" if self.version == 2 else str(memory))
         _write(f"{self.pids}/pids.max", str(processes + _OWN_PROCESSES))
 
     def has_run_out_of_memory(self) -> bool:
         """The kernel has killed a process of the group because its memory was used up."""
         try:
-            with open(f"{self.memory}/{_FILES[self.version].oom}") as file:
-                found = re.search(r"^oom_kill (\d+)$", file.read(), re.MULTILINE)
+            return _fields(f"{self.memory}/{_FILES[self.version].oom}").get("oom_kill", 0) > 0
         except OSError:  # somebody has removed the group under our feet
             return False
-        return found is not None and int(found[1]) > 0
+
+    def holds_more_than(self, size: int) -> bool:
+        """Its processes have more memory than this, apart from pages of files.
+
+        Near its limit a group may be busy for minutes with reading such pages again and again, before the kernel kills.
+        """
+        names = _FILES[self.version]
+        try:
+            with open(f"{self.memory}/{names.usage}") as file:
+                if int(file.read()) <= size:
+                    return False
+            fields = _fields(f"{self.memory}/memory.stat")
+        except OSError:
+            return False
+        return sum(fields.get(name, 0) for name in names.kept) > size
 
     def remove(self) -> bool:
         """Remove it; False while processes are left in it."""
@@ -209,6 +230,12 @@ def _remove_stale(folder: str) -> None:
                 os.rmdir(f"{folder}/{name}")
             except OSError:  # in use after all (its owner is in another PID namespace), or gone
                 continue
+
+
+def _fields(path: str) -> dict[str, int]:
+    """A file of lines with a name and a number; other lines are left out."""
+    with open(path) as file:
+        return {name: int(value) for name, value in re.findall(r"^(\w+) (\d+)$", file.read(), re.MULTILINE)}
 
 
 def _write(path: str, text: str) -> None:

@@ -20,14 +20,20 @@ _KIB = 1024
 
 
 class GroupMemory:
-    """Asks the kernel."""
+    """Asks the kernel.
 
-    def __init__(self, group: Group) -> None:
+    Args:
+        group: The group all processes of the command are in.
+        limit: Bytes they may have together.
+    """
+
+    def __init__(self, group: Group, limit: int) -> None:
         self._group = group
+        self._limit = limit
 
     def is_over(self) -> bool:
-        """A process of the command has been killed for want of memory."""
-        return self._group.has_run_out_of_memory()
+        """A process of the command has been killed for want of memory, or is about to be."""
+        return self._group.has_run_out_of_memory() or self._group.holds_more_than(self._limit)
 
 
 class WatchedMemory:

@@ -51,7 +51,11 @@ def supervise(files: JobFiles, life_line: int, group: "Group | str") -> None:
         return
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     kill_all = _kill_domain if _enter_signal_scope(job) else kill_descendants
-    memory = GroupMemory(group) if isinstance(group, Group) else WatchedMemory(job.limits.memory_bytes)
+    memory = (
+        GroupMemory(group, job.limits.memory_bytes)
+        if isinstance(group, Group)
+        else WatchedMemory(job.limits.memory_bytes)
+    )
     _Supervisor(job, _Lines(control, life_line), kill_all, memory).run(files)
 
 
