@@ -7,6 +7,7 @@ as JSON lines.
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -679,6 +680,37 @@ async def too_much_disk_ends_the_command(box: Box) -> None:
     assert freed.exit == Exit(7, "exit")
     assert freed.exit.disk_bytes is not None
     assert freed.exit.disk_bytes < 1_000_000
+
+
+RESERVE = """
+import ctypes, errno, fcntl, os, struct
+libc = ctypes.CDLL(None, use_errno=True)
+fd = os.open("reserved", os.O_RDWR | os.O_CREAT)
+def call(name, result): print(name, "OK" if result == 0 else errno.errorcode[ctypes.get_errno()])
+long = ctypes.c_long
+call("fallocate", libc.fallocate(fd, 0, long(0), long(1 << 30)))
+call("kept", libc.fallocate(fd, 1, long(0), long(1 << 30)))
+for request in (0x40305828, 0x4030582A, 0x40305839):
+    call(hex(request), libc.ioctl(fd, ctypes.c_ulong(request), struct.pack("hhqqiI16s", 0, 0, 0, 1 << 30, 0, 0, b"")))
+print("taken", os.fstat(fd).st_blocks)
+os.posix_fallocate(fd, 0, 1 << 20)
+print("written", os.fstat(fd).st_blocks >= 2048)
+call("punched", libc.fallocate(fd, 3, long(0), long(1 << 20)))
+"""
+
+
+@attack(10)
+@case_for(*CONFINED)
+async def disk_can_not_be_reserved_faster_than_it_is_looked_at(box: Box) -> None:
+    """By `fallocate` or its ioctls. Programs fall back to writing, and holes can still be made."""
+    not_supported = errno.errorcode[errno.EOPNOTSUPP]
+
+    ended = await box.py(RESERVE)
+
+    answers = dict(line.split() for line in ended.stdout.splitlines())
+    assert answers.pop("punched") in ("OK", not_supported), ended.stderr  # not every file system can
+    assert (answers.pop("taken"), answers.pop("written")) == ("0", "True")
+    assert list(answers.values()) == [not_supported] * 5
 
 
 @case
