@@ -176,11 +176,11 @@ class _Supervisor:
                 if self._status is not None:
                     self._read_late(poll, setup)
                     return "memory" if self._memory.is_over() else "exit"
-            elif not ready and left <= 0:
+            if left <= 0:
                 return "timeout"
-            elif self._memory.is_over():
+            if self._memory.is_over():
                 return "memory"
-            elif self._disk.is_over():
+            if self._disk.is_over():
                 return "disk"
 
     def _read_late(self, poll: "select.poll", setup: int) -> None:
