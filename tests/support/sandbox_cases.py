@@ -863,6 +863,7 @@ async def the_probe_saw_what_must_be_closed(box: Box) -> None:
     assert all(rows[name].is_confined for name in ("files", "processes", "signals", "network"))
     assert all(row.is_confined or row.note for row in rows.values())
     assert all(rows[name].is_confined for name in ("memory", "disk"))
+    assert rows["process_count"].is_confined or box.uid is None  # a uid or group of its own: counted apart
 
 
 @attack(6)

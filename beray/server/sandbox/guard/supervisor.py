@@ -44,7 +44,7 @@ def supervise(files: JobFiles, life_line: int, group: "Group | str") -> None:
     try:
         _make_home(job)
         if isinstance(group, Group):
-            group.limit(memory_bytes=job.limits.memory_bytes, processes=job.limits.processes)
+            group.limit(memory_bytes=job.limits.memory_bytes, processes=job.limits.processes + _own_processes(job))
             job = _without_count_by_uid(job)
     except OSError as error:
         _send(control, Message("refused", reason=f"{error.strerror}: {error.filename}"))
@@ -58,6 +58,11 @@ def supervise(files: JobFiles, life_line: int, group: "Group | str") -> None:
 def _read_job(fd: int) -> Job:
     size = os.fstat(fd).st_size
     return Job.decode(os.pread(fd, size, 0))
+
+
+def _own_processes(job: Job) -> int:
+    """How many processes the group holds beside the command: this one, and those bubblewrap needs for itself."""
+    return 1 if job.bubblewrap is None else 4
 
 
 def _without_count_by_uid(job: Job) -> Job:
