@@ -626,11 +626,13 @@ def fill(taken, size):
     for at in range(0, size, 4096): taken[at] = 1
 size = int(sys.argv[1]) << 20
 if sys.argv[2] == "shared":
-    fill(mmap.mmap(-1, size * 8), size * 8)
+    taken = mmap.mmap(-1, size * 8)
+    fill(taken, size * 8)
 else:
     for _ in range(8):
         if os.fork() == 0:
-            fill(bytearray(size), size)
+            taken = bytearray(size)
+            fill(taken, size)
             signal.pause()
 signal.pause()
 """
