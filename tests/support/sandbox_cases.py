@@ -620,14 +620,25 @@ async def limits_hold(box: Box) -> None:
     assert file.stdout.split() == [str(1 << 20), "0"]
 
 
-MEMORY_BOMB = """
+END_FIRST_THREAD = """
+import ctypes, platform, threading, time
+def end_first_thread(then):
+    threading.Thread(target=then).start()
+    ctypes.CDLL(None).syscall(60 if platform.machine() == "x86_64" else 93, 0)
+"""
+
+MEMORY_BOMB = f"""
 import mmap, os, signal, sys
+{END_FIRST_THREAD}
 def fill(taken, size):
     for at in range(0, size, 4096): taken[at] = 1
-size = int(sys.argv[1]) << 20
-if sys.argv[2] == "shared":
+def fill_shared():
     taken = mmap.mmap(-1, size * 8)
     fill(taken, size * 8)
+    time.sleep(1000)
+size = int(sys.argv[1]) << 20
+if sys.argv[2] == "shared": fill_shared()
+elif sys.argv[2] == "thread": end_first_thread(fill_shared)
 else:
     for _ in range(8):
         if os.fork() == 0:
@@ -641,10 +652,12 @@ signal.pause()
 @attack(8)
 @case
 async def too_much_memory_ends_the_command(box: Box) -> None:
-    """Of several processes, none of which has too much; and of one, in memory that its own limit does not count."""
+    """Of several processes, none of which has too much; of one, in memory that its own limit does not count; and of one
+    whose first thread, for which /proc answers, has ended.
+    """
     limits = Limits(wall_seconds=30, memory_bytes=256 << 20)
 
-    for kind in ("many", "shared"):
+    for kind in ("many", "shared", "thread"):
         ended = await box.run(box.python, "-I", "-S", "-c", MEMORY_BOMB, "48", kind, limits=limits)
         assert ended.exit.reason == "memory", (kind, ended)
     enough = await box.run(box.python, "-I", "-S", "-c", "bytearray(200 << 20)", limits=limits)
@@ -686,6 +699,21 @@ DISK_BOMBS = {
     "small files": "i=0; while :; do i=$((i+1)); : > file-$i; done",
     "deleted files": """
 for fd in $(seq 20 80); do eval "exec $fd>gone"; rm gone; head -c 4000000 /dev/zero >&$fd; done; sleep 60
+""",
+    "deleted files of a thread": f"""
+python3 -I -S -c '{END_FIRST_THREAD}
+import os
+def hold():
+    for _ in range(60):
+        fd = os.open("gone", os.O_RDWR | os.O_CREAT)
+        os.unlink("gone")
+        os.write(fd, bytes(4_000_000))
+    time.sleep(1000)
+end_first_thread(hold)'
+""",
+    "deleted files of programs that can not be read": """
+cp "$(command -v sleep)" sleep; chmod 111 sleep
+for i in 1 2 3; do exec 20>gone; rm gone; head -c 20000000 /dev/zero >&20; ./sleep 1000 & exec 20>&-; done; wait
 """,
 }
 

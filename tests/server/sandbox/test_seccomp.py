@@ -102,6 +102,14 @@ def test_terminal_input_is_not_pushed_whatever_the_upper_half_says(machine: str)
 
 
 @machines
+def test_a_process_can_not_hide_from_its_supervisor(machine: str) -> None:
+    program, prctl = build_filter(machine, SHARED), number("prctl", machine)
+
+    assert verdict(program, machine, prctl, 4, 0) == "EPERM"
+    assert verdict(program, machine, prctl, 15, 0) == ALLOW
+
+
+@machines
 def test_space_is_not_reserved_but_freed(machine: str) -> None:
     program = build_filter(machine, OWN_NAMESPACE)
     fallocate, ioctl = number("fallocate", machine), number("ioctl", machine)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
-from .processes import descendants
+from .processes import descendants, has_ended, thread_folders
 
 SLICE_SECONDS = 0.025
 PAUSE_SECONDS = 0.1
@@ -227,14 +227,21 @@ def _look_at(folder: int, name: str, count: _Count, *, is_deepest: bool) -> int 
 
 def _open_and_deleted(count: _Count) -> Generator[None, None, None]:
     for pid in descendants(os.getpid()):
-        folder = f"/proc/{pid}/fd"
-        try:
-            names = os.listdir(folder)
-        except OSError:
-            continue
-        for name in names:
-            _add_deleted(f"{folder}/{name}", count)
-            yield
+        for folder in thread_folders(pid):
+            for name in _descriptors(folder, count):
+                _add_deleted(f"{folder}/fd/{name}", count)
+                yield
+
+
+def _descriptors(thread: str, count: _Count) -> list[str]:
+    try:
+        return os.listdir(f"{thread}/fd")
+    except PermissionError:
+        if not has_ended(thread):
+            count.add_hidden()
+    except OSError:  # gone meanwhile
+        pass
+    return []
 
 
 def _add_deleted(path: str, count: _Count) -> None:

@@ -23,6 +23,7 @@ _X32_BIT = 0x40000000
 
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}; NEWTIME is no flag of clone's
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # push characters into a terminal's input
+_PR_SET_DUMPABLE = 4  # not dumpable, a process shows its supervisor neither memory nor descriptors
 _FREES_SPACE = 0x02 | 0x08  # FALLOC_FL_PUNCH_HOLE, FALLOC_FL_COLLAPSE_RANGE
 _RESERVING = (0x40305828, 0x4030582A, 0x40305839)  # FS_IOC_RESVSP, FS_IOC_RESVSP64, FS_IOC_ZERO_RANGE: fallocate again
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
@@ -125,10 +126,11 @@ SYSCALLS: Final[dict[str, tuple[int | None, int | None]]] = {
     "sched_setattr": (314, 274),
     "truncate": (76, 45),
     "fallocate": (285, 47),
+    "prctl": (157, 167),
 }
 
 _BY_ARGUMENT: Final = frozenset(
-    ["clone", "clone3", "ioctl", "socket", "prlimit64", "setpriority", "ioprio_set", "truncate", "fallocate"]
+    ["clone", "clone3", "ioctl", "socket", "prlimit64", "setpriority", "ioprio_set", "truncate", "fallocate", "prctl"]
     + [name for name in SYSCALLS if name.startswith("sched_")]
 )
 
@@ -190,6 +192,7 @@ def _add_argument_checks(code: "_Program", number: dict[str, int], rules: Filter
         request.when_equal(injecting, denied)
     for reserving in _RESERVING:
         request.when_equal(reserving, _NOT_SUPPORTED)
+    code.call(number["prctl"], argument=0).when_equal(_PR_SET_DUMPABLE, denied)
     change = code.call(number["fallocate"], argument=1)
     change.when_any_bit(_FREES_SPACE, _ALLOW)
     change.answer(_NOT_SUPPORTED)
