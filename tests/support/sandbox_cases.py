@@ -449,6 +449,7 @@ async def kill_ends_a_fork_bomb(box: Box) -> None:
 
 @case
 async def kill_may_be_called_at_any_time_and_twice(box: Box) -> None:
+    """And is not kept waiting until the task's files are counted."""
     running = await box.start("sleep", "1000")
     await asyncio.gather(running.kill(), running.kill(), running.wait())
     await running.kill()
@@ -456,8 +457,10 @@ async def kill_may_be_called_at_any_time_and_twice(box: Box) -> None:
     await ended.wait()
     await ended.kill()
 
-    assert (await running.wait()).reason == "stopped"
-    assert await ended.wait() == Exit(0, "exit")
+    killed, ended_by_itself = await running.wait(), await ended.wait()
+    assert (killed.reason, killed.disk_bytes) == ("stopped", None)
+    assert ended_by_itself == Exit(0, "exit")
+    assert ended_by_itself.disk_bytes is not None
 
 
 @case

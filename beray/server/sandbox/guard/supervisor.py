@@ -146,7 +146,9 @@ class _Supervisor:
         if self._refusal:
             _send(self._control, Message("refused", reason=self._refusal.decode(errors="replace")))
         else:
-            _send(self._control, Message(kind, code=self._exit_code(), disk_bytes=self._disk.measure()))
+            is_awaited = kind in ("stopped", "lost")  # a large tree takes seconds to walk
+            disk_bytes = None if is_awaited else self._disk.measure()
+            _send(self._control, Message(kind, code=self._exit_code(), disk_bytes=disk_bytes))
 
     def _fork(self, files: JobFiles) -> int:
         """Start the command; the pipe returned gives why it could not be executed, or its end of file when it was."""
