@@ -155,7 +155,7 @@ def _held(folders: Sequence[str], most: int) -> Generator[None, None, int]:
 
 
 class _Count:
-    """A sum that takes every file once, however many names it has."""
+    """A sum that takes every file once, however many names it has, and every name."""
 
     def __init__(self, most: int) -> None:
         self.total = 0
@@ -164,9 +164,8 @@ class _Count:
         self._seen: set[int] = set()
 
     def add(self, found: os.stat_result) -> None:
-        if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode) and not self.is_new(found):
-            return
-        self.total += max(found.st_blocks * _BLOCK_BYTES, _LEAST_ENTRY_BYTES)
+        is_known = found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode) and not self.is_new(found)
+        self.total += max(0 if is_known else found.st_blocks * _BLOCK_BYTES, _LEAST_ENTRY_BYTES)
 
     def add_hidden(self) -> None:
         """What we are kept from seeing counts as all there may be, until it can be seen."""
