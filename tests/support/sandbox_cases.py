@@ -670,9 +670,9 @@ async def too_much_memory_ends_the_command(box: Box) -> None:
 
 AMONG_ORPHANS = """
 import os, signal, time
-for n in range(150):
+for n in range(200):
     if os.fork() == 0:
-        if os.fork() == 0: time.sleep(n * 0.02)
+        if os.fork() == 0: time.sleep(n * 0.05)
         os._exit(0)
     os.wait()
 for _ in range(4):
@@ -680,7 +680,7 @@ for _ in range(4):
         taken = bytearray(100 << 20)
         taken[::4096] = b"1" * len(taken[::4096])
         signal.pause()
-time.sleep(2)
+time.sleep(8)
 print("survived")
 """
 
