@@ -670,9 +670,9 @@ async def too_much_memory_ends_the_command(box: Box) -> None:
 
 AMONG_ORPHANS = """
 import os, signal, time
-for n in range(200):
+for n in range(400):
     if os.fork() == 0:
-        if os.fork() == 0: time.sleep(n * 0.05)
+        if os.fork() == 0: time.sleep(n * 0.02)
         os._exit(0)
     os.wait()
 for _ in range(4):
@@ -680,7 +680,7 @@ for _ in range(4):
         taken = bytearray(100 << 20)
         taken[::4096] = b"1" * len(taken[::4096])
         signal.pause()
-time.sleep(8)
+time.sleep(5)
 print("survived")
 """
 
@@ -689,7 +689,7 @@ print("survived")
 @case
 async def orphans_that_end_all_the_time_do_not_keep_it_from_looking(box: Box) -> None:
     """Each end wakes the supervisor up, more often than it looks at memory and disk by itself."""
-    limits = Limits(wall_seconds=30, memory_bytes=256 << 20)
+    limits = Limits(wall_seconds=30, memory_bytes=256 << 20, processes=500)
 
     ended = await box.run(box.python, "-I", "-S", "-c", AMONG_ORPHANS, limits=limits)
 
