@@ -7,6 +7,7 @@ as JSON lines.
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -475,6 +476,7 @@ async def kill_ends_a_fork_bomb(box: Box) -> None:
 
 @case
 async def kill_may_be_called_at_any_time_and_twice(box: Box) -> None:
+    """And is not kept waiting until the task's files are counted."""
     running = await box.start("sleep", "1000")
     await asyncio.gather(running.kill(), running.kill(), running.wait())
     await running.kill()
@@ -482,8 +484,10 @@ async def kill_may_be_called_at_any_time_and_twice(box: Box) -> None:
     await ended.wait()
     await ended.kill()
 
-    assert (await running.wait()).reason == "stopped"
-    assert await ended.wait() == Exit(0, "exit")
+    killed, ended_by_itself = await running.wait(), await ended.wait()
+    assert (killed.reason, killed.disk_bytes) == ("stopped", None)
+    assert ended_by_itself == Exit(0, "exit")
+    assert ended_by_itself.disk_bytes is not None
 
 
 @case
@@ -684,14 +688,25 @@ async def limits_hold(box: Box) -> None:
     assert file.stdout.split() == [str(1 << 20), "0"]
 
 
-MEMORY_BOMB = """
+END_FIRST_THREAD = """
+import ctypes, platform, threading, time
+def end_first_thread(then):
+    threading.Thread(target=then).start()
+    ctypes.CDLL(None).syscall(60 if platform.machine() == "x86_64" else 93, 0)
+"""
+
+MEMORY_BOMB = f"""
 import mmap, os, signal, sys
+{END_FIRST_THREAD}
 def fill(taken, size):
     for at in range(0, size, 4096): taken[at] = 1
-size = int(sys.argv[1]) << 20
-if sys.argv[2] == "shared":
+def fill_shared():
     taken = mmap.mmap(-1, size * 8)
     fill(taken, size * 8)
+    time.sleep(1000)
+size = int(sys.argv[1]) << 20
+if sys.argv[2] == "shared": fill_shared()
+elif sys.argv[2] == "thread": end_first_thread(fill_shared)
 else:
     for _ in range(8):
         if os.fork() == 0:
@@ -705,10 +720,12 @@ signal.pause()
 @attack(8)
 @case
 async def too_much_memory_ends_the_command(box: Box) -> None:
-    """Of several processes, none of which has too much; and of one, in memory that its own limit does not count."""
+    """Of several processes, none of which has too much; of one, in memory that its own limit does not count; and of one
+    whose first thread, for which /proc answers, has ended.
+    """
     limits = Limits(wall_seconds=30, memory_bytes=256 << 20)
 
-    for kind in ("many", "shared"):
+    for kind in ("many", "shared", "thread"):
         process = await box.start(box.python, "-I", "-S", "-c", MEMORY_BOMB, "48", kind, limits=limits)
         ended = await finish(process)
         assert ended.exit.reason == "memory", (kind, ended, getattr(process, "lacks_group", None))
@@ -717,12 +734,55 @@ async def too_much_memory_ends_the_command(box: Box) -> None:
     assert enough.code == 0
 
 
+AMONG_ORPHANS = """
+import os, signal, time
+for n in range(400):
+    if os.fork() == 0:
+        if os.fork() == 0: time.sleep(n * 0.02)
+        os._exit(0)
+    os.wait()
+for _ in range(4):
+    if os.fork() == 0:
+        taken = bytearray(100 << 20)
+        taken[::4096] = b"1" * len(taken[::4096])
+        signal.pause()
+time.sleep(5)
+print("survived")
+"""
+
+
+@attack(8)
+@case
+async def orphans_that_end_all_the_time_do_not_keep_it_from_looking(box: Box) -> None:
+    """Each end wakes the supervisor up, more often than it looks at memory and disk by itself."""
+    limits = Limits(wall_seconds=30, memory_bytes=256 << 20, processes=500)
+
+    ended = await box.run(box.python, "-I", "-S", "-c", AMONG_ORPHANS, limits=limits)
+
+    assert (ended.exit.reason, ended.stdout) == ("memory", "")
+
+
 DISK_BOMBS = {
     "many files": "for i in $(seq 1000); do head -c 4000000 /dev/zero > file-$i; done; sleep 60",
     "the home": "for i in $(seq 1000); do head -c 4000000 /dev/zero > ~/file-$i; done; sleep 60",
     "small files": "i=0; while :; do i=$((i+1)); : > file-$i; done",
     "deleted files": """
 for fd in $(seq 20 80); do eval "exec $fd>gone"; rm gone; head -c 4000000 /dev/zero >&$fd; done; sleep 60
+""",
+    "deleted files of a thread": f"""
+python3 -I -S -c '{END_FIRST_THREAD}
+import os
+def hold():
+    for _ in range(60):
+        fd = os.open("gone", os.O_RDWR | os.O_CREAT)
+        os.unlink("gone")
+        os.write(fd, bytes(4_000_000))
+    time.sleep(1000)
+end_first_thread(hold)'
+""",
+    "deleted files of programs that can not be read": """
+cp "$(command -v sleep)" sleep; chmod 111 sleep
+for i in 1 2 3; do exec 20>gone; rm gone; head -c 20000000 /dev/zero >&20; ./sleep 1000 & exec 20>&-; done; wait
 """,
 }
 
@@ -747,6 +807,37 @@ async def too_much_disk_ends_the_command(box: Box) -> None:
     assert freed.exit == Exit(7, "exit")
     assert freed.exit.disk_bytes is not None
     assert freed.exit.disk_bytes < 1_000_000
+
+
+RESERVE = """
+import ctypes, errno, fcntl, os, struct
+libc = ctypes.CDLL(None, use_errno=True)
+fd = os.open("reserved", os.O_RDWR | os.O_CREAT)
+def call(name, result): print(name, "OK" if result == 0 else errno.errorcode[ctypes.get_errno()])
+long = ctypes.c_long
+call("fallocate", libc.fallocate(fd, 0, long(0), long(1 << 30)))
+call("kept", libc.fallocate(fd, 1, long(0), long(1 << 30)))
+for request in (0x40305828, 0x4030582A, 0x40305839):
+    call(hex(request), libc.ioctl(fd, ctypes.c_ulong(request), struct.pack("hhqqiI16s", 0, 0, 0, 1 << 30, 0, 0, b"")))
+print("taken", os.fstat(fd).st_blocks)
+os.posix_fallocate(fd, 0, 1 << 20)
+print("written", os.fstat(fd).st_blocks >= 2048)
+call("punched", libc.fallocate(fd, 3, long(0), long(1 << 20)))
+"""
+
+
+@attack(10)
+@case_for(*CONFINED)
+async def disk_can_not_be_reserved_faster_than_it_is_looked_at(box: Box) -> None:
+    """By `fallocate` or its ioctls. Programs fall back to writing, and holes can still be made."""
+    not_supported = errno.errorcode[errno.EOPNOTSUPP]
+
+    ended = await box.py(RESERVE)
+
+    answers = dict(line.split() for line in ended.stdout.splitlines())
+    assert answers.pop("punched") in ("OK", not_supported), ended.stderr  # not every file system can
+    assert (answers.pop("taken"), answers.pop("written")) == ("0", "True")
+    assert list(answers.values()) == [not_supported] * 5
 
 
 @case
@@ -871,6 +962,7 @@ async def the_probe_saw_what_must_be_closed(box: Box) -> None:
     assert all(rows[name].is_confined for name in ("files", "processes", "signals", "network"))
     assert all(row.is_confined or row.note for row in rows.values())
     assert all(rows[name].is_confined for name in ("memory", "disk")), rows
+    assert rows["process_count"].is_confined or box.uid is None  # a uid or group of its own: counted apart
 
 
 @attack(6)

@@ -82,7 +82,7 @@ class Exit:
             a signal n from the exit status 128 + n; both are given as -n.
         reason: Who ended it.
         report: What the command wrote to descriptor 3, at most 64 KiB.
-        disk_bytes: What work_dir and home hold on disk now; None where that is not watched.
+        disk_bytes: What work_dir and home hold on disk now; None if it was stopped or lost.
     """
 
     code: int

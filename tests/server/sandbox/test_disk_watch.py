@@ -38,6 +38,18 @@ def test_both_folders_count_and_a_file_counts_once(tmp_path: Path) -> None:
     assert 4 * MIB <= used < 4.2 * MIB
 
 
+def test_every_name_of_a_file_counts_as_a_block(tmp_path: Path) -> None:
+    """Else a task could have any number of them, and every walk would take as long."""
+    (tmp_path / "file").touch()
+    for number in range(1000):
+        os.link(tmp_path / "file", tmp_path / str(number))
+
+    used = watch(tmp_path).measure()
+
+    assert used is not None
+    assert used > 1000 * 4096
+
+
 def test_what_was_there_before_is_no_fault_of_the_command(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(bytes(2 * MIB))
     watched = watch(tmp_path, most=MIB)

@@ -102,6 +102,25 @@ def test_terminal_input_is_not_pushed_whatever_the_upper_half_says(machine: str)
 
 
 @machines
+def test_a_process_can_not_hide_from_its_supervisor(machine: str) -> None:
+    program, prctl = build_filter(machine, SHARED), number("prctl", machine)
+
+    assert verdict(program, machine, prctl, 4, 0) == "EPERM"
+    assert verdict(program, machine, prctl, 15, 0) == ALLOW
+
+
+@machines
+def test_space_is_not_reserved_but_freed(machine: str) -> None:
+    program = build_filter(machine, OWN_NAMESPACE)
+    fallocate, ioctl = number("fallocate", machine), number("ioctl", machine)
+    not_supported = errno.errorcode[errno.EOPNOTSUPP]
+
+    assert {verdict(program, machine, fallocate, 3, mode) for mode in (0, 1, 0x10, 0x20, 0x40)} == {not_supported}
+    assert {verdict(program, machine, fallocate, 3, mode) for mode in (0x03, 0x08)} == {ALLOW}
+    assert verdict(program, machine, ioctl, 3, 0x40305828) == not_supported
+
+
+@machines
 def test_sockets_are_allowed_only_with_a_network_namespace(machine: str) -> None:
     socket = number("socket", machine)
     own, shared = build_filter(machine, OWN_NAMESPACE), build_filter(machine, SHARED)

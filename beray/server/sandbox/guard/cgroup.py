@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from .processes import children_by_parent
 
 _OWN_MEMORY_BYTES = 16 << 20  # the supervisor lives in the group too (5 MB of its own, and what it scans)
-_OWN_PROCESSES = 4  # the supervisor, and what bubblewrap needs for itself
 _PREFIX = "beray-"
 _CONTROLLERS = ("memory", "pids")
 
@@ -61,13 +60,13 @@ class Group:
             _write(f"{folder}/cgroup.procs", "0")
 
     def limit(self, *, memory_bytes: int, processes: int) -> None:
-        """What the group may use, beside the supervisor; swap is none of it."""
+        """What the group may use: swap is none of it, and the supervisor's memory not counted, but its process is."""
         names = _FILES[self.version]
         memory = memory_bytes + _OWN_MEMORY_BYTES
         _write(f"{self.memory}/{names.limit}", str(memory))
         if os.path.exists(f"{self.memory}/{names.swap_limit}"):
             _write(f"{self.memory}/{names.swap_limit}", "0" if self.version == 2 else str(memory))
-        _write(f"{self.pids}/pids.max", str(processes + _OWN_PROCESSES))
+        _write(f"{self.pids}/pids.max", str(processes))
 
     def has_run_out_of_memory(self) -> bool:
         """The kernel has killed a process of the group because its memory was used up."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
-from .processes import descendants
+from .processes import descendants, has_ended, thread_folders
 
 SLICE_SECONDS = 0.025
 PAUSE_SECONDS = 0.1
@@ -155,7 +155,7 @@ def _held(folders: Sequence[str], most: int) -> Generator[None, None, int]:
 
 
 class _Count:
-    """A sum that takes every file once, however many names it has."""
+    """A sum that takes every file once, however many names it has, and every name."""
 
     def __init__(self, most: int) -> None:
         self.total = 0
@@ -164,9 +164,8 @@ class _Count:
         self._seen: set[int] = set()
 
     def add(self, found: os.stat_result) -> None:
-        if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode) and not self.is_new(found):
-            return
-        self.total += max(found.st_blocks * _BLOCK_BYTES, _LEAST_ENTRY_BYTES)
+        is_known = found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode) and not self.is_new(found)
+        self.total += max(0 if is_known else found.st_blocks * _BLOCK_BYTES, _LEAST_ENTRY_BYTES)
 
     def add_hidden(self) -> None:
         """What we are kept from seeing counts as all there may be, until it can be seen."""
@@ -227,14 +226,21 @@ def _look_at(folder: int, name: str, count: _Count, *, is_deepest: bool) -> int 
 
 def _open_and_deleted(count: _Count) -> Generator[None, None, None]:
     for pid in descendants(os.getpid()):
-        folder = f"/proc/{pid}/fd"
-        try:
-            names = os.listdir(folder)
-        except OSError:
-            continue
-        for name in names:
-            _add_deleted(f"{folder}/{name}", count)
-            yield
+        for folder in thread_folders(pid):
+            for name in _descriptors(folder, count):
+                _add_deleted(f"{folder}/fd/{name}", count)
+                yield
+
+
+def _descriptors(thread: str, count: _Count) -> list[str]:
+    try:
+        return os.listdir(f"{thread}/fd")
+    except PermissionError:
+        if not has_ended(thread):
+            count.add_hidden()
+    except OSError:  # gone meanwhile
+        pass
+    return []
 
 
 def _add_deleted(path: str, count: _Count) -> None:

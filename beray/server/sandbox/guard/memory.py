@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator
 
 from .cgroup import Group
-from .processes import descendants
+from .processes import descendants, thread_folders
 
 _LOOK_SECONDS = 0.25
 _LEAST_REST = 20  # a look that cost t of processor time is followed by 20 t without one: 5 % at most
@@ -91,23 +91,27 @@ def _looking(limit: int) -> Generator[None, None, bool]:
 
 def _resident(pid: int) -> int:
     """Anonymous and shared memory of one process, bytes; pages of files can be had back and do not count."""
-    return _sum_fields(f"/proc/{pid}/status", (b"RssAnon:", b"RssShmem:", b"VmSwap:"))
+    return _sum_fields(pid, "status", (b"RssAnon:", b"RssShmem:", b"VmSwap:")) or 0
 
 
 def _share(pid: int) -> int:
-    """The same with shared pages divided among those who share them (`proportional set size`)."""
-    if not os.access(f"/proc/{pid}/smaps_rollup", os.R_OK):
-        return _resident(pid)
-    return _sum_fields(f"/proc/{pid}/smaps_rollup", (b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:"))
+    """The same with shared pages divided among those who share them (`proportional set size`), where we may see it."""
+    share = _sum_fields(pid, "smaps_rollup", (b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:"))
+    return _resident(pid) if share is None else share
 
 
-def _sum_fields(path: str, names: tuple[bytes, ...]) -> int:
-    total = 0
+def _sum_fields(pid: int, name: str, fields: tuple[bytes, ...]) -> int | None:
+    """Bytes, from the first thread that shows them; None if none does."""
+    for folder in thread_folders(pid):
+        found = _fields(f"{folder}/{name}", fields)
+        if found:
+            return sum(found)
+    return None
+
+
+def _fields(path: str, names: tuple[bytes, ...]) -> list[int]:
     try:
         with open(path, "rb") as file:
-            for line in file:
-                if line.startswith(names):
-                    total += int(line.split()[1]) * _KIB
-    except OSError:  # it has just ended
-        return 0
-    return total
+            return [int(line.split()[1]) * _KIB for line in file if line.startswith(names)]
+    except OSError:  # it has just ended, or we may not see it
+        return []

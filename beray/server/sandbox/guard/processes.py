@@ -44,6 +44,28 @@ def descendants(root: int, *, spare: Collection[int] = ()) -> list[int]:
     return found
 
 
+def thread_folders(pid: int) -> list[str]:
+    """The folder in /proc of each thread of a process, the first thread's first; none when the process is gone.
+
+    A first thread that has ended shows neither memory nor descriptors there, while the others still have them; and a
+    thread may have descriptors of its own.
+    """
+    folder = f"/proc/{pid}/task"
+    try:
+        return [f"{folder}/{name}" for name in os.listdir(folder)]
+    except OSError:
+        return []
+
+
+def has_ended(thread: str) -> bool:
+    """The thread of this folder is gone, or only waits to be collected."""
+    try:
+        with open(f"{thread}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except OSError:
+        return True
+
+
 def kill_descendants(*, spare: Collection[int] = ()) -> int:
     """Kill every process below us but the trees in `spare`; returns how many there were.
 

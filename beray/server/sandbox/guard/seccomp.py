@@ -3,8 +3,9 @@
 It is a deny list: what could reach outside the confinement or widen the kernel's attack surface gets EPERM, the rest
 of Linux stays usable for compilers, interpreters and shells. Foreign architectures (i386 and ARM by compatibility
 mode) are killed, x32 gets ENOSYS. `clone3` gets ENOSYS, since its flags lie in memory where a filter can't see them:
-libraries then fall back to `clone`, whose flags we check. Only the lower half of an argument is compared where the
-kernel itself takes an `int`.
+libraries then fall back to `clone`, whose flags we check. `fallocate` gets EOPNOTSUPP where it takes space, since it
+takes a whole disk between two looks of `disk.py`: libraries then fall back to writing.
+Only the lower half of an argument is compared where the kernel itself takes an `int`.
 """
 
 import errno
@@ -16,11 +17,15 @@ from typing import Final
 
 _LOAD, _JUMP_EQUAL, _JUMP_SET, _JUMP_GREATER_EQUAL, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
+_NOT_SUPPORTED = _ERRNO | errno.EOPNOTSUPP
 _NUMBER, _ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
 _X32_BIT = 0x40000000
 
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}; NEWTIME is no flag of clone's
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # push characters into a terminal's input
+_PR_SET_DUMPABLE = 4  # not dumpable, a process shows its supervisor neither memory nor descriptors
+_FREES_SPACE = 0x02 | 0x08  # FALLOC_FL_PUNCH_HOLE, FALLOC_FL_COLLAPSE_RANGE
+_RESERVING = (0x40305828, 0x4030582A, 0x40305839)  # FS_IOC_RESVSP, FS_IOC_RESVSP64, FS_IOC_ZERO_RANGE: fallocate again
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _PRIO_USER = 2
 _IOPRIO_WHO_USER = 3
@@ -120,10 +125,12 @@ SYSCALLS: Final[dict[str, tuple[int | None, int | None]]] = {
     "sched_setparam": (142, 118),
     "sched_setattr": (314, 274),
     "truncate": (76, 45),
+    "fallocate": (285, 47),
+    "prctl": (157, 167),
 }
 
 _BY_ARGUMENT: Final = frozenset(
-    ["clone", "clone3", "ioctl", "socket", "prlimit64", "setpriority", "ioprio_set", "truncate"]
+    ["clone", "clone3", "ioctl", "socket", "prlimit64", "setpriority", "ioprio_set", "truncate", "fallocate", "prctl"]
     + [name for name in SYSCALLS if name.startswith("sched_")]
 )
 
@@ -180,9 +187,15 @@ def _add_argument_checks(code: "_Program", number: dict[str, int], rules: Filter
     code.when_equal(number["clone3"], _ERRNO | errno.ENOSYS)
     with_flags = code.call(number["clone"], argument=0)
     with_flags.when_any_bit(_NEW_NAMESPACES, denied)
-    terminal = code.call(number["ioctl"], argument=1)
-    terminal.when_equal(_TIOCSTI, denied)
-    terminal.when_equal(_TIOCLINUX, denied)
+    request = code.call(number["ioctl"], argument=1)
+    for injecting in (_TIOCSTI, _TIOCLINUX):
+        request.when_equal(injecting, denied)
+    for reserving in _RESERVING:
+        request.when_equal(reserving, _NOT_SUPPORTED)
+    code.call(number["prctl"], argument=0).when_equal(_PR_SET_DUMPABLE, denied)
+    change = code.call(number["fallocate"], argument=1)
+    change.when_any_bit(_FREES_SPACE, _ALLOW)
+    change.answer(_NOT_SUPPORTED)
     family = code.call(number["socket"], argument=0)
     if rules.has_sockets:
         for allowed in (_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK):

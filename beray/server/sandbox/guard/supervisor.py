@@ -44,7 +44,7 @@ def supervise(files: JobFiles, life_line: int, group: "Group | str") -> None:
     try:
         _make_home(job)
         if isinstance(group, Group):
-            group.limit(memory_bytes=job.limits.memory_bytes, processes=job.limits.processes)
+            group.limit(memory_bytes=job.limits.memory_bytes, processes=job.limits.processes + _own_processes(job))
             job = _without_count_by_uid(job)
     except OSError as error:
         _send(control, Message("refused", reason=f"{error.strerror}: {error.filename}"))
@@ -62,6 +62,11 @@ def supervise(files: JobFiles, life_line: int, group: "Group | str") -> None:
 def _read_job(fd: int) -> Job:
     size = os.fstat(fd).st_size
     return Job.decode(os.pread(fd, size, 0))
+
+
+def _own_processes(job: Job) -> int:
+    """How many processes the group holds beside the command: this one, and those bubblewrap needs for itself."""
+    return 1 if job.bubblewrap is None else 4
 
 
 def _without_count_by_uid(job: Job) -> Job:
@@ -145,7 +150,9 @@ class _Supervisor:
         if self._refusal:
             _send(self._control, Message("refused", reason=self._refusal.decode(errors="replace")))
         else:
-            _send(self._control, Message(kind, code=self._exit_code(), disk_bytes=self._disk.measure()))
+            is_awaited = kind in ("stopped", "lost")  # a large tree takes seconds to walk
+            disk_bytes = None if is_awaited else self._disk.measure()
+            _send(self._control, Message(kind, code=self._exit_code(), disk_bytes=disk_bytes))
 
     def _fork(self, files: JobFiles) -> int:
         """Start the command; the pipe returned gives why it could not be executed, or its end of file when it was."""
@@ -180,11 +187,11 @@ class _Supervisor:
                 if self._status is not None:
                     self._read_late(poll, setup)
                     return "memory" if self._memory.is_over() else "exit"
-            elif not ready and left <= 0:
+            if left <= 0:
                 return "timeout"
-            elif self._memory.is_over():
+            if self._memory.is_over():
                 return "memory"
-            elif self._disk.is_over():
+            if self._disk.is_over():
                 return "disk"
 
     def _read_late(self, poll: "select.poll", setup: int) -> None:

@@ -177,7 +177,7 @@ class Message:
         kind: What happened.
         code: When it ended: the exit code, or minus the signal. When it was accepted: the supervisor's process number.
         reason: Why a start was refused. When it was accepted: why there is no control group, if there is none.
-        disk_bytes: When it ended: what work_dir and home hold on disk, if that was found out.
+        disk_bytes: When it ended: what work_dir and home hold on disk, unless it was stopped.
     """
 
     kind: MessageKind
