@@ -5,11 +5,14 @@ import functools
 import os
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 from beray.server.sandbox.base import SandboxUnavailable
 from tests.support.container_image import NoImage, engine_here, image_here
 from tests.support.ordinary_user import python_for_all
 from tests.support.postgres import find_binaries
+from tests.support.quota_disk import QuotaDisk
 
 LANDLOCK_CREATE_RULESET = 444
 LANDLOCK_VERSION_FLAG = 1
@@ -108,6 +111,55 @@ def _lacks_postgres() -> str | None:
     )
 
 
+def _lacks_cgroup1() -> str | None:
+    folders = [Path("/sys/fs/cgroup") / name for name in ("memory", "pids")]
+    writable = all(os.access(folder / "cgroup.procs", os.W_OK) for folder in folders)
+    return None if writable else "no control groups of version 1 for memory and pids can be made"
+
+
+@functools.cache
+def _lacks_cgroup2() -> str | None:
+    if os.geteuid() != 0:
+        return "needs root, to start a service of systemd"
+    return _lacks_unit()
+
+
+@functools.cache
+def _lacks_systemd_user() -> str | None:
+    if os.geteuid() == 0:
+        return "needs an ordinary user with a manager of systemd (loginctl enable-linger)"
+    return _lacks_unit("--user")
+
+
+def _lacks_unit(*options: str) -> str | None:
+    controllers = Path("/sys/fs/cgroup/cgroup.controllers")
+    if not controllers.exists() or not {"memory", "pids"} <= set(controllers.read_text().split()):
+        return "there are no control groups of version 2 for memory and pids"
+    try:
+        probe = subprocess.run(
+            ["systemd-run", *options, "--quiet", "--wait", "--collect", "true"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"systemd does not answer: {error}"
+    return None if probe.returncode == 0 else f"systemd starts nothing: {probe.stderr.strip()[:200]}"
+
+
+@functools.cache
+def _lacks_quota(file_system: str) -> str | None:
+    if os.geteuid() != 0:
+        return "needs root, to mount a disk with quotas"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with QuotaDisk(Path(folder) / "disk", file_system):
+                return None
+        except (OSError, subprocess.SubprocessError) as error:
+            return f"no {file_system} with quotas can be mounted here: {error}"
+
+
 CHECKS = {
     "landlock": _lacks_landlock,
     "bubblewrap": _lacks_bubblewrap,
@@ -118,6 +170,11 @@ CHECKS = {
     "tmpfs": _lacks_tmpfs,
     "python_for_all": _lacks_python_for_all,
     "postgres": _lacks_postgres,
+    "cgroup1": _lacks_cgroup1,
+    "cgroup2": _lacks_cgroup2,
+    "systemd_user": _lacks_systemd_user,
+    "quota": functools.partial(_lacks_quota, "ext4"),
+    "quota_xfs": functools.partial(_lacks_quota, "xfs"),
 }
 
 

@@ -79,6 +79,11 @@ class Launcher:
         """Process number of the fork server, when it runs."""
         return self._fork_server.pid
 
+    @property
+    def has_quotas(self) -> bool:
+        """The file system itself limits what a uid's files hold."""
+        return self._quotas is not None
+
     async def start(self, spec: Spec) -> GuardedProcess:
         """See the port `Sandbox.start`."""
         job = self._job(spec)

@@ -64,7 +64,8 @@ class GuardedSandbox:
         await self._try_command()
         python = await self._find_python()
         self._launcher.layout = dataclasses.replace(self._launcher.layout, interpreter=python)
-        seen = await run_probe(self._launcher, python=python, uid=self._probe_uid)
+        launcher = self._launcher
+        seen = await run_probe(launcher, python=python, uid=self._probe_uid, has_quotas=launcher.has_quotas)
         if self.name != "none":
             open_rows = [row for row in seen.confinements if row.name in REQUIRED and not row.is_confined]
             if open_rows:

@@ -25,11 +25,17 @@ from beray.server.sandbox.base import Confinement, Exit, Limits, Process, Sandbo
 from beray.server.sandbox.environment import Layout
 
 LIMITS = Limits(
-    wall_seconds=20, memory_bytes=256 << 20, processes=24, file_bytes=1 << 20, cpu_seconds=10, open_files=256
+    wall_seconds=20,
+    memory_bytes=256 << 20,
+    processes=24,
+    file_bytes=1 << 20,
+    disk_bytes=16 << 20,
+    cpu_seconds=10,
+    open_files=256,
 )
 _FORKS = 2 * LIMITS.processes
 _BOMB_LIMITS = dataclasses.replace(  # its time is more than a disk is ever left alone (`guard.disk`)
-    LIMITS, wall_seconds=12, memory_bytes=64 << 20, disk_bytes=16 << 20, file_bytes=1 << 30
+    LIMITS, wall_seconds=12, memory_bytes=64 << 20, file_bytes=1 << 30
 )
 _OUTPUT_BYTES = 4096
 _MODE = 0o600
@@ -63,17 +69,20 @@ class Probing:
     notes: tuple[str, ...]
 
 
-async def run_probe(launcher: Starter, *, python: str, uid: int | None) -> Probing:
-    """Let the attackers loose, all at the same time.
+async def run_probe(launcher: Starter, *, python: str, uid: int | None, has_quotas: bool = False) -> Probing:
+    """Let the attackers loose, all at the same time; but where the disk has quotas they come before the one that uses
+    up the quota, which is that of the uid they share.
 
     Raises:
         SandboxUnavailable: One could not be run, or the sandbox leaves processes behind.
     """
-    attack, memory, disk = await asyncio.gather(
+    others = asyncio.gather(
         _run_attacker(launcher, python=python, uid=uid),
         _run_bomb("memory", launcher, python=python, uid=uid),
-        _run_bomb("disk", launcher, python=python, uid=uid),
     )
+    if has_quotas:
+        await others
+    (attack, memory), disk = await asyncio.gather(others, _run_bomb("disk", launcher, python=python, uid=uid))
     rows = (*attack.confinements, _memory_row(memory), _disk_row(disk))
     return Probing(rows, attack.notes)
 

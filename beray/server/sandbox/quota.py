@@ -5,6 +5,7 @@ with EDQUOT. Nothing has to be told: whether quotas are on is asked of the kerne
 """
 
 import ctypes
+import errno
 import logging
 import os
 from pathlib import Path
@@ -61,8 +62,8 @@ class UserQuotas:
         """The kernel accounts for this user's files here."""
         try:
             self._call(_GET, uid, _Limits())
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno == errno.ENOENT  # XFS has no record of a user without files and limits
         return True
 
     def _call(self, command: int, uid: int, limits: _Limits) -> None:
