@@ -45,7 +45,7 @@ def run_cases_apart(run: CaseRun, folder: Path) -> dict[str, str | None]:
             os.chown(data_dir, run.uid, run.uid)
         ended = subprocess.run(
             command,
-            cwd=_code_for_all(place) if run.uid is not None else ROOT,
+            cwd=code_for_all(place) if run.uid is not None else ROOT,
             env=env | {"PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
             text=True,
@@ -88,13 +88,19 @@ def _python(uid: int | None) -> str:
     return program
 
 
-def _code_for_all(place: Path) -> Path:
+def code_for_all(place: Path) -> Path:
     """What the cases import, where everybody can read it."""
     code = place / "code"
     ignored = shutil.ignore_patterns("__pycache__", "console")
     shutil.copytree(ROOT / "beray", code / "beray", ignore=ignored)
     (code / "tests" / "support").mkdir(parents=True)
-    for name in ("__init__.py", "support/__init__.py", "support/waiting.py", "support/sandbox_cases.py"):
+    for name in (
+        "__init__.py",
+        *(
+            f"support/{file}.py"
+            for file in ("__init__", "waiting", "container_image", "sandbox_cases", "sandbox_in_unit")
+        ),
+    ):
         shutil.copy(ROOT / "tests" / name, code / "tests" / name)
     for path in (code, *code.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)

@@ -9,11 +9,15 @@ from pathlib import Path
 
 from beray.server.sandbox.base import SandboxError
 from beray.server.sandbox.guard.wire import JobFiles
+from beray.server.sandbox.scope import Scope, find_scope
 
 SEND_SECONDS = 10.0  # the fork server takes a job in well under a millisecond
 CLOSE_SECONDS = 10.0
 
-_BOOT = "import sys; sys.path.append(sys.argv[1]); from guard.forkserver import main; main(int(sys.argv[2]))"
+_BOOT = (
+    "import sys; sys.path.append(sys.argv[1]); from guard.forkserver import main;"
+    " main(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])"
+)
 
 
 class ForkServer:
@@ -38,12 +42,12 @@ class ForkServer:
         """
         async with self._lock:
             if self._socket is None:
-                self._start()
+                await self._start()
             try:
                 await self._send(files)
             except (BrokenPipeError, ConnectionResetError):  # it was killed; commands it watched end by themselves
                 await self._discard()
-                self._start()
+                await self._start()
                 await self._send(files)
 
     async def close(self) -> None:
@@ -63,15 +67,16 @@ class ForkServer:
                 except BlockingIOError:  # its queue is full
                     await _writable(loop, self._socket)
 
-    def _start(self) -> None:
-        """Blocks for the milliseconds of a vfork, once: nothing that could be cancelled half way."""
+    async def _start(self) -> None:
+        """Systemd is asked each time anew. The start itself blocks for a vfork: nothing to be cancelled half way."""
         if self._is_closed:
             raise SandboxError("The sandbox is closed.")
+        scope = await asyncio.to_thread(find_scope)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             ours.setblocking(False)
             try:
-                self._process = _spawn(theirs.fileno())
+                self._process = _spawn(theirs.fileno(), scope)
             except OSError as error:
                 ours.close()
                 raise SandboxError(f"The sandbox's fork server could not be started: {error}") from error
@@ -86,11 +91,13 @@ class ForkServer:
             await asyncio.to_thread(_wait_or_kill, process)
 
 
-def _spawn(fd: int) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-I", "-S", "-c", _BOOT, str(Path(__file__).parent), str(fd)]
+def _spawn(fd: int, scope: Scope) -> "subprocess.Popen[bytes]":
+    folder = str(Path(__file__).parent)
+    boot = [sys.executable, "-I", "-S", "-c", _BOOT, folder, str(fd), str(os.getpid()), scope.lacks]
+    command, env = scope.start(boot, _library_environment())
     return subprocess.Popen(
         command,
-        env=_library_environment(),
+        env=env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=[fd],

@@ -3,8 +3,9 @@
 A process is moved into its group before there is a command for it (`forkserver.py` keeps supervisors in reserve): the
 move waits for a grace period of the kernel, 8 to 20 ms for each hierarchy on Linux 6.18, while all else here takes 0.3.
 
-Version 2 is used where a subtree is delegated to us: a service with `Delegate=yes`, a scope of systemd, a container
-with a writable hierarchy. Version 1 where `memory` and `pids` are mounted so and we may make folders there.
+Version 2 is used where a subtree is delegated to us: a service with `Delegate=yes`, a scope of systemd (`scope.py`
+starts us in one), a container with a writable hierarchy. Version 1 where `memory` and `pids` are mounted so and we may
+make folders there.
 """
 
 import os
@@ -16,7 +17,13 @@ from .processes import children_by_parent
 
 _OWN_MEMORY_BYTES = 16 << 20  # the supervisor lives in the group too (5 MB of its own, and what it scans)
 _PREFIX = "beray-"
+_SERVER_GROUP = f"{_PREFIX}server"
 _CONTROLLERS = ("memory", "pids")
+_MOVES_MOST = 10  # passes over the server's processes: one that is forked while we move stays behind
+
+SYSTEMD = "/run/systemd/system"  # as sd_booted(3) looks
+SCOPE_PREFIX = f"{_PREFIX}commands-"
+_DELEGATED = ("trusted.delegate", "user.delegate")  # attributes that systemd sets; the second since version 251
 
 
 class NoCgroups(Exception):
@@ -56,7 +63,7 @@ class Group:
 
     def join(self) -> None:
         """Move this process in."""
-        for folder in self._folders():
+        for folder in self.folders():
             _write(f"{folder}/cgroup.procs", "0")
 
     def limit(self, *, memory_bytes: int, processes: int) -> None:
@@ -92,7 +99,7 @@ class Group:
 
     def remove(self) -> bool:
         """Remove it; False while processes are left in it."""
-        for folder in self._folders():
+        for folder in self.folders():
             try:
                 os.rmdir(folder)
             except FileNotFoundError:
@@ -101,20 +108,28 @@ class Group:
                 return False
         return True
 
-    def _folders(self) -> Iterable[str]:
+    def folders(self) -> Iterable[str]:
+        """One of each hierarchy."""
         return dict.fromkeys((self.memory, self.pids))
 
 
 class Cgroups:
     """Where this process may make groups.
 
+    Args:
+        server: Process number of the server, our parent: it moves with us where the group of both is divided.
+
     Raises:
         NoCgroups: Nowhere.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, server: int) -> None:
         try:
-            self.version, self._memory, self._pids = _find_place()
+            self._place = _find_place(server)
+            if self._place.version == 2:
+                _divide(self._place.memory, server)
+            for folder in self._place.folders():
+                _remove_stale(folder)
         except OSError as error:
             raise NoCgroups(f"{error.strerror}: {error.filename}") from error
         self._made = 0
@@ -127,24 +142,45 @@ class Cgroups:
         """
         self._made += 1
         name = f"{_PREFIX}command-{os.getpid()}-{self._made}"
-        group = Group(self.version, f"{self._memory}/{name}", f"{self._pids}/{name}")
-        for folder in group._folders():
+        place = self._place
+        group = Group(place.version, f"{place.memory}/{name}", f"{place.pids}/{name}")
+        for folder in group.folders():
             os.mkdir(folder)
         return group
 
 
-def _find_place() -> tuple[int, str, str]:
+def lacks_place() -> str | None:
+    """Why a child of this process could make no groups as things are; None if it could. Changes nothing."""
+    try:
+        _find_place(os.getpid())
+    except NoCgroups as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.strerror}: {error.filename}"
+    return None
+
+
+def is_version_2() -> bool:
+    """Memory and processes are counted by version 2 here, if at all."""
+    try:
+        own = _own_folders()
+    except OSError:
+        return False
+    return "" in own and own.keys().isdisjoint(_CONTROLLERS)
+
+
+def _find_place(server: int) -> Group:
+    """The group below which there may be others."""
     own = _own_folders()
     if "memory" in own and "pids" in own:
-        memory, pids = _check_writable(own["memory"]), _check_writable(own["pids"])
-        for folder in {memory, pids}:
-            _remove_stale(folder)
-        return 1, memory, pids
+        return Group(1, _check_writable(own["memory"]), _check_writable(own["pids"]))
     if "" not in own:
         raise NoCgroups("no hierarchy of control groups with memory and pids is mounted")
-    folder = _own_subtree(own[""])
-    _remove_stale(folder)
-    return 2, folder, folder
+    folder = own[""]
+    if os.path.basename(folder) == _SERVER_GROUP:  # a fork server before us has divided it
+        folder = os.path.dirname(folder)
+    _check_subtree(folder, server)
+    return Group(2, folder, folder)
 
 
 def _own_folders() -> dict[str, str]:
@@ -180,38 +216,77 @@ def _check_writable(folder: str) -> str:
     return folder
 
 
-def _own_subtree(own: str) -> str:
-    """Make our own group of version 2 one that holds groups: it must have no processes of its own then."""
-    _check_writable(own)
-    with open(f"{own}/cgroup.controllers") as file:
+def _check_subtree(folder: str, server: int) -> None:
+    """It is ours alone, and can hold groups that count what we want to be counted."""
+    _check_writable(folder)
+    with open(f"{folder}/cgroup.controllers") as file:
         offered = file.read().split()
     missing = [name for name in _CONTROLLERS if name not in offered]
     if missing:
-        raise NoCgroups(f"{own} has no controller {' and '.join(missing)}")
-    is_root = not os.path.exists(f"{own}/cgroup.type")  # the machine's root may have both
-    if not is_root:
-        _move_all(own, f"{own}/{_PREFIX}server")
-    _enable(own)
-    return own
+        raise NoCgroups(f"{folder} has no controller {' and '.join(missing)}")
+    if not _is_delegated(folder):
+        raise NoCgroups(f"nothing tells that systemd has delegated {folder} (Delegate=yes)")
+    if not _is_root(folder) and not _tree(server).issuperset(_processes_in(folder)):
+        raise NoCgroups(f"{folder} is shared with other programs")
 
 
-def _move_all(own: str, inner: str) -> None:
-    """Only where everybody in there is the server or below it: others' processes are not ours to move."""
-    with open(f"{own}/cgroup.procs") as file:
-        pids = [int(line) for line in file.read().split()]
+def _is_delegated(folder: str) -> bool:
+    """Systemd leaves it to us. Where it does not, root and all below a user's manager may write what is not theirs."""
+    if not os.path.exists(SYSTEMD) or any(_has_attribute(folder, name) for name in _DELEGATED):
+        return True
+    if os.path.basename(folder).startswith(SCOPE_PREFIX):  # before systemd 251 a user can't see that it is delegated
+        return True
+    return os.geteuid() != 0 and "/user@" not in folder
+
+
+def _has_attribute(folder: str, name: str) -> bool:
+    try:
+        return os.getxattr(folder, name) == b"1"
+    except OSError:
+        return False
+
+
+def _is_root(folder: str) -> bool:
+    """The machine's root group may have both: processes, and groups that are limited."""
+    return not os.path.exists(f"{folder}/cgroup.type")
+
+
+def _tree(server: int) -> set[int]:
+    """The server and all below it. Should it have ended, we are not its child any more, and nothing is ours to move."""
     children = children_by_parent()
-    ours, waiting = {os.getpid()}, [os.getppid()]
+    found: set[int] = set()
+    waiting = [server] if server in (os.getpid(), os.getppid()) else []
     while waiting:
         pid = waiting.pop()
-        ours.add(pid)
+        found.add(pid)
         waiting += children.get(pid, ())
-    if os.getppid() <= 1 or not ours.issuperset(pids):
-        raise NoCgroups(f"{own} is shared with other programs")
-    os.makedirs(inner, exist_ok=True)
+    return found
+
+
+def _processes_in(folder: str) -> list[int]:
+    with open(f"{folder}/cgroup.procs") as file:
+        return [int(line) for line in file.read().split()]
+
+
+def _divide(folder: str, server: int) -> None:
+    """Make it a group that holds groups: it must have no processes of its own then."""
+    inner = f"{folder}/{_SERVER_GROUP}"
+    for _ in range(0 if _is_root(folder) else _MOVES_MOST):
+        pids = _processes_in(folder)
+        if not pids:
+            break
+        if not _tree(server).issuperset(pids):
+            raise NoCgroups(f"{folder} is shared with other programs")
+        os.makedirs(inner, exist_ok=True)
+        _move(pids, inner)
+    _enable(folder)
+
+
+def _move(pids: Iterable[int], folder: str) -> None:
     for pid in pids:
         try:
-            _write(f"{inner}/cgroup.procs", str(pid))
-        except ProcessLookupError:
+            _write(f"{folder}/cgroup.procs", str(pid))
+        except ProcessLookupError:  # it has just ended
             continue
 
 

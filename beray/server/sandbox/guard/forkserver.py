@@ -27,8 +27,14 @@ _CLEAN_UP_PAUSE_SECONDS = 0.02
 _IN_RESERVE = 2  # supervisors, 2 MB each; more at once are forked when they are needed
 
 
-def main(jobs_fd: int) -> None:
-    """Serve until the server closes its end of the socket."""
+def main(jobs_fd: int, server: int, lacks_scope: str) -> None:
+    """Serve until the server closes its end of the socket.
+
+    Args:
+        jobs_fd: Our end.
+        server: Process number of the server.
+        lacks_scope: Why we were not started in a scope of systemd, if that was tried.
+    """
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:  # whatever the server has inherited
         signal.signal(number, signal.SIG_DFL)
@@ -42,7 +48,7 @@ def main(jobs_fd: int) -> None:
     drop_bounding_set()
     build_all_filters(os.uname().machine)
     gc.freeze()  # a forked child's collection would otherwise copy every page
-    _ForkServer(jobs).run()
+    _ForkServer(jobs, _open_cgroups(server, lacks_scope)).run()
 
 
 def _reserve_descriptors() -> None:
@@ -63,14 +69,14 @@ class _Ready:
 class _ForkServer:
     """Who runs, and which control sockets are kept open until the remains of a lost supervisor are gone."""
 
-    def __init__(self, jobs: socket.socket) -> None:
+    def __init__(self, jobs: socket.socket, cgroups: "Cgroups | str") -> None:
         self._jobs = jobs
+        self._cgroups = cgroups
         self._reserve: list[_Ready] = []
         self._control_of: dict[int, int] = {}
         self._lost: list[int] = []
         self._group_of: dict[int, Group] = {}
         self._groups_left: list[Group] = []
-        self._cgroups, self._no_group = _open_cgroups()
         self._life_line, self._life = os.pipe2(os.O_CLOEXEC)
         self._child_ended, self._wake_up = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -145,8 +151,8 @@ class _ForkServer:
         return _Ready(pid, ours)
 
     def _make_group(self) -> "Group | str":
-        if self._cgroups is None:
-            return self._no_group
+        if isinstance(self._cgroups, str):
+            return self._cgroups
         try:
             return self._cgroups.make_group()
         except OSError as error:
@@ -237,12 +243,12 @@ class _ForkServer:
         self._drop_group(None)
 
 
-def _open_cgroups() -> "tuple[Cgroups | None, str]":
+def _open_cgroups(server: int, lacks_scope: str) -> "Cgroups | str":
     """Where groups can be made; or why not."""
     try:
-        return Cgroups(), ""
+        return Cgroups(server)
     except NoCgroups as error:
-        return None, str(error)
+        return f"{error}; {lacks_scope}" if lacks_scope else str(error)
 
 
 def _join(group: "Group | str") -> "Group | str":
