@@ -14,7 +14,7 @@ from pathlib import Path
 
 from beray.server.sandbox.guard.cgroup import SCOPE_PREFIX, SYSTEMD, is_version_2, lacks_place
 
-TRY_SECONDS = 10.0  # systemd answers within 50 ms; a bus that doesn't must not keep the server from starting
+TRY_SECONDS = 10.0  # a bus that does not answer must not keep the server from starting for ever
 
 
 @dataclass(frozen=True)
