@@ -255,7 +255,8 @@ class _Command:
         while self._report.is_open and self._report.read_on():
             pass
         self._link.send(REPORT, self._report.content)
-        self._link.tell(Message(kind, code=self._exit_code(), disk_bytes=self._disk.measure()))
+        disk_bytes = None if kind == "stopped" else self._disk.measure()  # a large tree takes seconds to walk
+        self._link.tell(Message(kind, code=self._exit_code(), disk_bytes=disk_bytes))
 
     def _start(self) -> None:
         out, out_end = _pipe()
