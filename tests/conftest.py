@@ -19,11 +19,28 @@ from tests.support.sandbox_cases import CANARY, Box, open_box
 from tests.support.server import ServerProcess
 
 _numbers = itertools.count(1)
+LONG = ("e2e", "contract", "cli")  # folders of tests that start servers of their own
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Three workers on two cores: the longest tests wait for leases and for processes that start."""
     return max(1, (os.cpu_count() or 1) * 3 // 2)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The long tests come first for every worker, so that none is left alone with one at the end.
+
+    Each worker begins with a part of the list, in its order, and takes from the others when it has done its own.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.path.parent.name in LONG]
+    short = [item for item in items if item.path.parent.name not in LONG]
+    size = -(-len(short) // workers)
+    items[:] = [
+        item
+        for worker in range(workers)
+        for item in (*long[worker::workers], *short[worker * size : (worker + 1) * size])
+    ]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

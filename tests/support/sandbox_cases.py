@@ -766,6 +766,18 @@ DISK_BOMBS = {
     "many files": "for i in $(seq 1000); do head -c 4000000 /dev/zero > file-$i; done; sleep 60",
     "the home": "for i in $(seq 1000); do head -c 4000000 /dev/zero > ~/file-$i; done; sleep 60",
     "small files": "i=0; while :; do i=$((i+1)); : > file-$i; done",
+    "mapped files": """
+python3 -I -S - <<'END'
+import mmap, os, signal
+kept = []
+for number in range(60):
+    with open("gone", "w+b") as file:
+        file.write(bytes(4_000_000)); file.flush()
+        kept.append(mmap.mmap(file.fileno(), 4_000_000))
+    os.unlink("gone")
+signal.pause()
+END
+""",
     "deleted files": """
 for fd in $(seq 20 80); do eval "exec $fd>gone"; rm gone; head -c 4000000 /dev/zero >&$fd; done; sleep 60
 """,

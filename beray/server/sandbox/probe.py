@@ -132,7 +132,7 @@ async def _run_attacker(launcher: Starter, *, python: str, uid: int | None) -> P
         except SandboxError as error:
             raise SandboxUnavailable(f"the probe could not be run: {error}") from error
         if not how.report:
-            raise SandboxUnavailable(f"the probe ended with status {how.code}: {shown(output)}")
+            raise SandboxUnavailable(f"the probe ended with status {how.code} ({how.reason}): {shown(output)}")
         if not stage.is_lock_free():
             raise SandboxUnavailable("a process that a command left behind was not ended")
         return _judge(json.loads(how.report), how, stage)

@@ -2,7 +2,8 @@
 
 The tree is walked in slices, so that a stop is never kept waiting. When to walk again is told by the free space of the
 file system, which costs nothing to ask: what it has lost since the last walk is at most what the folders have gained.
-A file that is deleted but still open holds its space too: those are found by the descriptors of the processes below us.
+A file that is deleted but still open or mapped holds its space too: those are found by the descriptors and the maps of
+the processes below us. Not found is one that is deleted while its only descriptor is on its way through a socket.
 
 Overshoot: what a command can write within a pause (20 ms near the limit) and one walk (4 us for each file).
 """
@@ -22,6 +23,7 @@ _NEAR_BYTES = 512 << 20  # a fast disk's tenth of a second, several times
 _STEP_BYTES = 16 << 20  # less lost free space than this is no reason to walk
 _USUAL_REST_SECONDS = 5.0  # free space can be lost here and won elsewhere at once: walk now and then anyhow
 _LEAST_REST = 20  # such a walk that cost t of processor time is followed by 20 t without one
+_MEASURE_SECONDS = 5.0  # a report that came later would be waited for in vain (`process.py`, LATE_SECONDS)
 _BLOCK_BYTES = 512  # of st_blocks, by POSIX
 _LEAST_ENTRY_BYTES = 4096  # each name counts as a block at least, so that the number of files is limited with it
 _FLOOR_PART = 20  # of a small file system only so much is left alone
@@ -79,14 +81,19 @@ class DiskWatch:
         return self._walk_on(SLICE_SECONDS) and self._is_too_much()
 
     def measure(self) -> int | None:
-        """What the folders hold, bytes; walks to the end if much has changed on the file system since the last walk."""
+        """What the folders hold when no process is left, bytes; None if it takes too long to find out.
+
+        Walks if much has changed on the file system since the last walk.
+        """
         lost = self._free - _free_space(self._folders[0])
         if self._walk is None and self.used is not None and abs(lost) < _STEP_BYTES:
             return self.used + max(0, lost)
-        self._walk = None  # what it has seen may be gone by now
-        while not self._walk_on(SLICE_SECONDS):
-            pass
-        return self.used
+        count = _Count(self._limits.bytes)
+        end = time.monotonic() + _MEASURE_SECONDS
+        for _ in _in_folders(self._folders, count):
+            if time.monotonic() > end:
+                return None
+        return count.total
 
     def _is_due(self) -> bool:
         lost = self._free - self._free_now
@@ -110,7 +117,7 @@ class DiskWatch:
         if self._walk is None:
             self._walk_started = time.process_time()
             self._free = self._free_now
-            self._walk = _held(self._folders, self._limits.bytes)
+            self._walk = _held(self._folders, _Count(self._limits.bytes))
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
@@ -140,9 +147,14 @@ def _size(folder: str) -> int:
     return found.f_blocks * found.f_frsize
 
 
-def _held(folders: Sequence[str], most: int) -> Generator[None, None, int]:
+def _held(folders: Sequence[str], count: "_Count") -> Generator[None, None, int]:
     """Bytes on disk of all that is below the folders, or deleted and still open. Yields after every few files."""
-    count = _Count(most)
+    yield from _in_folders(folders, count)
+    yield from _open_and_deleted(count)
+    return count.total
+
+
+def _in_folders(folders: Sequence[str], count: "_Count") -> Generator[None, None, None]:
     for folder in folders:
         try:
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -150,8 +162,6 @@ def _held(folders: Sequence[str], most: int) -> Generator[None, None, int]:
             continue
         count.device = os.fstat(fd).st_dev
         yield from _walk(fd, count)
-    yield from _open_and_deleted(count)
-    return count.total
 
 
 class _Count:
@@ -161,20 +171,20 @@ class _Count:
         self.total = 0
         self.most = most
         self.device = 0
-        self._seen: set[int] = set()
+        self._seen: set[tuple[int, int]] = set()
 
     def add(self, found: os.stat_result) -> None:
-        is_known = found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode) and not self.is_new(found)
+        is_known = found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode) and not self.is_new(found.st_ino)
         self.total += max(0 if is_known else found.st_blocks * _BLOCK_BYTES, _LEAST_ENTRY_BYTES)
 
     def add_hidden(self) -> None:
         """What we are kept from seeing counts as all there may be, until it can be seen."""
         self.total += self.most
 
-    def is_new(self, found: os.stat_result) -> bool:
-        if found.st_ino in self._seen:
+    def is_new(self, inode: int, offset: int = 0) -> bool:
+        if (inode, offset) in self._seen:
             return False
-        self._seen.add(found.st_ino)
+        self._seen.add((inode, offset))
         return True
 
 
@@ -230,6 +240,10 @@ def _open_and_deleted(count: _Count) -> Generator[None, None, None]:
             for name in _descriptors(folder, count):
                 _add_deleted(f"{folder}/fd/{name}", count)
                 yield
+        for folder in thread_folders(pid):
+            if _add_mapped(folder, pid, count):
+                break
+        yield
 
 
 def _descriptors(thread: str, count: _Count) -> list[str]:
@@ -249,5 +263,33 @@ def _add_deleted(path: str, count: _Count) -> None:
     except OSError:
         return
     is_ours = stat.S_ISREG(found.st_mode) and found.st_nlink == 0 and found.st_dev == count.device
-    if is_ours and count.is_new(found):
+    if is_ours and count.is_new(found.st_ino):
+        count.total += found.st_blocks * _BLOCK_BYTES
+
+
+def _add_mapped(thread: str, pid: int, count: _Count) -> bool:
+    """Count deleted files that a process only has mapped; False if this thread, having ended, shows no maps."""
+    try:
+        with open(f"{thread}/maps", "rb") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return False
+    for line in lines:
+        if line.endswith(b" (deleted)"):
+            span, _, offset, device, inode = line.split(maxsplit=5)[:5]
+            if os.makedev(*(int(part, 16) for part in device.split(b":"))) == count.device:
+                _add_mapping(f"/proc/{pid}/map_files/{span.decode()}", int(inode), int(offset, 16), count)
+    return bool(lines)
+
+
+def _add_mapping(path: str, inode: int, offset: int, count: _Count) -> None:
+    """The whole file where we may see it, which only root may; else the part that is mapped."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        first, last = (int(part, 16) for part in path.rpartition("/")[2].split("-"))
+        if count.is_new(inode, offset):
+            count.total += last - first
+        return
+    if found.st_nlink == 0 and count.is_new(inode):
         count.total += found.st_blocks * _BLOCK_BYTES

@@ -23,7 +23,7 @@ from .wire import RESERVED_FDS, RUN_BYTES, JobFiles, Message
 
 _FILES_MOST = 7
 _DRAIN_SECONDS = 5.0  # a supervisor that has lost the server ends its command in milliseconds
-_CLEAN_UP_PAUSE_SECONDS = 0.02
+_PAUSE_SECONDS = 0.02  # between looks at what a lost supervisor has left, and before the reserve is filled
 _IN_RESERVE = 2  # supervisors, 2 MB each; more at once are forked when they are needed
 
 
@@ -86,9 +86,12 @@ class _ForkServer:
         poll = select.poll()
         poll.register(self._jobs, select.POLLIN)
         poll.register(self._child_ended, select.POLLIN)
+        self._fill_reserve()
         while True:
-            self._fill_reserve()
-            ready = {fd for fd, _ in poll.poll(_CLEAN_UP_PAUSE_SECONDS * 1000 if self._lost else None)}
+            is_waiting = self._lost or len(self._reserve) < _IN_RESERVE
+            ready = {fd for fd, _ in poll.poll(_PAUSE_SECONDS * 1000 if is_waiting else None)}
+            if not ready:  # not while a command starts: it wants the processor
+                self._fill_reserve()
             self._reap()
             if self._jobs.fileno() in ready and not self._accept():
                 return self._drain()
@@ -235,10 +238,10 @@ class _ForkServer:
         poll = select.poll()
         poll.register(self._child_ended, select.POLLIN)
         while (self._control_of or self._lost) and time.monotonic() < end:
-            poll.poll(_CLEAN_UP_PAUSE_SECONDS * 1000)
+            poll.poll(_PAUSE_SECONDS * 1000)
             self._reap()
         while kill_descendants() and time.monotonic() < end + _DRAIN_SECONDS:
-            poll.poll(_CLEAN_UP_PAUSE_SECONDS * 1000)
+            poll.poll(_PAUSE_SECONDS * 1000)
             self._wait_ended()
         self._drop_group(None)
 
