@@ -33,13 +33,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Each worker begins with a part of the list, in its order, and takes from the others when it has done its own.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    long = [item for item in items if item.path.parent.name in LONG]
-    short = [item for item in items if item.path.parent.name not in LONG]
+    files = [list(group) for _, group in itertools.groupby(items, key=lambda item: item.path)]
+    long = [file for file in files if file[0].path.parent.name in LONG]
+    short = [item for file in files if file[0].path.parent.name not in LONG for item in file]
     size = -(-len(short) // workers)
     items[:] = [
         item
         for worker in range(workers)
-        for item in (*long[worker::workers], *short[worker * size : (worker + 1) * size])
+        for item in (*itertools.chain(*long[worker::workers]), *short[worker * size : (worker + 1) * size])
     ]
 
 
