@@ -17,7 +17,7 @@ def watch(*folders: Path, most: int = 100 * MIB, before: int | None = None, free
 
 
 def is_over(watched: DiskWatch) -> bool:
-    """Look until a walk that is due has come to its end. Whether one is, free space says: the disk must be the test's."""
+    """Look until a walk that is due is at its end. Whether one is, free space says: the disk must be the test's."""
     while not watched.is_over():
         if watched.pause_seconds != 0.025:  # no walk is under way
             return False
