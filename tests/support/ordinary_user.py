@@ -9,7 +9,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-ORDINARY_UID = 54_321
+ORDINARY_UID = 54_321 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+"""One for each test process: the kernel counts a user's processes, and bombs of another test would be among them."""
 ROOT = Path(__file__).parents[2]
 RUN_SECONDS = 110
 

@@ -463,10 +463,10 @@ async def kill_ends_a_fork_bomb(box: Box) -> None:
     """It forks as fast as it may, up to its limit, while it is being ended."""
     marker = new_marker()
     process = await box.start(
-        box.python, "-I", "-S", "-c", FORK_BOMB, marker, limits=Limits(wall_seconds=60, processes=100)
+        box.python, "-I", "-S", "-c", FORK_BOMB, marker, limits=Limits(wall_seconds=60, processes=50)
     )
     await read_line(process)
-    await until(lambda: len(processes_with(marker)) > 50)
+    await until(lambda: len(processes_with(marker)) > 25)
 
     await asyncio.wait_for(process.kill(), 10)
 

@@ -55,11 +55,16 @@ _FILES = {
 
 @dataclass(frozen=True)
 class Group:
-    """The group of one command: a folder of each hierarchy, which is one and the same in version 2."""
+    """The group of one command: a folder of each hierarchy, which is one and the same in version 2.
+
+    With `cpu` all processes of a command together get as much of a busy processor as one process does: a fork bomb
+    takes no more from the server than any command.
+    """
 
     version: int
     memory: str
     pids: str
+    cpu: str | None = None
 
     def join(self) -> None:
         """Move this process in."""
@@ -110,7 +115,7 @@ class Group:
 
     def folders(self) -> Iterable[str]:
         """One of each hierarchy."""
-        return dict.fromkeys((self.memory, self.pids))
+        return dict.fromkeys(folder for folder in (self.memory, self.pids, self.cpu) if folder is not None)
 
 
 class Cgroups:
@@ -143,7 +148,8 @@ class Cgroups:
         self._made += 1
         name = f"{_PREFIX}command-{os.getpid()}-{self._made}"
         place = self._place
-        group = Group(place.version, f"{place.memory}/{name}", f"{place.pids}/{name}")
+        cpu = None if place.cpu is None else f"{place.cpu}/{name}"
+        group = Group(place.version, f"{place.memory}/{name}", f"{place.pids}/{name}", cpu)
         for folder in group.folders():
             os.mkdir(folder)
         return group
@@ -173,7 +179,8 @@ def _find_place(server: int) -> Group:
     """The group below which there may be others."""
     own = _own_folders()
     if "memory" in own and "pids" in own:
-        return Group(1, _check_writable(own["memory"]), _check_writable(own["pids"]))
+        cpu = own["cpu"] if _is_writable(own.get("cpu", "")) else None
+        return Group(1, _check_writable(own["memory"]), _check_writable(own["pids"]), cpu)
     if "" not in own:
         raise NoCgroups("no hierarchy of control groups with memory and pids is mounted")
     folder = own[""]
@@ -210,8 +217,12 @@ def _mounts() -> dict[str, tuple[str, str]]:
     return found
 
 
+def _is_writable(folder: str) -> bool:
+    return os.access(folder, os.W_OK) and os.access(f"{folder}/cgroup.procs", os.W_OK)
+
+
 def _check_writable(folder: str) -> str:
-    if not os.access(folder, os.W_OK) or not os.access(f"{folder}/cgroup.procs", os.W_OK):
+    if not _is_writable(folder):
         raise NoCgroups(f"{folder} can't be written")
     return folder
 
@@ -292,6 +303,10 @@ def _move(pids: Iterable[int], folder: str) -> None:
 
 def _enable(folder: str) -> None:
     _write(f"{folder}/cgroup.subtree_control", " ".join(f"+{name}" for name in _CONTROLLERS))
+    try:
+        _write(f"{folder}/cgroup.subtree_control", "+cpu")
+    except OSError:  # not offered, or taken by real-time processes: commands weigh by their processes then
+        pass
 
 
 def _remove_stale(folder: str) -> None:
