@@ -140,8 +140,9 @@ def take_calls(run: Run, recorder: dict[str, Any]) -> None:
         run.failed |= {(labels[key], check["name"]) for check in checks if check["status"] == "failure"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def attacked(server: ServerProcess) -> ServerProcess:
+    """With the users whose addresses the hooks know; a file's tests may run in several parts."""
     for address in USERS.values():
         server.register(address)
     return server

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import ssl
+import stat
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -714,6 +715,9 @@ def kept_listeners() -> list[int]:
     """Descriptors of ours that are the listener of some sandbox."""
     found = []
     for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as copy:
             if copy.family == socket.AF_INET and copy.getsockname() == ("127.0.0.1", PROXY_PORT):
                 found.append(int(name))
