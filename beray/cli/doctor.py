@@ -122,6 +122,7 @@ def _sandbox(sandbox: Any) -> Iterator[Finding]:
     seen = f"{sandbox.get('backend')} · {say('doctor.confined', names=', '.join(closed) or '-')}"
     if open_:
         seen += f" · {say('doctor.not_confined', names=', '.join(open_))}"
+    seen = " · ".join((seen, *map(str, sandbox.get("notes") or [])))
     is_good = sandbox.get("backend") not in {None, "none"}
     yield Finding("sandbox", is_good=is_good, seen=seen, remedy="" if is_good else say("doctor.sandbox.remedy"))
     python = sandbox.get("python")

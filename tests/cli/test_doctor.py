@@ -12,7 +12,7 @@ def test_healthy_service_is_all_ticks_and_status_0(beray: CommandLine, fake: Fak
         f"✓ server  {fake.base_url}",
         "✓ login  ada@example.com",
         "✓ model  rules mode, not an AI model: set OPENAI_API_KEY",
-        "✓ sandbox  landlock · confined: files · not confined: memory (no cgroup)",
+        "✓ sandbox  landlock · confined: files · not confined: memory (no cgroup) · not here: bubblewrap: missing",
         "✓ Python in the sandbox  /usr/bin/python3",
     ]
 

@@ -110,7 +110,7 @@ class FakeServer:
                     {"name": "memory", "is_confined": False, "note": "no cgroup"},
                 ],
                 "python": "/usr/bin/python3",
-                "notes": [],
+                "notes": ["not here: bubblewrap: missing"],
             },
             "limits": {},
         }

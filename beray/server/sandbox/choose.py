@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from beray.server.sandbox.backend import Confine
@@ -75,7 +76,8 @@ async def open_sandbox(settings: Settings, *, data_dir: Path) -> tuple[Sandbox, 
     reasons: list[str] = []
     for name in names:
         try:
-            return await _open(name, settings, layout, probe_uid, allowed)
+            sandbox, found = await _open(name, settings, layout, probe_uid, allowed)
+            return sandbox, replace(found, notes=(*found.notes, *(f"not here: {reason}" for reason in reasons)))
         except SandboxUnavailable as error:
             reasons.append(f"{name}: {error}")
             logger.info("sandbox backend unavailable", extra={"backend": name, "reason": str(error)})

@@ -41,6 +41,7 @@ async def test_attack_21_without_bubblewrap_landlock_is_chosen_and_named(data_di
 
     assert capabilities.backend == "landlock"
     assert any(note.startswith("Landlock ABI") for note in capabilities.notes)
+    assert "not here: bubblewrap: the program bwrap is not installed" in capabilities.notes
     assert capabilities.python is not None
 
 
