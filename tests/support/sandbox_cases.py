@@ -735,19 +735,19 @@ async def too_much_memory_ends_the_command(box: Box) -> None:
 
 
 AMONG_ORPHANS = """
-import os, signal, time
-for n in range(400):
-    if os.fork() == 0:
-        if os.fork() == 0: time.sleep(n * 0.02)
-        os._exit(0)
-    os.wait()
+import os, signal
+if os.fork() == 0:
+    while True:
+        if os.fork() == 0:
+            os.fork()
+            os._exit(0)
+        os.wait()
 for _ in range(4):
     if os.fork() == 0:
         taken = bytearray(100 << 20)
         taken[::4096] = b"1" * len(taken[::4096])
         signal.pause()
-time.sleep(5)
-print("survived")
+signal.pause()
 """
 
 
@@ -755,11 +755,11 @@ print("survived")
 @case
 async def orphans_that_end_all_the_time_do_not_keep_it_from_looking(box: Box) -> None:
     """Each end wakes the supervisor up, more often than it looks at memory and disk by itself."""
-    limits = Limits(wall_seconds=30, memory_bytes=256 << 20, processes=500)
+    limits = Limits(wall_seconds=30, memory_bytes=256 << 20)
 
     ended = await box.run(box.python, "-I", "-S", "-c", AMONG_ORPHANS, limits=limits)
 
-    assert (ended.exit.reason, ended.stdout) == ("memory", "")
+    assert ended.exit.reason == "memory"
 
 
 DISK_BOMBS = {

@@ -58,10 +58,10 @@ def thread_folders(pid: int) -> list[str]:
 
 
 def has_ended(thread: str) -> bool:
-    """The thread of this folder is gone, or only waits to be collected."""
+    """The thread is gone, or about to be: it has no memory any more, and its folder belongs to root then."""
     try:
-        with open(f"{thread}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+        with open(f"{thread}/status", "rb") as file:
+            return b"\nVmSize:" not in file.read()
     except OSError:
         return True
 
