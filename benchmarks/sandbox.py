@@ -122,7 +122,7 @@ async def _measure(bench: Benchmark, backend: str) -> None:
 async def _measure_network(bench: Benchmark) -> None:
     """What the way to allowed hosts costs a command that does not use it."""
     folder = bench.folder / "network"
-    settings = Settings(sandbox="bubblewrap", sandbox_allow_hosts=("pypi.org",))
+    settings = Settings(sandbox="bubblewrap", sandbox_allow_hosts=("data.gov",))
     try:
         sandbox, capabilities = await open_sandbox(settings, data_dir=folder)
     except SandboxUnavailable as error:

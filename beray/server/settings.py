@@ -276,8 +276,8 @@ class Settings:
     sandbox_allow_hosts: tuple[str, ...] = _set(
         (),
         _words,
-        "Hosts commands may reach by https, like pypi.org, *.example.com, api.example.com:8443; unset: no network.",
-        "命令可以用 https 访问的主机，例如 pypi.org, *.example.com, api.example.com:8443；未设置时没有网络。",
+        "Hosts commands may reach by https, like data.gov, *.example.com, api.example.com:8443; unset: no network.",
+        "命令可以用 https 访问的主机，例如 data.gov, *.example.com, api.example.com:8443；未设置时没有网络。",
     )
     sandbox_disk_bytes: int = _set(
         5 << 30,

@@ -42,12 +42,12 @@ from tests.support.waiting import until
 @pytest.mark.parametrize(
     ("entry", "host", "port", "is_allowed"),
     [
-        ("pypi.org", "pypi.org", 443, True),
-        ("PyPI.org", "pypi.org", 443, True),
-        ("pypi.org", "pypi.org", 80, False),
-        ("pypi.org", "files.pypi.org", 443, False),
-        ("pypi.org:80", "pypi.org", 80, True),
-        ("pypi.org:80", "pypi.org", 443, False),
+        ("data.gov", "data.gov", 443, True),
+        ("Data.GOV", "data.gov", 443, True),
+        ("data.gov", "data.gov", 80, False),
+        ("data.gov", "files.data.gov", 443, False),
+        ("data.gov:80", "data.gov", 80, True),
+        ("data.gov:80", "data.gov", 443, False),
         ("*.example.com", "a.example.com", 443, True),
         ("*.example.com", "a.b.example.com", 443, True),
         ("*.example.com", "example.com", 443, False),
@@ -71,13 +71,13 @@ def test_host_and_port_are_compared_whole(entry: str, host: str, port: int, is_a
     [
         *("localhost", "com", "*.com", "*.*.example.com", "a*.example.com", "a.*.example.com", "**", "*example.com"),
         *("10.0.0.1", "1.1.1.1", "127.1", "0x7f.1", "[::1]", "::1", "[2001:db8::1]:443", "2130706433"),
-        *("https://pypi.org", "pypi.org/simple", "user@pypi.org", "pypi.org.", ".pypi.org", "pypi..org", "-a.org"),
+        *("https://data.gov", "data.gov/simple", "user@data.gov", "data.gov.", ".data.gov", "data..gov", "-a.org"),
         *(
-            "pypi.org:",
-            "pypi.org:0",
-            "pypi.org:65536",
-            "pypi.org:https",
-            "pypi.org:+443",
+            "data.gov:",
+            "data.gov:0",
+            "data.gov:65536",
+            "data.gov:https",
+            "data.gov:+443",
             ":443",
             "a b.org",
             "a\0b.org",
@@ -93,10 +93,10 @@ def test_what_is_no_host_can_not_be_allowed(entry: str) -> None:
 
 
 def test_the_list_is_shown_as_it_is_meant() -> None:
-    allowed = AllowList(["PyPI.org", "pypi.org:443", "*.example.com:8443"])
+    allowed = AllowList(["Data.GOV", "data.gov:443", "*.example.com:8443"])
 
-    assert str(allowed) == "pypi.org, *.example.com:8443"
-    assert "pypi.org, *.example.com:8443" in allowed.note
+    assert str(allowed) == "data.gov, *.example.com:8443"
+    assert "data.gov, *.example.com:8443" in allowed.note
     assert len(AllowList([f"host-{number}.example.com" for number in range(100)]).shown) < 400
     assert not AllowList([])
 
@@ -197,13 +197,13 @@ def with_extension(hello: bytes, kind: int, content: bytes) -> bytes:
     return hello[:3] + len(message).to_bytes(2, "big") + message
 
 
-HOST = Target("pypi.org", 443)
+HOST = Target("data.gov", 443)
 NEIGHBOUR = b"\0\x0f\0\0\x0cevil.example"
 
 
 @pytest.mark.parametrize("cut", [0, 5, 100])
 def test_tls_for_the_host_itself_is_carried(cut: int) -> None:
-    hello = client_hello("PyPI.org", cut=cut)
+    hello = client_hello("Data.GOV", cut=cut)
 
     assert [length for length in range(len(hello)) if is_for(HOST, hello[:length])] == []
     assert is_for(HOST, hello)
@@ -215,14 +215,14 @@ def test_tls_for_the_host_itself_is_carried(cut: int) -> None:
     [
         (client_hello("evil.example"), "another host"),
         (client_hello("evil.example", cut=7), "another host"),
-        (client_hello("sub.pypi.org"), "another host"),
+        (client_hello("sub.data.gov"), "another host"),
         (client_hello(None), "another host"),
-        (with_extension(client_hello("pypi.org"), 0, NEIGHBOUR), "another host"),
-        (with_extension(client_hello("pypi.org"), 0xFE0D, b"hidden"), "hides its host"),
+        (with_extension(client_hello("data.gov"), 0, NEIGHBOUR), "another host"),
+        (with_extension(client_hello("data.gov"), 0xFE0D, b"hidden"), "hides its host"),
         (b"GET / HTTP/1.1\r\n", "Only TLS"),
         (b"SSH-2.0-OpenSSH\r\n", "Only TLS"),
         (b"\x80\x2e\1\0\2", "Only TLS"),
-        (b"\x14\3\3\0\1\1" + client_hello("pypi.org"), "does not begin"),
+        (b"\x14\3\3\0\1\1" + client_hello("data.gov"), "does not begin"),
         (b"\x16\3\1\0\4\2\0\0\0", "does not begin"),
         (b"\x16\3\1\0\0" * 3, "does not begin"),
         (b"\x16\3\1\0\5\1\0\0\1\0", "does not begin"),
@@ -237,14 +237,14 @@ def test_tls_for_another_host_and_what_is_no_tls_is_refused(received: bytes, rea
 
 
 def test_other_protocols_are_carried_to_ports_that_are_named() -> None:
-    assert is_for(Target("pypi.org", 22), b"SSH-2.0-OpenSSH\r\n")
+    assert is_for(Target("data.gov", 22), b"SSH-2.0-OpenSSH\r\n")
     with pytest.raises(Refusal, match="another host"):
-        is_for(Target("pypi.org", 8443), client_hello("evil.example"))
+        is_for(Target("data.gov", 8443), client_hello("evil.example"))
 
 
 @given(st.binary(max_size=300), st.binary(max_size=60), st.integers(0, 300))
 def test_whatever_begins_a_connection_is_judged(random: bytes, planted: bytes, at: int) -> None:
-    hello = client_hello("pypi.org")
+    hello = client_hello("data.gov")
     for received in (random, b"\x16\3\1" + random, hello[:at] + planted + hello[at + len(planted) :]):
         with contextlib.suppress(Refusal):
             assert is_for(HOST, received) in {True, False}
@@ -755,18 +755,18 @@ async def test_a_command_is_told_what_is_allowed(place: Place) -> None:
 @pytest.mark.needs("bubblewrap")
 async def test_a_server_that_allows_hosts_says_which(service_dir: Path) -> None:
     sandbox, capabilities = await open_sandbox(
-        Settings(sandbox_allow_hosts=("pypi.org", "*.example.com")), data_dir=service_dir / "egress-chosen"
+        Settings(sandbox_allow_hosts=("data.gov", "*.example.com")), data_dir=service_dir / "egress-chosen"
     )
     await sandbox.close()
 
     assert capabilities.backend == "bubblewrap"
-    assert any("pypi.org, *.example.com" in note for note in capabilities.notes)
+    assert any("data.gov, *.example.com" in note for note in capabilities.notes)
     assert next(row for row in capabilities.confinements if row.name == "network").is_confined
 
 
 @pytest.mark.parametrize("backend", ["landlock", "none"])
 async def test_a_backend_that_can_not_enforce_it_is_refused(backend: str, service_dir: Path) -> None:
-    settings = Settings(sandbox=backend, sandbox_allow_hosts=("pypi.org",))
+    settings = Settings(sandbox=backend, sandbox_allow_hosts=("data.gov",))
 
     with pytest.raises(SettingError, match="Only bubblewrap") as error:
         await open_sandbox(settings, data_dir=service_dir / "egress-refused")
@@ -779,14 +779,14 @@ async def test_without_bubblewrap_there_is_no_quiet_way_without_the_network(
     service_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    settings = Settings(sandbox_allow_hosts=("pypi.org",))
+    settings = Settings(sandbox_allow_hosts=("data.gov",))
 
     with pytest.raises(SandboxUnavailable, match=r"bwrap is not installed.*unset BERAY_SANDBOX_ALLOW_HOSTS"):
         await open_sandbox(settings, data_dir=service_dir / "egress-none")
 
 
 async def test_a_host_that_is_none_stops_the_start(service_dir: Path) -> None:
-    settings = Settings.load({"BERAY_SANDBOX_ALLOW_HOSTS": "pypi.org, 10.0.0.1:443"})
+    settings = Settings.load({"BERAY_SANDBOX_ALLOW_HOSTS": "data.gov, 10.0.0.1:443"})
 
     with pytest.raises(
         SettingError, match=r"BERAY_SANDBOX_ALLOW_HOSTS cannot be used: '10\.0\.0\.1:443' is not a full"

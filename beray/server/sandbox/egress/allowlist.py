@@ -42,7 +42,7 @@ class AllowList:
     """The allowed hosts and ports.
 
     Args:
-        entries: `pypi.org`, `*.example.com` (each host below it, not itself), `api.example.com:8443`, or `*` for every
+        entries: `data.gov`, `*.example.com` (each host below it, not itself), `api.example.com:8443`, or `*` for every
             host of the public internet; without a port 443.
 
     Raises:
@@ -94,7 +94,7 @@ def _parse_pattern(entry: str, pattern: str) -> str:
     name = _to_ascii(pattern.removeprefix("*.").lower())
     if not is_host_name(name):
         raise ValueError(
-            f"{entry!r} is not a full host name. Write pypi.org, *.example.com (each host below it; two labels or more"
+            f"{entry!r} is not a full host name. Write data.gov, *.example.com (each host below it; two labels or more"
             " after *.), or * alone for every host of the public internet; no addresses, no URLs"
         )
     return prefix + name
