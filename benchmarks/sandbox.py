@@ -64,15 +64,15 @@ class Task:
 
     async def stop_many(self) -> None:
         """Stop what `light` has started."""
-        await self._stubborn.kill()
+        await self._many.kill()
 
     async def light(self) -> None:
         """150 processes that ignore SIGTERM."""
         assert self.python is not None
-        self._stubborn = await self.start(self.python, "-I", "-S", "-c", STUBBORN)
+        self._many = await self.start(self.python, "-I", "-S", "-c", STUBBORN)
         seen = 0
         while seen < 150:
-            piece = await self._stubborn.read()
+            piece = await self._many.read()
             assert piece is not None
             seen += len(piece[1])
 

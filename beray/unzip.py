@@ -52,7 +52,7 @@ _DAMAGE: Final = (
     zlib.error,
     struct.error,
     EOFError,
-    NotImplementedError,
+    NotImplementedError,  # what `zipfile` raises for a method it does not know
     OverflowError,
     ValueError,
 )

@@ -313,7 +313,8 @@ def nameless_bytes(server: ServerProcess) -> int:
     sizes = [0]
     for entry in Path(f"/proc/{server.process.pid}/fd").iterdir():
         try:
-            if "/work/#" in str(entry.readlink()):
+            target = entry.readlink()
+            if target.parent.name == "work" and target.name.startswith("#"):
                 sizes.append(entry.stat().st_size)
         except FileNotFoundError:
             continue

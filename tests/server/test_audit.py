@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 from sqlalchemy import URL, Engine, text
@@ -19,7 +20,7 @@ from beray.server.db.connect import Database
 from beray.server.errors import Refused
 from beray.server.settings import Settings
 from tests.support.databases import migrated, seeded_database
-from tests.support.waiting import until
+from tests.support.waiting import begun, until
 
 DAY_MS = 86_400_000
 USER = UserRow(1, "a@example.com", 0)
@@ -39,9 +40,9 @@ def add(engine: Engine, *rows: AuditRow) -> None:
             queries.insert_row(connection, row)
 
 
-def actions(engine: Engine, **wanted: object) -> list[str]:
+def actions(engine: Engine, **wanted: Any) -> list[str]:
     with engine.connect() as connection:
-        return [row.action for row in queries.list_rows(connection, AuditFilter(**wanted))]  # type: ignore[arg-type]
+        return [row.action for row in queries.list_rows(connection, AuditFilter(**wanted))]
 
 
 CHANGES = [
@@ -145,11 +146,9 @@ async def test_what_is_put_down_is_written_with_who_and_from_where(database):
 
 async def test_what_is_put_down_last_is_written_at_the_end(database):
     trail = AuditTrail(database, lambda: 7)
-    running = asyncio.create_task(trail.run())
     for _ in range(1200):
         trail.note(trail.row("file.written"))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)  # the first group is on its way
+    (running,) = await begun(trail.run())  # the first group is on its way
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running

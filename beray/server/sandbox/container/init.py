@@ -64,11 +64,11 @@ def main() -> NoReturn:
 
 
 def _move_descriptors() -> tuple[int, int]:
-    """Standard input and output, moved to where no command's descriptors are; 0 to 3 become placeholders."""
+    """Standard input and output, moved to where no command's descriptors are; 0, 1 and 3 become /dev/null."""
     source, sink = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD) for fd in (0, 1))
-    placeholder = os.open(os.devnull, os.O_RDWR)
+    nothing = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 3):
-        os.dup2(placeholder, fd)
+        os.dup2(nothing, fd)
     return source, sink
 
 

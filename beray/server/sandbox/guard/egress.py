@@ -11,7 +11,7 @@ Every millisecond here is one of each command's: only what is built into the int
 `signal` cost 8 ms more, measured).
 """
 
-import _signal  # type: ignore[import-not-found]  # no stub: it is what `signal` is built on
+import _signal  # type: ignore[import-not-found]  # untyped: it is what `signal` is built on
 import _socket
 import posix
 import sys
