@@ -125,17 +125,9 @@ class Launcher:
             home=home,
             cwd=spec.cwd,
             uid=spec.uid,
-            limits=JobLimits(
-                wall_seconds=limits.wall_seconds,
-                memory_bytes=limits.memory_bytes,
-                processes=limits.processes,
+            limits=job_limits(
+                spec,
                 counted_processes=None if limits_inside else limits.processes,
-                file_bytes=limits.file_bytes,
-                cpu_seconds=limits.cpu_seconds,
-                open_files=limits.open_files,
-                disk_bytes=limits.disk_bytes,
-                disk_before=spec.disk_before,
-                free_bytes=limits.free_bytes,
                 counts_only_own=spec.uid is not None,
             ),
             scopes_signals=self._confine.scopes_signals,
@@ -193,6 +185,24 @@ def _open_channels(job: bytes, spec: Spec) -> tuple[JobFiles, GuardedProcess]:
         process = GuardedProcess(ours, stdout=stdout, stderr=stderr, report=report)
         undo.pop_all()  # from here on each end has its owner
         return files, process
+
+
+def job_limits(spec: Spec, *, counted_processes: int | None, counts_only_own: bool) -> JobLimits:
+    """A spec's limits as the fork server or a container's first process gets them; see there for the two."""
+    limits = spec.limits
+    return JobLimits(
+        wall_seconds=limits.wall_seconds,
+        memory_bytes=limits.memory_bytes,
+        processes=limits.processes,
+        counted_processes=counted_processes,
+        file_bytes=limits.file_bytes,
+        cpu_seconds=limits.cpu_seconds,
+        open_files=limits.open_files,
+        disk_bytes=limits.disk_bytes,
+        disk_before=spec.disk_before,
+        free_bytes=limits.free_bytes,
+        counts_only_own=counts_only_own,
+    )
 
 
 def check_spec(spec: Spec) -> None:

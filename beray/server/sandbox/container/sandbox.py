@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from beray.server.sandbox.backend import check_spec, home_of
+from beray.server.sandbox.backend import check_spec, home_of, job_limits
 from beray.server.sandbox.base import (
     Capabilities,
     SandboxError,
@@ -30,7 +30,7 @@ from beray.server.sandbox.container.place import (
 )
 from beray.server.sandbox.container.process import ContainerProcess, Order
 from beray.server.sandbox.environment import Layout, command_environment
-from beray.server.sandbox.guard.wire import Job, JobLimits
+from beray.server.sandbox.guard.wire import Job
 from beray.server.sandbox.guarded import REQUIRED
 from beray.server.sandbox.interpreter import CHECK, Interpreter, write_commands
 from beray.server.sandbox.probe import LIMITS, run, run_probe, shown, work_folder
@@ -202,7 +202,6 @@ class ContainerSandbox:
 
         The number of processes is the engine's to limit; but an ordinary user's engine has no control group everywhere.
         """
-        limits = spec.limits
         is_counted_by_engine = self._opened is not None and not self._opened.engine.is_rootless
         return Job(
             argv=tuple(spec.argv),
@@ -211,17 +210,9 @@ class ContainerSandbox:
             home=home,
             cwd=spec.cwd,
             uid=None,
-            limits=JobLimits(
-                wall_seconds=limits.wall_seconds,
-                memory_bytes=limits.memory_bytes,
-                processes=limits.processes,
-                counted_processes=None if is_counted_by_engine else limits.processes,
-                file_bytes=limits.file_bytes,
-                cpu_seconds=limits.cpu_seconds,
-                open_files=limits.open_files,
-                disk_bytes=limits.disk_bytes,
-                disk_before=spec.disk_before,
-                free_bytes=limits.free_bytes,
+            limits=job_limits(
+                spec,
+                counted_processes=None if is_counted_by_engine else spec.limits.processes,
                 counts_only_own=False,
             ),
             scopes_signals=False,
