@@ -144,13 +144,16 @@ class TaskStream:
         return await self._watcher.is_allowed()
 
     async def _has_ended(self, frames: list[bytes]) -> bool:
-        """Whether the last stored event is a `task.finished`; one met earlier in a replay ends nothing."""
+        """Whether the watcher has the last stored event and it is a `task.finished`.
+
+        One met earlier in a replay ends nothing; nor does one that was stored since the last look: it is sent first.
+        """
         if frames:
             return is_finished(frames[-1])
         tail = await self._events.read_last(self._task_id)
         if tail is None:
             raise _Gone
-        return is_finished(tail)
+        return is_finished(tail) and frame_seq(tail) <= self._cursor
 
 
 class _Gone(Exception):
