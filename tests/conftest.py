@@ -75,6 +75,14 @@ def service_dir() -> Iterator[Path]:
         yield path
 
 
+@pytest.fixture(scope="module")
+def module_dir(service_dir: Path) -> Path:
+    """A new folder in it for what a module's tests share: with several workers one may begin a module twice."""
+    folder = service_dir / f"module-{next(_numbers)}"
+    folder.mkdir(mode=0o711)
+    return folder
+
+
 @pytest.fixture
 def make_server(service_dir: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Makes servers of the test's own, each with a fresh data folder; ended with the test."""

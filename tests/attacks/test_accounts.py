@@ -112,10 +112,10 @@ def model() -> Iterator[ScriptedModel]:
 
 
 @pytest.fixture(scope="module")
-def attacked(service_dir: Path, model: ScriptedModel) -> Iterator[ServerProcess]:
+def attacked(module_dir: Path, model: ScriptedModel) -> Iterator[ServerProcess]:
     """`beray serve` with a key of a model in its environment, and another provider's."""
     server = ServerProcess(
-        service_dir / "attacked",
+        module_dir,
         through=("env", f"OPENAI_API_KEY={OTHER_KEY}"),
         model="openai:scripted",
         model_base_url=model.base_url,

@@ -129,7 +129,7 @@ class World:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(service_dir: Path) -> AsyncIterator[World]:
+async def world(module_dir: Path) -> AsyncIterator[World]:
     names = Names(
         host_example=[[PUBLIC]],
         tls_example=[[SECOND_PUBLIC]],
@@ -153,7 +153,7 @@ async def world(service_dir: Path) -> AsyncIterator[World]:
         allowed = [f"host.example:{port}", f"*.inside.example:{port}", f"rebind.example:{port}", "proxy.example:3128"]
         allowed.append(f"tls.example:{port}")
         egress = Egress(AllowList(allowed), resolve=names, why_refused=public_is_public)
-        box = await stack.enter_async_context(open_box(egress, service_dir / "egress-attacks"))
+        box = await stack.enter_async_context(open_box(egress, module_dir))
         yield World(box, names, host, inside)
 
 

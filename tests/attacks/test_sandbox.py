@@ -182,11 +182,11 @@ def test_attack_14_a_command_outlives_the_thread_that_started_it(backend, servic
 
 
 @pytest.fixture(scope="module")
-def confined_server(service_dir) -> Iterator[tuple[ServerProcess, ScriptedModel]]:
+def confined_server(module_dir) -> Iterator[tuple[ServerProcess, ScriptedModel]]:
     """A server with the strongest sandbox there is, and the model whose script a test sets."""
     with ScriptedModel(turns(Reply("nothing"))) as model:
         server = ServerProcess(
-            service_dir / "attacked",
+            module_dir,
             sandbox_processes=60,
             sandbox_memory_bytes=1 << 30,
             sandbox_disk_bytes=100 << 20,

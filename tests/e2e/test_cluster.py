@@ -49,10 +49,10 @@ class Users:
 
 
 @pytest.fixture(scope="module")
-def cluster(service_dir, postgres) -> Iterator[Cluster]:
+def cluster(module_dir, postgres) -> Iterator[Cluster]:
     url = postgres.create_database()
     settings = {"max_running_tasks_per_user": PER_USER, "max_running_tasks": 4, "retention_days": 1}
-    with Cluster(service_dir / "cluster", url, apis=2, workers=2, **settings) as cluster:
+    with Cluster(module_dir, url, apis=2, workers=2, **settings) as cluster:
         yield cluster
     postgres.drop_database(url)
 

@@ -35,9 +35,9 @@ def engine() -> Engine:
 
 
 @pytest.fixture(scope="module")
-def recorder(engine: Engine, service_dir: Path) -> Path:
+def recorder(engine: Engine, module_dir: Path) -> Path:
     """The engine's program, behind a script that notes what each run of it was given."""
-    folder = service_dir / "recorder"
+    folder = module_dir / "recorder"
     folder.mkdir()
     program = folder / "engine"
     program.write_text(RECORDER.format(folder=folder, program=engine.program))
@@ -46,7 +46,7 @@ def recorder(engine: Engine, service_dir: Path) -> Path:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def box(recorder: Path, engine: Engine, service_dir: Path) -> AsyncIterator[Box]:
+async def box(recorder: Path, engine: Engine, module_dir: Path) -> AsyncIterator[Box]:
     """An open sandbox; the server's variables hold what no engine must be given."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BERAY_MODEL_API_KEY", "key-of-the-model")
@@ -55,7 +55,7 @@ async def box(recorder: Path, engine: Engine, service_dir: Path) -> AsyncIterato
             sandbox_container_engine=str(recorder),
             sandbox_container_image=image_here(engine.program),
         )
-        data_dir = service_dir / "container-box"
+        data_dir = module_dir / "box"
         sandbox, capabilities = await open_sandbox(settings, data_dir=data_dir)
         yield Box(sandbox, capabilities, data_dir)
         await sandbox.close()

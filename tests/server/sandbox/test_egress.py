@@ -645,13 +645,13 @@ class Place:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def place(service_dir: Path) -> AsyncIterator[Place]:
+async def place(module_dir: Path) -> AsyncIterator[Place]:
     """A sandbox whose commands may reach host.example."""
     host = EchoServer()
     await host.start(PUBLIC)
     allowed = AllowList([f"host.example:{host.port}"])
     egress = Egress(allowed, resolve=Names(host_example=[[PUBLIC]]), why_refused=public_is_public)
-    async with open_box(egress, service_dir / "egress-box") as box:
+    async with open_box(egress, module_dir) as box:
         yield Place(box, host)
     await host.close()
 
