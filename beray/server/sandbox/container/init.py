@@ -13,12 +13,13 @@ import time
 from dataclasses import dataclass
 from typing import NoReturn
 
-from ..guard.confine import IGNORED_SIGNALS, CannotRun, become_command
+from ..guard.children import Children, kill_everybody, read_refusal
+from ..guard.confine import IGNORED_SIGNALS, become_command
 from ..guard.disk import DiskLimits, DiskWatch
 from ..guard.libc import PR_SET_NO_NEW_PRIVS, install_seccomp, prctl
 from ..guard.memory import WatchedMemory
 from ..guard.seccomp import FilterRules, build_filter
-from ..guard.wire import MESSAGE_BYTES, Job, JobFiles, Message, MessageKind
+from ..guard.wire import Job, JobFiles, Message, MessageKind
 from .frames import (
     BEGIN,
     ERR,
@@ -41,7 +42,6 @@ _LOWEST_FD = 10  # ours lie above those that mean something to a command
 _JOB_BYTES = 64 << 20  # the kernel takes 2 MiB of arguments; JSON may need six characters for one
 _ORDER_SECONDS = 60.0
 _LAST_WORDS_SECONDS = 10.0
-_WAIT_ALL = 0x40000000  # __WALL: children of every kind
 _CONTROL_GROUPS = (  # of version 2 and 1, as engines show them: the limit, and how often it was reached
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.events"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.oom_control"),
@@ -222,17 +222,13 @@ class _Command:
     def __init__(self, link: _Link, order: _Order) -> None:
         self._link = link
         self._order = order
-        self._main = 0
-        self._status: int | None = None
+        self._children = Children()
         self._refusal: bytes | None = None
         self._wants_stop = False
         limits = order.job.limits
         self._memory = _memory_watch(limits.memory_bytes)
         folders = (order.job.work_dir, order.job.home)
         self._disk = DiskWatch(folders, DiskLimits(limits.disk_bytes, limits.disk_before, limits.free_bytes))
-        self._child_ended, wake_up = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake_up, warn_on_full_buffer=False)
 
     def run(self) -> None:
         """From the start to the message how it ended, with no process left."""
@@ -244,7 +240,7 @@ class _Command:
             self._link.tell(Message("refused", reason=f"no process can be made: {error.strerror}"))
             return
         kind = self._watch()
-        self._end_all()
+        self._children.end_all(kill_everybody)  # they have our uid, and orphans become our children
         self._hear_setup()
         if self._refusal:
             self._link.tell(Message("refused", reason=self._refusal.decode(errors="replace")))
@@ -256,21 +252,19 @@ class _Command:
             pass
         self._link.send(REPORT, self._report.content)
         disk_bytes = None if kind == "stopped" else self._disk.measure()  # a large tree takes seconds to walk
-        self._link.tell(Message(kind, code=self._exit_code(), disk_bytes=disk_bytes))
+        self._link.tell(Message(kind, code=self._children.exit_code, disk_bytes=disk_bytes))
 
     def _start(self) -> None:
         out, out_end = _pipe()
         err, err_end = _pipe()
         report, report_end = _pipe()
-        self._setup, tell = _pipe()
         order = self._order
         none = -1  # the job itself and the control socket, which a supervisor has
         files = JobFiles(none, none, order.stdin, out_end, err_end, report_end if order.has_report else None)
         self._deadline = time.monotonic() + order.job.limits.wall_seconds
-        self._main = os.fork()
-        if self._main == 0:
-            _become(order.job, files, tell)
-        for fd in (order.stdin, out_end, err_end, report_end, tell):
+        self._setup = self._children.start(lambda: _become(order.job, files))
+        os.set_blocking(self._setup, False)
+        for fd in (order.stdin, out_end, err_end, report_end):
             os.close(fd)
         self._streams = (_Stream(OUT, out), _Stream(ERR, err))
         self._report = _Report(report)
@@ -286,12 +280,12 @@ class _Command:
                     stream.pass_on(self._link, stream.room)
             if self._report.is_open:
                 self._report.read_on()
-            self._reap()
+            self._children.reap()
             if self._wants_stop:
                 return "stopped"
             if self._memory.is_over():
                 return "memory"
-            if self._status is not None:
+            if self._children.status is not None:
                 return "exit"
             if time.monotonic() >= self._deadline:
                 return "timeout"
@@ -301,7 +295,7 @@ class _Command:
     def _wait(self) -> None:
         """Until something can be done."""
         poll = select.poll()
-        for fd in (self._link.source, self._child_ended):
+        for fd in (self._link.source, self._children.ended):
             poll.register(fd, select.POLLIN)
         if self._refusal is None:
             poll.register(self._setup, select.POLLIN)
@@ -320,7 +314,7 @@ class _Command:
         if self._refusal is not None:
             return
         try:
-            self._refusal = os.read(self._setup, MESSAGE_BYTES // 8)
+            self._refusal = read_refusal(self._setup)
         except BlockingIOError:
             return
         if not self._refusal:
@@ -335,36 +329,6 @@ class _Command:
                 name, size = read_room(content)
                 stream = next(stream for stream in self._streams if stream.kind == name)
                 stream.room += size
-
-    def _reap(self) -> bool:
-        """Collect every process that has ended; False when there is none left, ended or not."""
-        try:
-            os.read(self._child_ended, 4096)
-        except BlockingIOError:
-            pass
-        try:
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG | _WAIT_ALL)
-                if pid == 0:
-                    return True
-                if pid == self._main:
-                    self._status = status
-        except ChildProcessError:
-            return False
-
-    def _end_all(self) -> None:
-        """Kill all processes in here but this one: they have our uid, and orphans become our children."""
-        poll = select.poll()
-        poll.register(self._child_ended, select.POLLIN)
-        while self._reap():
-            try:
-                os.kill(-1, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):  # all dead, and not yet collected
-                pass
-            poll.poll(20)
-
-    def _exit_code(self) -> int:
-        return os.waitstatus_to_exitcode(self._status) if self._status is not None else -signal.SIGKILL
 
 
 class _GroupMemory:
@@ -409,19 +373,10 @@ def _pipe() -> tuple[int, int]:
     return reader, writer
 
 
-def _become(job: Job, files: JobFiles, tell: int) -> NoReturn:
-    """In the forked process: become the command, or tell why not and end."""
-    reason = "the command could not be set up"
-    try:
-        prctl(_PR_SET_DUMPABLE, 1)  # the command's own process is its own to look at
-        prctl(PR_SET_NO_NEW_PRIVS, 1)
-        rules = FilterRules(has_sockets=True, sees_others=False)
-        install_seccomp(build_filter(os.uname().machine, rules))
-        become_command(job, files)
-    except CannotRun as error:
-        reason = str(error)
-    except Exception as error:  # whatever it was, this process must not live on as a second process 1
-        reason = f"{type(error).__name__}: {error}"
-    finally:
-        os.write(tell, reason.encode(errors="replace")[: MESSAGE_BYTES // 8])
-        os._exit(127)
+def _become(job: Job, files: JobFiles) -> None:
+    """In the forked process: become the command."""
+    prctl(_PR_SET_DUMPABLE, 1)  # the command's own process is its own to look at
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    rules = FilterRules(has_sockets=True, sees_others=False)
+    install_seccomp(build_filter(os.uname().machine, rules))
+    become_command(job, files)

@@ -17,15 +17,13 @@ from dataclasses import dataclass, replace
 
 from . import landlock
 from .cgroup import Group
-from .confine import CannotRun, become_command
+from .children import Children, kill_everybody, read_refusal
+from .confine import become_command
 from .disk import DiskLimits, DiskWatch
 from .libc import PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, prctl
 from .memory import GroupMemory, WatchedMemory
 from .processes import kill_descendants
-from .wire import MESSAGE_BYTES, Job, JobFiles, Message, MessageKind
-
-_WAIT_ALL = 0x40000000  # __WALL: children of every kind, however they were cloned
-_WALK_PAUSE_SECONDS = 0.02  # between passes over /proc while the killed ones die
+from .wire import Job, JobFiles, Message, MessageKind
 
 
 def supervise(files: JobFiles, life_line: int, group: "Group | str") -> None:
@@ -50,7 +48,7 @@ def supervise(files: JobFiles, life_line: int, group: "Group | str") -> None:
         _send(control, Message("refused", reason=f"{error.strerror}: {error.filename}"))
         return
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-    kill_all = _kill_domain if _enter_signal_scope(job) else kill_descendants
+    kill_all = kill_everybody if _enter_signal_scope(job) else kill_descendants  # out of a domain no signal goes
     memory = (
         GroupMemory(group, job.limits.memory_bytes)
         if isinstance(group, Group)
@@ -103,14 +101,6 @@ def _enter_signal_scope(job: Job) -> bool:
     return False
 
 
-def _kill_domain() -> None:
-    """Kill everything in our domain but us. Only ever called after `_enter_signal_scope` has said True."""
-    try:
-        os.kill(-1, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # nothing (more) to kill
-        pass
-
-
 @dataclass(frozen=True)
 class _Lines:
     """What a supervisor listens to: the server, and that the fork server lives."""
@@ -132,21 +122,18 @@ class _Supervisor:
         self._memory = memory
         self._disk = _disk_watch(job)
         self._deadline = time.monotonic() + job.limits.wall_seconds
-        self._main = 0
-        self._status: int | None = None
+        self._children = Children()
         self._refusal = b""
-        self._child_ended, wake_up = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake_up, warn_on_full_buffer=False)
 
     def run(self, files: JobFiles) -> None:
         try:
-            setup = self._fork(files)
+            setup = self._children.start(lambda: become_command(self._job, files))
         except OSError as error:
             _send(self._control, Message("refused", reason=f"no process can be made: {error.strerror}"))
             return
+        files.close()
         kind = self._watch(setup)
-        self._clean_up()
+        self._children.end_all(self._kill_all)
         if self._refusal:
             _send(self._control, Message("refused", reason=self._refusal.decode(errors="replace")))
         else:
@@ -154,20 +141,10 @@ class _Supervisor:
             disk_bytes = None if is_awaited else self._disk.measure()
             _send(self._control, Message(kind, code=self._exit_code(), disk_bytes=disk_bytes))
 
-    def _fork(self, files: JobFiles) -> int:
-        """Start the command; the pipe returned gives why it could not be executed, or its end of file when it was."""
-        setup, tell = os.pipe2(os.O_CLOEXEC)
-        self._main = os.fork()
-        if self._main == 0:
-            _run_child(self._job, files, tell)
-        os.close(tell)
-        files.close()
-        return setup
-
     def _watch(self, setup: int) -> MessageKind:
         """Wait for the first thing that ends the command."""
         poll = select.poll()
-        for fd in (setup, self._child_ended, self._control.fileno(), self._life_line):
+        for fd in (setup, self._children.ended, self._control.fileno(), self._life_line):
             poll.register(fd, select.POLLIN)
         while True:
             left = self._deadline - time.monotonic()
@@ -175,16 +152,16 @@ class _Supervisor:
             ready = {fd for fd, _ in poll.poll(pause * 1000)}
             if setup in ready:
                 poll.unregister(setup)
-                self._refusal = os.read(setup, MESSAGE_BYTES // 8)
+                self._refusal = read_refusal(setup)
                 if not self._refusal:
                     _send(self._control, Message("started"))
             if self._control.fileno() in ready:
                 return "stopped"
             if self._life_line in ready:
                 return "lost"
-            if self._child_ended in ready:
-                self._reap()
-                if self._status is not None:
+            if self._children.ended in ready:
+                self._children.reap()
+                if self._children.status is not None:
                     self._read_late(poll, setup)
                     return "memory" if self._memory.is_over() else "exit"
             if left <= 0:
@@ -200,35 +177,12 @@ class _Supervisor:
             poll.unregister(setup)
         except KeyError:
             return
-        self._refusal = os.read(setup, MESSAGE_BYTES // 8)
+        self._refusal = read_refusal(setup)
         if not self._refusal:
             _send(self._control, Message("started"))
 
-    def _reap(self) -> bool:
-        """Collect every child that has ended; False when there is none left, ended or not."""
-        try:
-            os.read(self._child_ended, 4096)
-        except BlockingIOError:
-            pass
-        try:
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG | _WAIT_ALL)
-                if pid == 0:
-                    return True
-                if pid == self._main:
-                    self._status = status
-        except ChildProcessError:
-            return False
-
-    def _clean_up(self) -> None:
-        poll = select.poll()
-        poll.register(self._child_ended, select.POLLIN)
-        while self._reap():
-            self._kill_all()
-            poll.poll(_WALK_PAUSE_SECONDS * 1000)
-
     def _exit_code(self) -> int:
-        code = os.waitstatus_to_exitcode(self._status) if self._status is not None else -signal.SIGKILL
+        code = self._children.exit_code
         if self._job.bubblewrap is not None and 128 < code <= 128 + signal.NSIG - 1:
             return 128 - code  # bubblewrap tells a signal as a shell does
         return code
@@ -238,20 +192,6 @@ def _disk_watch(job: Job) -> DiskWatch:
     limits = job.limits
     folders = (job.work_dir, job.home)
     return DiskWatch(folders, DiskLimits(limits.disk_bytes, limits.disk_before, limits.free_bytes))
-
-
-def _run_child(job: Job, files: JobFiles, tell: int) -> None:
-    """In the forked process: become the command, or tell why not and end."""
-    reason = "the command could not be set up"
-    try:
-        become_command(job, files)
-    except CannotRun as error:
-        reason = str(error)
-    except Exception as error:  # whatever it was, this process must not live on as a second supervisor
-        reason = f"{type(error).__name__}: {error}"
-    finally:
-        os.write(tell, reason.encode(errors="replace")[: MESSAGE_BYTES // 8])
-        os._exit(127)
 
 
 def _send(control: socket.socket, message: Message) -> None:
