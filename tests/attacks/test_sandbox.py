@@ -6,19 +6,18 @@ Those that attack one part only are beside its other tests: 4, 13 and 21 to 23 i
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from beray.client import BeRayClient
+from tests.support.run_case import run_case
 from tests.support.sandbox_cases import (
     ATTACKS,
-    CASES,
     FORK_BOMB,
     MEMORY_BOMB,
-    Box,
     cases_of,
     finish,
     new_marker,
@@ -29,10 +28,7 @@ from tests.support.scripted_model import Reply, ScriptedModel, call, turns
 from tests.support.server import ServerProcess
 from tests.support.waiting import wait_until
 
-OpenOnce = Callable[[str], Awaitable[Box]]
-
 BACKENDS = ("bubblewrap", "landlock", "container", "none")
-CASE_SECONDS = 60
 
 
 def backend_param(name: str, *values: object) -> Any:
@@ -56,12 +52,6 @@ def attack_of_the_contract(number: int) -> Callable[[Callable[..., Any]], Callab
         return pytest.mark.asyncio(loop_scope="session")(pytest.mark.parametrize(("backend", "name"), rows)(function))
 
     return mark
-
-
-async def run_case(open_once: OpenOnce, backend: str, name: str) -> None:
-    box = await open_once(backend)
-    async with asyncio.timeout(CASE_SECONDS):
-        await CASES[name](box)
 
 
 @attack_of_the_contract(1)

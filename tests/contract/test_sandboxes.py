@@ -5,15 +5,13 @@ Run by root they run twice: as root, where commands get a uid of their own, and 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.ordinary_user import ORDINARY_UID, CaseRun, run_cases_apart
-from tests.support.sandbox_cases import ATTACKS, CASES, Box, cases_of, open_box
-
-CASE_SECONDS = 60
+from tests.support.run_case import CASE_SECONDS, OpenOnce, run_case
+from tests.support.sandbox_cases import ATTACKS, CASES, cases_of, open_box
 
 
 def _backend(name: str, *needed: str) -> object:
@@ -33,12 +31,9 @@ def _backend(name: str, *needed: str) -> object:
         if name not in ATTACKS
     ],
 )
-async def test_sandbox_keeps_its_promise(backend: str, name: str, open_once: Callable[[str], Awaitable[Box]]) -> None:
-    """In this process, by the user that runs the tests. Attacks are run by `tests/attacks/test_sandbox.py`."""
-    box = await open_once(backend)
-
-    async with asyncio.timeout(CASE_SECONDS):
-        await CASES[name](box)
+async def test_sandbox_keeps_its_promise(backend: str, name: str, open_once: OpenOnce) -> None:
+    """Attacks are run by `tests/attacks/test_sandbox.py`."""
+    await run_case(open_once, backend, name)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,21 @@ OPEN_PLACE: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
+def open_up(name: bytes, folder: int, rights: int) -> None:
+    """Give a folder's owner more rights, by descriptor: by name a link put there meanwhile would be followed.
+
+    Raises:
+        PermissionError: It is another's.
+        OSError: It is gone, or no folder.
+    """
+    place = os.open(name, OPEN_PLACE, dir_fd=folder)
+    try:
+        mode = stat.S_IMODE(os.fstat(place).st_mode)
+        os.chmod(f"/proc/self/fd/{place}", mode | rights)  # noqa: PTH101 (not a path: a descriptor)
+    finally:
+        os.close(place)
+
+
 class LeavesWorkDir(Exception):
     """The path goes through a link that leads out, or through too many links."""
 

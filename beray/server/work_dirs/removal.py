@@ -10,7 +10,7 @@ import secrets
 from contextlib import suppress
 from typing import Final
 
-from beray.server.work_dirs.confined import OPEN_FOLDER, OPEN_PLACE
+from beray.server.work_dirs.confined import OPEN_FOLDER, open_up
 
 # A writer of the same uid can put files in as fast as we remove them; it must not keep us for ever.
 MOST_PASSES: Final = 100
@@ -100,22 +100,13 @@ def open_own_folder(name: bytes, folder: int) -> int:
     try:
         descriptor = os.open(name, OPEN_FOLDER, dir_fd=folder)
     except PermissionError:
-        _open_up(name, folder)
+        open_up(name, folder, 0o700)
         descriptor = os.open(name, OPEN_FOLDER, dir_fd=folder)
     with suppress(PermissionError):  # then removing says what is wrong
         if os.geteuid() == 0:
             os.fchown(descriptor, 0, 0)
         os.fchmod(descriptor, 0o700)
     return descriptor
-
-
-def _open_up(name: bytes, folder: int) -> None:
-    """Chmod by descriptor: by name a link put there meanwhile would be followed."""
-    place = os.open(name, OPEN_PLACE, dir_fd=folder)
-    try:
-        os.chmod(f"/proc/self/fd/{place}", 0o700)  # noqa: PTH101 (not a path: a descriptor)
-    finally:
-        os.close(place)
 
 
 def _names(folder: int) -> list[bytes]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from beray.server.work_dirs.confined import OPEN_FOLDER
+from beray.server.work_dirs.confined import OPEN_FOLDER, open_up
 
 BLOCK_BYTES: Final = 512  # the unit of st_blocks, on every file system (stat(2))
 ENTRIES_MOST: Final = 1_000_000  # some 3 s; what a folder holds beyond is not counted
+LOOKED_INTO: Final = stat.S_IRUSR | stat.S_IXUSR  # what its owner needs to list a folder and to look at what is in it
 
 
 def disk_bytes(status: os.stat_result) -> int:
@@ -29,7 +30,8 @@ def freed_bytes(status: os.stat_result) -> int:
 def measure(folder: Path) -> int:
     """Bytes that a folder takes on the disk with all in it, a file of several names once; 0 if it isn't there.
 
-    What the server may not look into (an ordinary user's, where a command has closed a folder) is not counted. Blocks.
+    A folder that a command has closed to its own user is opened up where that is the server's user too: else its files
+    could be counted, listed and downloaded by root's server only. Blocks.
     """
     try:
         top = os.open(folder, OPEN_FOLDER)
@@ -79,7 +81,7 @@ class _Measuring:
                     level.waiting.clear()
                     return
                 self._left -= 1
-                with suppress(FileNotFoundError):
+                with suppress(OSError):  # removed, or its folder closed, meanwhile
                     self._count(level, os.fsencode(entry.name), entry.stat(follow_symlinks=False))
 
     def _count(self, level: _Level, name: bytes, status: os.stat_result) -> None:
@@ -92,7 +94,7 @@ class _Measuring:
 
     def _go_down(self, name: bytes) -> None:
         with suppress(OSError):  # removed, replaced or closed meanwhile
-            self._move(os.open(name, OPEN_FOLDER, dir_fd=self._here))
+            self._move(_open(name, self._here))
             self._look()
 
     def _go_up(self) -> bool:
@@ -100,10 +102,26 @@ class _Measuring:
         self._levels.pop()
         if not self._levels:
             return False
-        self._move(os.open(b"..", OPEN_FOLDER, dir_fd=self._here))
+        try:
+            self._move(os.open(b"..", OPEN_FOLDER, dir_fd=self._here))
+        except OSError:  # closed meanwhile
+            return False
         status = os.fstat(self._here)
         return (status.st_dev, status.st_ino) == (self._levels[-1].device, self._levels[-1].inode)
 
     def _move(self, descriptor: int) -> None:
         os.close(self._here)
         self._here = descriptor
+
+
+def _open(name: bytes, folder: int) -> int:
+    try:
+        descriptor = os.open(name, OPEN_FOLDER, dir_fd=folder)
+    except PermissionError:
+        open_up(name, folder, LOOKED_INTO)
+        return os.open(name, OPEN_FOLDER, dir_fd=folder)
+    mode = os.fstat(descriptor).st_mode
+    if mode & LOOKED_INTO != LOOKED_INTO and os.geteuid() != 0:
+        with suppress(PermissionError):  # another's, which shows at once
+            os.fchmod(descriptor, stat.S_IMODE(mode) | LOOKED_INTO)
+    return descriptor

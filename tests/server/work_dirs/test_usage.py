@@ -1,6 +1,7 @@
 """What a folder takes on the disk."""
 
 import os
+import stat
 from pathlib import Path
 
 from beray.server.work_dirs.usage import measure
@@ -52,6 +53,24 @@ def test_depth_hides_nothing(tmp_path: Path) -> None:
 
     work_dir = WorkDir(tmp_path, owner=None)
     work_dir.remove("deeper")  # pytest cleans up by recursion
+
+
+def test_folders_closed_by_a_slip_of_chmod_hide_nothing(tmp_path: Path) -> None:
+    inner = tmp_path / "closed" / "inner"
+    unsearched = tmp_path / "unsearched"
+    for folder in (inner, unsearched):
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(b"x" * 1000 * KIB)
+    modes = {inner: 0, inner.parent: 0o311, unsearched: 0o644}
+    for folder, mode in modes.items():
+        folder.chmod(mode)
+
+    assert measure(tmp_path) >= 2000 * KIB
+
+    if os.geteuid() != 0:  # root sees into them as they are
+        modes = {folder: mode | 0o500 for folder, mode in modes.items()}
+    assert {folder: stat.S_IMODE(folder.stat().st_mode) for folder in modes} == modes
+    assert len((inner / "file").read_bytes()) == 1000 * KIB
 
 
 def test_folder_that_is_not_there_takes_nothing(tmp_path: Path) -> None:
