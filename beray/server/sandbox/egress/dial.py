@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from beray.server.sandbox.egress.addresses import Address, why_refused
 from beray.server.sandbox.egress.limits import EgressLimits
@@ -76,8 +77,11 @@ class Dialer:
 
     async def _look_up(self, target: Target, lookups: asyncio.Semaphore) -> Sequence[str]:
         try:
-            async with asyncio.timeout(self._limits.lookup_seconds), lookups:
-                return await self._resolve(target.host)
+            async with asyncio.timeout(self._limits.lookup_seconds):
+                await lookups.acquire()
+                resolving = asyncio.ensure_future(self._resolve(target.host))
+                resolving.add_done_callback(partial(_give_back, lookups))  # what is given up goes on in its thread
+                return await asyncio.shield(resolving)
         except TimeoutError as error:
             raise Refusal(504, f"{target.host} was not looked up in {self._limits.lookup_seconds:g} s") from error
         except (OSError, UnicodeError) as error:
@@ -92,6 +96,11 @@ class Dialer:
         if reason is not None:
             raise Refusal(403, f"{target.host} may not be reached: one of its addresses {reason}")
         return address
+
+
+def _give_back(lookups: asyncio.Semaphore, done: "asyncio.Future[Sequence[str]]") -> None:
+    lookups.release()
+    _ = done.cancelled() or done.exception()  # nobody may ask any more
 
 
 async def _connect_to_any(addresses: Sequence[Address], port: int, seconds: float) -> socket.socket:
