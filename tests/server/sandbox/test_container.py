@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from beray.server.sandbox.container.place import Holding, check_mountable, is_he
 from beray.server.sandbox.container.sandbox import ContainerSandbox
 from beray.server.settings import Settings
 from tests.support.container_image import engine_here, image_here
-from tests.support.sandbox_cases import Box, new_marker, read_line
+from tests.support.sandbox_cases import Box, new_marker, processes_with, read_line
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -125,6 +126,20 @@ os.read(os.pipe()[0], 1)
     ended = await task.py(script, limits=Limits(wall_seconds=60, memory_bytes=200 << 20))
 
     assert ended.exit.reason == "memory"
+
+
+@pytest.mark.needs("container")
+async def test_a_container_whose_first_process_the_kernel_kills_was_out_of_memory(task: Box, engine: Engine) -> None:
+    marker = new_marker()
+    process = await task.start("bash", "-c", f"echo up; sleep 1000 & exec -a {marker} sleep 1000")
+    await read_line(process)
+    ((number, _),) = await asyncio.to_thread(engine.containers, label_of(task.data_dir))
+    (seen,) = json.loads(await asyncio.to_thread(engine.ask, "inspect", number))
+
+    os.kill(seen["State"]["Pid"], signal.SIGKILL)
+
+    assert (await process.wait()).reason == "memory"
+    assert processes_with(marker) == []
 
 
 @pytest.mark.needs("container")

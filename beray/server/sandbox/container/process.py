@@ -2,11 +2,13 @@
 
 import asyncio
 import collections
+import contextlib
 import os
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from beray.server.sandbox.base import Exit, SandboxError, StreamName
 from beray.server.sandbox.container.engine import engine_environment, shortened
@@ -32,6 +34,10 @@ LATE_SECONDS = 15.0  # after the wall time process 1 has this long to report, be
 STUCK_SECONDS = 3.0  # a client that has not passed a stop on, and the answer back, by then is killed
 KILL_SECONDS = 30.0  # an engine may be slow; don't wait for ever
 ABANDON_SECONDS = 10.0  # without its standard input a container ends by itself; a client that lives on is killed
+
+# What the client ends with when process 1 got SIGKILL from outside. The kernel takes it, which holds next to nothing,
+# when the container is out of memory and the larger ones don't go at once; or somebody uses `kill`, which is rarer.
+_KILLED_STATUS = 128 + signal.SIGKILL
 
 _NAMES: dict[bytes, StreamName] = {OUT: "stdout", ERR: "stderr"}
 _KINDS: dict[StreamName, bytes] = {"stdout": OUT, "stderr": ERR}
@@ -72,25 +78,21 @@ class Client:
     Args:
         command: Its command line.
         on_end: Called once, when it has ended.
-        files: Its descriptors 0 to 2; closed here.
+        files: Its descriptors 0 to 2.
     """
 
     def __init__(self, command: Sequence[str], on_end: Callable[[], None], files: tuple[int, int, int]) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
-        try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=files[0],
-                stdout=files[1],
-                stderr=files[2],
-                cwd="/",
-                env=engine_environment(),
-                start_new_session=True,
-            )
-        finally:
-            for fd in files:
-                os.close(fd)
+        self._process = subprocess.Popen(
+            command,
+            stdin=files[0],
+            stdout=files[1],
+            stderr=files[2],
+            cwd="/",
+            env=engine_environment(),
+            start_new_session=True,
+        )
         self._pidfd = os.pidfd_open(self._process.pid)
         self._loop.add_reader(self._pidfd, self._reap)
 
@@ -134,19 +136,22 @@ class ContainerProcess:
         self._open_streams = set(_KINDS)
         self._arrived = asyncio.Event()
         self._report = b""
+        self._was_killed = False
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._exit: asyncio.Future[Exit] = self._loop.create_future()
         self._timers: list[asyncio.TimerHandle] = []
         self._unsent = order.frames()
-        self._errors = memory_file(b"")
-        source, self._sink = os.pipe2(os.O_CLOEXEC)
-        self._source, sink = os.pipe2(os.O_CLOEXEC)
-        try:
-            self._client = Client(order.run, self._on_client_end, (source, sink, os.dup(self._errors)))
-        except OSError:
-            for fd in (self._sink, self._source, self._errors):
-                os.close(fd)
-            raise
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            self._errors = memory_file(b"")
+            ours.callback(os.close, self._errors)
+            source, self._sink = os.pipe2(os.O_CLOEXEC)
+            theirs.callback(os.close, source)
+            ours.callback(os.close, self._sink)
+            self._source, sink = os.pipe2(os.O_CLOEXEC)
+            theirs.callback(os.close, sink)
+            ours.callback(os.close, self._source)
+            self._client = Client(order.run, self._on_client_end, (source, sink, self._errors))
+            ours.pop_all()  # they are kept: it has been started
         os.set_blocking(self._sink, False)
         os.set_blocking(self._source, False)
         self._loop.add_reader(self._source, self._on_output)
@@ -283,19 +288,20 @@ class ContainerProcess:
         while self._is_reading and self._on_output():
             pass
         self._close_sink()
+        self._was_killed = self._started.done() and self._client.status == _KILLED_STATUS
         if self._exit.done():
             self._finish()
             return
         try:
-            nowhere = [os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) for _ in range(3)]
-            self._client = Client(self._remove, self._lose, (nowhere[0], nowhere[1], nowhere[2]))
+            with Path(os.devnull).open("r+b", buffering=0) as nowhere:
+                self._client = Client(self._remove, self._lose, (nowhere.fileno(),) * 3)
         except OSError:
             self._lose()
 
     def _lose(self) -> None:
         said = os.pread(self._errors, 1 << 20, 0)[-_ERROR_BYTES:]
         self._end(
-            Exit(-signal.SIGKILL, "lost", self._report),
+            Exit(-signal.SIGKILL, "memory" if self._was_killed else "lost", self._report),
             SandboxError(f"The container was not started: {shortened(said)}."),
         )
         self._finish()

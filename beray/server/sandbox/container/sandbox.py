@@ -101,7 +101,7 @@ class ContainerSandbox:
         self._opened = opened = await asyncio.to_thread(self._open)
         python = await self._find_python()
         await asyncio.to_thread(write_commands, self.layout, Interpreter(python))
-        seen = await run_probe(self, python=python, uid=self._probe_uid)
+        seen = await run_probe(self, python=python, uid=self._probe_uid, has_quotas=self._quotas is not None)
         open_rows = [row for row in seen.confinements if row.name in REQUIRED and not row.is_confined]
         if open_rows:
             raise SandboxUnavailable("; ".join(f"{row.name}: {row.note}" for row in open_rows))
