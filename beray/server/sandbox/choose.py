@@ -20,7 +20,7 @@ from beray.server.sandbox.bubblewrap import BubblewrapConfine, has_prlimit
 from beray.server.sandbox.container.sandbox import Choice, ContainerSandbox
 from beray.server.sandbox.egress.allowlist import AllowList
 from beray.server.sandbox.egress.proxy import Egress
-from beray.server.sandbox.environment import USER, Layout
+from beray.server.sandbox.environment import ETC_FOLDERS, SYSTEM_FOLDERS, USER, Layout
 from beray.server.sandbox.guard import landlock as kernel
 from beray.server.sandbox.guarded import GuardedSandbox
 from beray.server.sandbox.interpreter import replace_file
@@ -60,7 +60,7 @@ async def open_sandbox(settings: Settings, *, data_dir: Path) -> tuple[Sandbox, 
 
     Raises:
         SandboxUnavailable: None can be had as things are; says why, and what to do.
-        SettingError: `sandbox_allow_hosts` can't be used.
+        SettingError: `sandbox_allow_hosts` can't be used, or a folder is where every command may read.
     """
     allowed = _allowed_hosts(settings)
     if settings.sandbox == "none" and not is_loopback(settings.host):
@@ -69,6 +69,9 @@ async def open_sandbox(settings: Settings, *, data_dir: Path) -> tuple[Sandbox, 
             " 127.0.0.1, or choose another sandbox (auto, bubblewrap, landlock, container)."
         )
     probe_uid = TaskUids(settings.sandbox_uid_base).of_probe
+    if probe_uid is None and settings.sandbox in {"auto", *STRONGEST_FIRST}:
+        _check_out_of_sight("BERAY_DATA_DIR", data_dir)
+        _check_out_of_sight("BERAY_WORK_DIRS", settings.work_dirs or data_dir)
     layout = prepare_layout(data_dir, is_root=probe_uid is not None)
     names = STRONGEST_FIRST if settings.sandbox == "auto" else (settings.sandbox,)
     if allowed:
@@ -84,6 +87,19 @@ async def open_sandbox(settings: Settings, *, data_dir: Path) -> tuple[Sandbox, 
     if allowed:
         raise SandboxUnavailable(f"{'; '.join(reasons)}. {EGRESS_REMEDY}")
     raise SandboxUnavailable(f"No sandbox can be had here ({'; '.join(reasons)}). {REMEDY}")
+
+
+def _check_out_of_sight(name: str, folder: Path) -> None:
+    """Commands of all tasks have our uid: only that a folder is not shown to them keeps it from them."""
+    real = Path(os.path.realpath(folder))
+    shown = next(
+        (each for each in (*SYSTEM_FOLDERS, *ETC_FOLDERS) if real.is_relative_to(os.path.realpath(each))), None
+    )
+    if shown is not None:
+        raise SettingError(
+            f"{name} cannot be {folder}: it lies below {shown}, which every command may read, and a server that is not"
+            " root has no uids for its tasks. Choose a folder elsewhere, such as /var/lib/beray or one in your home."
+        )
 
 
 def _allowed_hosts(settings: Settings) -> AllowList:

@@ -8,7 +8,7 @@ import pytest
 from beray.server.sandbox.base import Capabilities, SandboxUnavailable
 from beray.server.sandbox.choose import is_loopback, open_sandbox
 from beray.server.sandbox.guard import landlock as kernel
-from beray.server.settings import CONFINEMENTS, Settings
+from beray.server.settings import CONFINEMENTS, SettingError, Settings
 
 
 async def opened(data_dir: Path, **settings: object) -> Capabilities:
@@ -107,6 +107,17 @@ async def test_a_data_folder_that_tasks_can_not_reach_is_refused_with_the_remedy
     """pytest's own folder is 0700, as /root is."""
     with pytest.raises(SandboxUnavailable, match="BERAY_DATA_DIR=/var/lib/beray"):
         await opened(tmp_path / "data", sandbox="none")
+
+
+@pytest.mark.needs("user")
+@pytest.mark.parametrize("setting", ["data_dir", "work_dirs"])
+async def test_a_folder_that_every_command_may_read_is_refused(data_dir: Path, setting: str) -> None:
+    """Without uids of their own, tasks would read each other's files there."""
+    shown = Path("/usr/local/share/beray")
+    settings = Settings(sandbox="auto", work_dirs=shown) if setting == "work_dirs" else Settings(sandbox="auto")
+
+    with pytest.raises(SettingError, match=f"BERAY_{setting.upper()} cannot be {shown}: it lies below /usr"):
+        await open_sandbox(settings, data_dir=shown if setting == "data_dir" else data_dir)
 
 
 async def test_a_data_folder_that_can_not_be_made_is_refused(service_dir: Path) -> None:
