@@ -1,7 +1,8 @@
-"""uvicorn's HTTP connection with bounds: on a request's head and trailers, and on a client's silence in the middle.
+"""uvicorn's HTTP connection with bounds: on a request's head and trailers, on a client's silence, on their number.
 
 uvicorn keeps heads and trailers of any size in memory, and waits for the rest of a request for ever. Nobody needs an
-account to connect, so a few such clients would take the server from everybody.
+account to connect, so a few such clients would take the server from everybody. So would a crowd that only connects:
+when there are too many, who has waited longest without a request of its own makes room for the next.
 
 A client may ask for another protocol (`Upgrade: h2c`, as curl and Java do), and the server may go on in HTTP/1.1 (RFC
 9110, 7.8). uvicorn's parser can't: it stops at the end of such a head, and takes the body for the next request. So the
@@ -9,7 +10,7 @@ connection begins the request again, with a new parser and without that header.
 """
 
 import asyncio
-from typing import Final
+from typing import ClassVar, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn._types import ASGI3Application
@@ -23,6 +24,7 @@ HEAD_MOST: Final = 64 << 10  # bytes, of a chunk's extensions and of trailers to
 HEAD_SECONDS: Final = 30.0  # for a whole head, however slowly it drips
 PIPELINED_MOST: Final = 256  # requests that wait behind the one being answered; browsers and SDKs send none ahead
 SILENCE_SECONDS: Final = 60.0  # between two pieces of a body
+OPEN_MOST: Final = 512  # half of what a process may usually open: files and the database need descriptors too
 
 
 class NotTaken(Exception):
@@ -39,6 +41,8 @@ class BoundedConnection(HttpToolsProtocol):
     language: Language = "zh"  # where the client asks for none
     head_seconds = HEAD_SECONDS
     silence_seconds = SILENCE_SECONDS
+    open_most = OPEN_MOST
+    idle: ClassVar[dict["BoundedConnection", None]] = {}  # without a whole head of a request, longest first
 
     _deadline: asyncio.TimerHandle | None = None
     _current: RequestResponseCycle | None = None  # what is answered now, or was last; `cycle` is what was read last
@@ -51,10 +55,14 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the parent's
         """A client has come; it must say something soon."""
         super().connection_made(transport)
+        self.idle[self] = None
         self._close_in(self.head_seconds)
+        if len(self.connections) > self.open_most:
+            next(iter(self.idle)).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
+        self.idle.pop(self, None)
         self._close_in(None)
         if self._current is not None and not self._current.response_complete:
             self._current.disconnected = True  # uvicorn tells only the request that was read last
@@ -106,6 +114,7 @@ class BoundedConnection(HttpToolsProtocol):
         if len(self.pipeline) >= PIPELINED_MOST:
             raise TooManyPipelined  # the parser stops here; those before are answered
         super().on_headers_complete()
+        self.idle.pop(self, None)
         self._is_in_head, self._is_in_body = False, True
         self._has_progressed = True
 
@@ -121,6 +130,12 @@ class BoundedConnection(HttpToolsProtocol):
         self._is_in_body = False
         self._close_in(None)
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer is whole; uvicorn goes on to the next request, if one waits."""
+        super().on_response_complete()
+        if self._current is not None and self._current.response_complete and not self.transport.is_closing():
+            self.idle[self] = None
 
     def _parse(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -188,9 +203,9 @@ class BoundedConnection(HttpToolsProtocol):
             self.transport.close()
 
 
-def connection_speaking(language: Language) -> type[BoundedConnection]:
+def connection_speaking(language: Language, *, open_most: int = OPEN_MOST) -> type[BoundedConnection]:
     """The connections of a server whose default language this is; uvicorn makes them itself, of a class."""
-    return type("Connection", (BoundedConnection,), {"language": language})
+    return type("Connection", (BoundedConnection,), {"language": language, "open_most": open_most, "idle": {}})
 
 
 def _reason(error: HttpParserError) -> str:

@@ -8,6 +8,7 @@ import ipaddress
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import threading
@@ -39,6 +40,7 @@ CLOSE_SECONDS: Final = 3  # open streams end within 2 s of a signal; what still 
 CLOSE_MOST_SECONDS: Final = 15.0  # from the signal; a close takes 1 to 5 s. What is cut is as after a crash
 END_SECONDS: Final = 5.0  # after all has been closed; usually nothing is left and the process ends at once
 BACKLOG: Final = 2048
+FILES_MOST: Final = 1 << 16  # open at once; half of it are connections, of some 50 KB each
 PROBE_BYTES: Final = 1 << 20  # a fresh database with both schemas takes 0.4 MB
 IDLE_LOOK_SECONDS: Final = 5.0
 
@@ -81,6 +83,16 @@ def run(settings: Settings, *, announce: Callable[[str], None]) -> None:
     _end_within(END_SECONDS, status=0)
 
 
+def _raise_file_limit() -> int:
+    """Let this process have as many files open as it may at most, which is more than what it begins with."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MOST if hard == resource.RLIM_INFINITY else min(hard, FILES_MOST)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
 def _end_within(seconds: float, *, status: int) -> None:
     """End the process by then, whatever threads are left.
 
@@ -99,7 +111,7 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=connection_speaking(cast(Language, app.settings.language)),
+                http=connection_speaking(cast(Language, app.settings.language), open_most=_raise_file_limit() // 2),
                 ws="none",  # there are none; an upgrade that is asked for is answered as the request it is
                 lifespan="off",  # `_Service` opens the application: what fails there keeps its own words
                 log_config=None,

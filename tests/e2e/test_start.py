@@ -1,11 +1,13 @@
 """A server that can't start says in a line what is wrong and in a line what to do, and leaves no traceback."""
 
 import os
+import re
 import shlex
 import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -151,6 +153,16 @@ def test_data_folder_keeps_secrets_private(make_server):
         mode = (server.data_dir / name).stat().st_mode & 0o777
         assert mode & 0o077 == 0, f"{name} is {mode:o}"
     assert {path.stat().st_mode & 0o077 for path in server.data_dir.glob("beray.db-*")} == {0}
+
+
+def test_server_may_open_as_many_files_as_its_operator_allows(make_server):
+    """A usual soft limit of 1024 is a thousand clients that only connect."""
+    server = make_server(through=("prlimit", "--nofile=300:2000")).start()
+    assert server.process is not None
+
+    limits = Path(f"/proc/{server.process.pid}/limits").read_text()
+
+    assert re.search(r"^Max open files +2000 +2000 ", limits, re.MULTILINE)
 
 
 def test_embedded_server_ends_when_nobody_needs_it(make_server):

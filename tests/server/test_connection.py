@@ -1,7 +1,10 @@
 """A connection is bounded: what is no HTTP, a head or trailers without end, and silence in the middle each end it."""
 
+import contextlib
 import json
 import socket
+import threading
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -26,6 +29,13 @@ class Hasty(BoundedConnection):
 
     head_seconds = 1.0
     silence_seconds = 1.0
+
+
+class Few(BoundedConnection):
+    """Takes five clients."""
+
+    open_most = 5
+    idle: ClassVar[dict[BoundedConnection, None]] = {}
 
 
 class Counted(Hasty):
@@ -331,3 +341,29 @@ def test_connect_is_refused(url, target):
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1 ") == 1
     assert "CONNECT" in json.loads(answer.partition(b"\r\n\r\n")[2])["detail"]
+
+
+def test_crowd_that_only_connects_makes_room_for_who_asks():
+    """Who has been silent longest goes first; who is being answered, or asks now, stays."""
+    release = threading.Event()
+
+    async def app(scope, receive, send) -> None:
+        if scope["path"] == "/slow":
+            await until(release.is_set)
+        await echo(scope, receive, send)
+
+    with served(app, connection=Few) as url, contextlib.ExitStack() as stack:
+        busy = stack.enter_context(connect(url))
+        busy.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        kept_alive = stack.enter_context(connect(url))
+        kept_alive.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert kept_alive.recv(65536)
+        crowd = [stack.enter_context(connect(url)) for _ in range(20)]
+        with connect(url) as last:
+            last.sendall(LAST)
+            assert sizes(until_closed(last)) == [1]
+        for client in (kept_alive, *crowd[:17]):
+            assert until_closed(client) == b""
+        release.set()
+
+        assert sizes(until_closed(busy)) == [0]
