@@ -13,6 +13,7 @@ from beray.server.db.auth import UserRow
 from beray.server.errors import Refused
 from beray.server.files.conditions import matches
 from beray.server.files.streaming import close_after, in_thread, open_in_thread
+from beray.server.files.turns import Turns
 from beray.server.files.zipstream import ZipPieces
 from beray.server.work_dirs.open_file import OpenFile
 from beray.server.work_dirs.paths import shown
@@ -25,6 +26,7 @@ OpenWorkDir = Callable[[UserRow, int], Awaitable[WorkDir]]
 
 TASK_ID_MOST: Final = 2**63 - 1
 GATHER_BYTES: Final = 1 << 20  # a thread call for each 64 KB as it comes costs 1.3x the CPU
+WALKS_MOST: Final = 2  # of one user at a time: a folder of 500,000 files takes seconds, and threads are few
 BODY_SECONDS: Final = 60  # an upload that brings nothing for so long is cut
 
 
@@ -52,6 +54,7 @@ class Files:
         self._stored = stored
         self._trail = trail
         self._max_upload_bytes = max_upload_bytes
+        self._walks = Turns(WALKS_MOST)
 
     async def list_tree(
         self, user: UserRow, task_id: int, path: str, *, depth: int | None, limit: int
@@ -63,7 +66,8 @@ class Files:
             tree = work_dir.list_tree(path, depth=depth, limit=limit)
             return orjson.dumps(tree.nodes), tree.is_truncated
 
-        return await in_thread(read)
+        async with self._walks.taken(user.id):
+            return await in_thread(read)
 
     async def open_file(self, user: UserRow, task_id: int, path: str) -> OpenFile:
         """The open file; the caller closes it."""
@@ -105,7 +109,8 @@ class Files:
     async def remove(self, user: UserRow, task_id: int, path: str) -> None:
         """Remove a file, a link or a whole folder."""
         work_dir = await self._work_dir(user, task_id)
-        freed = await in_thread(partial(work_dir.remove, path))
+        async with self._walks.taken(user.id):
+            freed = await in_thread(partial(work_dir.remove, path))
         self._trail.note(self._trail.row("file.deleted", user=user, task_id=task_id, resource=shown(path)))
         await self._stored.note_removed(task_id, freed)
 
