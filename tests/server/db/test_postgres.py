@@ -272,7 +272,8 @@ async def test_transaction_id_used_again_after_a_crash_does_not_pass_for_the_com
     database, url, proxy, forgetful, monkeypatch
 ):
     """A crash forgets the ids whose transactions were not on disk: the next ones get them anew, and commit them."""
-    monkeypatch.setattr(writer_module, "IMPATIENT_SECONDS", 30)
+    monkeypatch.setattr(writer_module, "UNKNOWN_SECONDS", 100)  # a disk that others write to makes the restart slow
+    monkeypatch.setattr(writer_module, "IMPATIENT_SECONDS", 100)
     await database.write(insert(1))
     writing = await strand_and_crash(database, proxy, forgetful)
     for number in range(100, 120):
@@ -285,7 +286,7 @@ async def test_transaction_id_used_again_after_a_crash_does_not_pass_for_the_com
 
 async def test_transaction_id_unknown_after_a_crash_is_not_a_commit(database, url, proxy, forgetful, monkeypatch):
     """It lies in the future then, and asking for it is an error."""
-    monkeypatch.setattr(writer_module, "UNKNOWN_SECONDS", 30)
+    monkeypatch.setattr(writer_module, "UNKNOWN_SECONDS", 100)
     await database.patient.write(insert(1))
     writing = await strand_and_crash(database, proxy, forgetful)
     proxy.show()
