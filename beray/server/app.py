@@ -151,6 +151,7 @@ class App:
             model=model,
             trail=self.trail,
             task_uid=self._task_uids,
+            max_stored_bytes=settings.max_stored_bytes,
         )
         self.stored = StoredBytes(self.database, work_dirs, most=settings.max_stored_bytes)
         patient = self.database.patient
@@ -360,6 +361,7 @@ class App:
                 disk_bytes=settings.sandbox_disk_bytes,
                 free_bytes=settings.min_free_bytes,
             ),
+            max_stored_bytes=settings.max_stored_bytes,
             run_limits=RunLimits(
                 requests=settings.max_requests,
                 tool_calls=settings.max_tool_calls,

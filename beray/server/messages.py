@@ -427,10 +427,10 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
     ),
     "too_many_files": ("文件超过 {most} 个的上限。", "There are more than {most} files."),
     "storage_full": (
-        "您的文件已占用 {used} 字节，上限为 {limit} 字节，放不下这个文件。请先删除一些任务或文件。",
+        "您的文件已占用 {used} 字节，上限为 {limit} 字节，放不下更多内容。请先删除一些任务或文件。",
         (
-            "Your files take {used} bytes of the {limit} you may store, which leaves no room for this one. Delete tasks"
-            " or files first."
+            "Your files take {used} bytes of the {limit} you may store, which leaves no room for more. Delete tasks or"
+            " files first."
         ),
     ),
     "upload_too_large": ("文件超过 {limit} 字节的上限。", "The file is over the limit of {limit} bytes."),

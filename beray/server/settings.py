@@ -222,8 +222,8 @@ class Settings:
     max_stored_bytes: int = _set(
         10 << 30,  # ten files of the largest size: room for work, while a usual disk of 40 GB takes several users
         _not_negative,
-        "Bytes of disk the files of all of one user's tasks may take before uploads are refused; 0: no limit.",
-        "一个用户所有任务的文件可占用的磁盘字节数，超过后拒绝上传；0：不限制。",
+        "Bytes on disk of one user's tasks; then uploads and tasks are refused, writing commands ended; 0: no limit.",
+        "一个用户的所有任务可占用的磁盘字节数，达到后拒绝上传和新任务，并终止继续写入的命令；0：不限制。",
     )
 
     max_upload_bytes: int = _set(

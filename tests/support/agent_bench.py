@@ -19,6 +19,7 @@ from beray.server.events.log import EventLog, NewEvent, frame_body
 from beray.server.events.wakeups import Wakeups
 from beray.server.messages import language_of
 from beray.server.sandbox.base import Limits
+from beray.server.work_dirs.task_room import TaskRoom
 from beray.server.work_dirs.work_dir import WorkDir
 from tests.support.plain_sandbox import PlainSandbox
 
@@ -67,6 +68,7 @@ class Bench:
             output_dir=str(self.root / "output"),
             sandbox=self.sandbox,
             sandbox_limits=Limits(),
+            room=TaskRoom(self.database, 1, most_of_user=0),
             uid=None,
             python=self.python,
             database=self.database,

@@ -19,8 +19,8 @@ from beray.server.sandbox.base import Exit, Process
 MOST_ALIVE: Final = 4  # each may use as much memory as a foreground command
 MOST_ENDED: Final = 16  # ended ones whose output can still be looked at
 OUTPUT_BYTES: Final = MODEL_BYTES // 2  # may be looked at again and again
-LOUD_BYTES: Final = 32 * 1024  # a piece this large: the command writes faster than we read
-LOUD_PAUSE_SECONDS: Final = 0.005  # so it may write a few MB a second, which leaves the server to the other tasks
+READ_PAUSE_SECONDS: Final = 0.02  # between two reads: what a command writes meanwhile waits in its pipe, and comes as
+# one piece. So it may write some MB a second, however small the pieces, which leaves the server to the other tasks.
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +93,9 @@ class BackgroundProcess:
 
     async def _keep(self, content: bytes) -> None:
         self.output.add(content)
-        await asyncio.to_thread(self._log.write, [content])
-        if len(content) >= LOUD_BYTES:
-            await asyncio.sleep(LOUD_PAUSE_SECONDS)
+        if not self._log.is_full:
+            await asyncio.to_thread(self._log.write, [content])
+        await asyncio.sleep(READ_PAUSE_SECONDS)
 
     async def _kill(self) -> None:
         try:

@@ -14,6 +14,7 @@ from beray.server.engine.base import Step
 from beray.server.events.log import NewEvent
 from beray.server.messages import Language
 from beray.server.sandbox.base import Limits, Sandbox
+from beray.server.work_dirs.task_room import TaskRoom
 from beray.server.work_dirs.work_dir import WorkDir
 
 
@@ -58,6 +59,7 @@ class AgentRun:
     output_dir: str
     sandbox: Sandbox
     sandbox_limits: Limits
+    room: TaskRoom
     uid: int | None
     python: str | None
     database: Queries

@@ -8,6 +8,10 @@ UNMEASURED_MOST: Final = 1000  # tasks looked up at once
 
 # Hidden tasks count until their files are gone.
 _SUM: Final = text("SELECT coalesce(sum(stored_bytes), 0) FROM task WHERE user_id = :user_id")
+_SUM_OF_OTHERS: Final = text(
+    "SELECT coalesce(sum(stored_bytes), 0) FROM task"
+    " WHERE user_id = (SELECT user_id FROM task WHERE id = :task_id) AND id <> :task_id"
+)
 _UNMEASURED: Final = text(
     "SELECT id FROM task WHERE user_id = :user_id AND stored_bytes IS NULL ORDER BY id LIMIT :limit"
 )
@@ -21,6 +25,11 @@ _PUT: Final = text("UPDATE task SET stored_bytes = :stored_bytes WHERE id = :tas
 def sum_bytes(connection: Connection, user_id: int) -> int:
     """What the user's measured tasks take."""
     return int(connection.execute(_SUM, {"user_id": user_id}).scalar_one())
+
+
+def sum_bytes_of_others(connection: Connection, task_id: int) -> int:
+    """What the other measured tasks of a task's user take."""
+    return int(connection.execute(_SUM_OF_OTHERS, {"task_id": task_id}).scalar_one())
 
 
 def list_unmeasured(connection: Connection, user_id: int) -> list[int]:

@@ -36,6 +36,7 @@ CREATE_REFUSALS = refused_with(
     "goal_too_long",
     "unknown_tools",
     "unknown_model",
+    "storage_full",
     "idempotency_mismatch",
     "starting",
 )

@@ -30,6 +30,7 @@ from beray.server.events.log import EventLog, Fenced, NewEvent
 from beray.server.messages import language_of, text
 from beray.server.sandbox.base import Capabilities, Limits, Sandbox
 from beray.server.tasks.control import RunControl, RunHandle
+from beray.server.work_dirs.task_room import TaskRoom
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 
 FINISHED_FILES = 100  # files named in task.finished at most (WIRE.md); the tree has them all
@@ -62,6 +63,7 @@ class Workshop:
     sandbox: Sandbox
     capabilities: Capabilities
     sandbox_limits: Limits
+    max_stored_bytes: int
     run_limits: RunLimits
     task_uid: Callable[[int], int | None]
 
@@ -173,6 +175,7 @@ class Runner:
                 output_dir=str(self._work_dirs.output_dir(record.id)),
                 sandbox=workshop.sandbox,
                 sandbox_limits=workshop.sandbox_limits,
+                room=TaskRoom(self._database, record.id, most_of_user=workshop.max_stored_bytes),
                 uid=uid,
                 python=workshop.capabilities.python,
                 database=self._database,

@@ -20,6 +20,7 @@ from beray.server.db import tasks as queries
 from beray.server.db.audit import AuditRow, insert_row
 from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
+from beray.server.db.stored import sum_bytes
 from beray.server.db.tasks import TaskFilter, TaskRecord
 from beray.server.engine.base import Engine
 from beray.server.errors import STORAGE_FAULTS, Refused
@@ -31,6 +32,7 @@ from beray.server.tasks.deletions import Deletions
 from beray.server.tasks.view import NO_USAGE, task_body
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 
+TASK_BYTES = 4096  # a task counts as this and its goal until its folder is measured; its rows take 1 to 3 KB
 GOAL_MOST = 100_000  # characters; a longer goal is 422
 ID_MOST = 2**63 - 1  # a larger id is unknown like any other (WIRE.md)
 HOLD_MS = 3_600_000  # a task made with "hold" and never started ends after an hour (WIRE.md)
@@ -64,6 +66,7 @@ class Tasks:
         model: ModelChoice,
         trail: AuditTrail,
         task_uid: Callable[[int], int | None],
+        max_stored_bytes: int,
     ) -> None:
         self._database = database
         self._events = events
@@ -73,6 +76,7 @@ class Tasks:
         self._model = model
         self._trail = trail
         self._task_uid = task_uid
+        self._max_stored_bytes = max_stored_bytes
         self.deletions = Deletions(
             database=database, work_dirs=work_dirs, control=control, clock=clock, is_alone=not database.is_shared
         )
@@ -98,7 +102,8 @@ class Tasks:
             The task's JSON bytes.
 
         Raises:
-            Refused: goal_empty, goal_too_long, unknown_tools, unknown_model, idempotency_mismatch, starting.
+            Refused: goal_empty, goal_too_long, unknown_tools, unknown_model, idempotency_mismatch, storage_full,
+                starting.
         """
         self._check(new)
         engine = self._require_engine()
@@ -126,6 +131,7 @@ class Tasks:
         return stored[1]
 
     def _insert(self, connection: Connection, engine: Engine, user: UserRow, new: NewTask, entry: AuditRow) -> bytes:
+        self._require_room(connection, user)
         now = self._clock()
         task_id = queries.insert_task(
             connection,
@@ -141,7 +147,7 @@ class Tasks:
                 "limits": None if new.limits is None else orjson.dumps(new.limits).decode(),
                 "usage": orjson.dumps(NO_USAGE).decode(),
                 "held_until": now + HOLD_MS if new.is_held else None,
-                "stored_bytes": 0,
+                "stored_bytes": TASK_BYTES + len(new.goal.encode()),
             },
         )
         insert_row(connection, replace(entry, task_id=task_id))
@@ -157,6 +163,14 @@ class Tasks:
         if not new.is_held:
             engine.submit(connection, task_id=task_id, run=1, user_id=user.id)
         return task_body(self._get(connection, user, task_id))
+
+    def _require_room(self, connection: Connection, user: UserRow) -> None:
+        """Of whoever has filled their store no further task is taken: its commands could keep nothing."""
+        if self._max_stored_bytes == 0:
+            return
+        used = sum_bytes(connection, user.id)
+        if used >= self._max_stored_bytes:
+            raise Refused("storage_full", used=used, limit=self._max_stored_bytes)
 
     def _check(self, new: NewTask) -> None:
         if not new.goal.strip():

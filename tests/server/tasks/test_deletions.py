@@ -66,6 +66,7 @@ def tasks(database, work_dirs) -> Tasks:
         model=ModelChoice("beray:rules", "rules"),
         trail=AuditTrail(database, lambda: AT),
         task_uid=lambda task_id: None,
+        max_stored_bytes=0,
     )
     tasks.engine = AsyncMock(is_running=AsyncMock(return_value=False))
     return tasks

@@ -65,6 +65,7 @@ def make_runner(database: Database, tmp_path, run_agent: RunAgent, control: RunC
         sandbox=PlainSandbox(),
         capabilities=Capabilities("plain", (), None),
         sandbox_limits=Limits(),
+        max_stored_bytes=0,
         run_limits=RunLimits(),
         task_uid=lambda task_id: None,
     )
@@ -81,6 +82,7 @@ def make_tasks(database: Database, tmp_path, events: EventLog, control: RunContr
         model=ModelChoice("beray:rules", "rules"),
         trail=AuditTrail(database, lambda: AT),
         task_uid=lambda task_id: None,
+        max_stored_bytes=0,
     )
 
 

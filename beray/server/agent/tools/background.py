@@ -6,7 +6,7 @@ from typing import Final, Literal
 from beray.server.agent.background import MOST_ALIVE, BackgroundProcess, in_lines
 from beray.server.agent.tools.base import Answer, Toolbox, ToolError, first_line
 from beray.server.agent.tools.output import LiveOutput, OutputLog
-from beray.server.agent.tools.process import Finished, command_answer, start_process
+from beray.server.agent.tools.process import Finished, bounded, command_answer, start_process
 from beray.server.messages import text
 from beray.server.sandbox.base import Spec
 
@@ -51,6 +51,7 @@ async def start_background(box: Toolbox, spec: Spec, command: str) -> Answer:
             + in_lines(box.background.alive)
         )
     started_at = box.run.clock()
+    spec = await bounded(box, spec)
     process = await start_process(box, spec)
     kept = box.background.add(process, title=first_line(command), output_log=OutputLog(box.run.output_dir, box.call_id))
     if not await kept.ended_within(START_SECONDS):
@@ -59,7 +60,7 @@ async def start_background(box: Toolbox, spec: Spec, command: str) -> Answer:
     if kept.exit is None:
         raise ToolError("The command was lost at its start, and what it did is unknown. Inspect before going on.")
     await _show_people(box, kept)
-    finished = Finished(kept.exit, kept.output, kept.output.is_cut, box.run.clock() - started_at)
+    finished = Finished(kept.exit, spec.limits, kept.output, kept.output.is_cut, box.run.clock() - started_at)
     note = "It has ended, and does not run in the background."
     return command_answer(box, finished, timeout_seconds=round(spec.limits.wall_seconds), note=note)
 

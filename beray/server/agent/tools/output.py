@@ -105,9 +105,14 @@ class OutputLog:
         self._file: IO[bytes] | None = None
         self._room = LOG_BYTES
 
+    @property
+    def is_full(self) -> bool:
+        """Nothing more is kept."""
+        return self._room == 0
+
     def write(self, pieces: list[bytes]) -> None:
         """Append, up to LOG_BYTES. What the disk doesn't take is left out: a command is not to fail for its log."""
-        if self._room == 0:
+        if self.is_full:
             return
         try:
             self._append(pieces)

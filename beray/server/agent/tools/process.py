@@ -7,7 +7,7 @@ from beray.server.agent.coalesce import Coalescer
 from beray.server.agent.tools.base import Answer, Toolbox, ToolError
 from beray.server.agent.tools.output import EVENT_CHARACTERS, HeadAndTail, LiveOutput, OutputLog
 from beray.server.messages import text
-from beray.server.sandbox.base import Exit, Process, SandboxError, Spec, StreamName
+from beray.server.sandbox.base import Exit, Limits, Process, SandboxError, Spec, StreamName
 
 PYTHON_ENV = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf-8"}
 """Output is live, in one encoding, and no __pycache__ clutters the work_dir."""
@@ -18,6 +18,7 @@ class Finished:
     """A command that has ended: how, and what it printed."""
 
     exit: Exit
+    limits: Limits
     output: HeadAndTail
     truncated: bool
     duration_ms: int
@@ -32,6 +33,7 @@ async def run_process(box: Toolbox, spec: Spec) -> Finished:
         ToolError: The command could not be started.
     """
     started_at = box.run.clock()
+    spec = await bounded(box, spec)
     process = await start_process(box, spec)
     has_ended = False
     try:
@@ -42,7 +44,14 @@ async def run_process(box: Toolbox, spec: Spec) -> Finished:
         if not has_ended:
             await asyncio.shield(process.kill())
     box.progress.disk_bytes = ended.disk_bytes
-    return Finished(ended, output, truncated, box.run.clock() - started_at)
+    await box.run.room.note(ended.disk_bytes)
+    return Finished(ended, spec.limits, output, truncated, box.run.clock() - started_at)
+
+
+async def bounded(box: Toolbox, spec: Spec) -> Spec:
+    """`spec` with what the task's files may take now."""
+    disk_bytes = await box.run.room.within(spec.limits.disk_bytes)
+    return replace(spec, limits=replace(spec.limits, disk_bytes=disk_bytes))
 
 
 async def start_process(box: Toolbox, spec: Spec) -> Process:
@@ -62,6 +71,7 @@ async def _read_all(box: Toolbox, process: Process) -> tuple[HeadAndTail, bool]:
     live = LiveOutput(box.call_id)
     log = OutputLog(box.run.output_dir, box.call_id)
     unlogged: list[bytes] = []
+    unlogged_bytes = 0
 
     async def hand_on(group: list[tuple[StreamName, str]]) -> None:
         await box.run.emit(*live.events(group))
@@ -77,9 +87,11 @@ async def _read_all(box: Toolbox, process: Process) -> tuple[HeadAndTail, bool]:
                 stream, content = piece
                 kept.add(content)
                 unlogged.append(content)
+                unlogged_bytes += len(content)
                 await shown.put(stream, live.decode(stream, content))
-                if sum(map(len, unlogged)) >= 64 * 1024:
+                if unlogged_bytes >= 64 * 1024:
                     await write_log()
+                    unlogged_bytes = 0
             for stream in ("stdout", "stderr"):
                 await shown.put(stream, live.decode(stream, b"", is_last=True))
         if live.truncated:
@@ -107,7 +119,7 @@ def command_answer(box: Toolbox, finished: Finished, *, timeout_seconds: int, no
 
 def _ending(box: Toolbox, finished: Finished, timeout_seconds: int) -> tuple[str, str]:
     """How it ended: for the model, and for people."""
-    language, limits = box.run.language, box.run.sandbox_limits
+    language, limits = box.run.language, finished.limits
     code, reason = finished.exit.code, finished.exit.reason
     seconds = f"{finished.duration_ms / 1000:.1f}"
     if reason == "timeout":
@@ -130,7 +142,8 @@ def _ending(box: Toolbox, finished: Finished, timeout_seconds: int) -> tuple[str
         size = _size(limits.disk_bytes)
         headline = (
             f"was killed after {seconds} s, with all its processes: the task's files (work_dir, HOME and TMPDIR) may "
-            f"hold {size} together, or the disk is nearly full; delete what is not needed before going on"
+            f"hold {size} together{_why_less(box, limits)}, or the disk is nearly full; delete what is not needed "
+            "before going on"
         )
         summary = text("agent_command_disk", language, size=size)
     elif code < 0:
@@ -142,6 +155,11 @@ def _ending(box: Toolbox, finished: Finished, timeout_seconds: int) -> tuple[str
     return headline, summary
 
 
+def _why_less(box: Toolbox, limits: Limits) -> str:
+    is_less = limits.disk_bytes < box.run.sandbox_limits.disk_bytes
+    return " (the user's other tasks take the rest of what one user may store)" if is_less else ""
+
+
 def _size(size: int) -> str:
     """For people and models: in the unit it is usually given in."""
-    return f"{size / (1 << 30):g} GiB" if size >= 1 << 30 else f"{size / (1 << 20):g} MiB"
+    return f"{size / (1 << 30):.3g} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.3g} MiB"

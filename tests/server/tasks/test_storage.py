@@ -1,0 +1,43 @@
+"""Whoever has filled their store can write no more, in any way, until they make room."""
+
+import pytest
+
+from beray.client import BeRayClient
+from beray.exceptions import APIError
+from tests.server.tasks.test_tasks import HELLO, finish
+
+MOST = 8 << 20
+FILL = "```bash\nhead -c 60000000 /dev/zero > big; sleep 60\n```"
+
+
+@pytest.fixture
+def small_store(make_server):
+    server = make_server(max_stored_bytes=MOST).start()
+    with BeRayClient(server.base_url, token=server.register("a@example.com")) as client:
+        yield server, client
+
+
+def test_full_store_ends_commands_and_takes_no_task_until_there_is_room(small_store):
+    server, client = small_store
+    first = client.create_task(FILL)["id"]
+    ended = next(event for event in finish(client, first) if event["type"] == "tool.finished")
+
+    assert "8 MiB" in ended["summary"]
+    with pytest.raises(APIError, match="413 storage_full"):
+        client.create_task(HELLO)
+    with BeRayClient(server.base_url, token=server.register("b@example.com")) as other:
+        assert finish(other, other.create_task(HELLO)["id"])[-1]["status"] == "completed"
+    client.delete_file(first, "big")
+    assert finish(client, client.create_task(HELLO)["id"])[-1]["status"] == "completed"
+
+
+def test_tasks_that_never_run_count_too(make_server):
+    server = make_server(max_stored_bytes=1 << 20).start()
+    with BeRayClient(server.base_url, token=server.register("a@example.com")) as client:
+        goals = ["测" * 100_000] * 3
+        for goal in goals:
+            client.create_task(goal, hold=True)
+        client.create_task(goals[0], hold=True)
+
+        with pytest.raises(APIError, match="413 storage_full"):
+            client.create_task("x", hold=True)
