@@ -81,7 +81,8 @@ def _mount_options(place: Place) -> list[str]:
         options += ["--ro-bind-try", path, path]
     options += ["--proc", "/proc", "--dev", "/dev", *_sized_tmpfs("/dev/shm"), "--remount-ro", "/dev"]  # noqa: S108 - inside only
     options += [*_sized_tmpfs("/tmp"), "--dir", "/run", "--dir", "/var"]  # noqa: S108 - inside only
-    options += ["--symlink", "../tmp", "/var/tmp"]  # noqa: S108 - inside only
+    has_own = place.work_dir.startswith("/var/tmp/")  # noqa: S108 - by a link it would have another name inside
+    options += _sized_tmpfs("/var/tmp") if has_own else ["--symlink", "../tmp", "/var/tmp"]  # noqa: S108 - inside only
     for path in place.layout.read_only:
         options += ["--ro-bind", path, path]
     return [*options, "--bind", place.home, place.home, "--bind", place.work_dir, place.work_dir]

@@ -1,5 +1,6 @@
 """How bubblewrap is called."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from beray.server.sandbox.backend import Place
 from beray.server.sandbox.base import Limits, SandboxError
 from beray.server.sandbox.bubblewrap import BubblewrapConfine, check_targets
 from beray.server.sandbox.environment import Layout
+from tests.support.sandbox_cases import open_box
 
 PLACE = Place("/srv/tasks/1/work", "/srv/tasks/1/work.home", 4711, Layout(Path("/srv/sandbox"), ("/opt/python",)))
 
@@ -53,3 +55,13 @@ def test_a_mount_point_below_a_writable_folder_is_refused() -> None:
 
     with pytest.raises(SandboxError, match="can't be mounted"):
         check_targets(options, writable=(PLACE.work_dir, PLACE.home))
+
+
+@pytest.mark.needs("bubblewrap")
+async def test_work_dir_below_var_tmp_has_the_same_name_inside() -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(0o711)
+        async with open_box("bubblewrap", Path(folder) / "data") as box:
+            ended = await box.sh("pwd; echo x > /var/tmp/mine && cat /var/tmp/mine")
+
+    assert ended.stdout.split() == [str(box.work_dir), "x"], ended.stderr
