@@ -12,6 +12,8 @@ import pytest_asyncio
 from sqlalchemy import URL, make_url
 
 from beray.client import BeRayClient
+from tests.server.auth.auth_server import AuthServer, run_auth_server
+from tests.server.files.files_server import FilesServer, run_files_server
 from tests.support.databases import sqlite_url
 from tests.support.machine import CHECKS, machine_lacks, required
 from tests.support.postgres import PostgresCluster
@@ -81,6 +83,27 @@ def module_dir(service_dir: Path) -> Path:
     folder = service_dir / f"module-{next(_numbers)}"
     folder.mkdir(mode=0o711)
     return folder
+
+
+@pytest.fixture(scope="module")
+def files_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FilesServer]:
+    """A server of files for a module; each test makes tasks of its own."""
+    with run_files_server(tmp_path_factory.mktemp("work_dirs")) as running:
+        yield running
+
+
+@pytest.fixture
+def accounts(tmp_path: Path) -> Iterator[AuthServer]:
+    """A server of accounts without rate limits, for what is not about them."""
+    with run_auth_server(tmp_path, rate_limits=False) as running:
+        yield running
+
+
+@pytest.fixture
+def limited_accounts(tmp_path: Path) -> Iterator[AuthServer]:
+    """A server of accounts as it is by default, with rate limits."""
+    with run_auth_server(tmp_path) as running:
+        yield running
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ import requests
 from beray.client import BeRayClient
 from beray.server.auth.rates import RULES, Hit
 from beray.server.settings import Settings
-from tests.server.auth.auth_server import PASSWORD, AuthServer, register_with, run_auth_server, wrong
+from tests.server.auth.auth_server import PASSWORD, register_with, wrong
 from tests.support.cluster import ApiProcess, Cluster
 from tests.support.loopback import LoopbackServer, loopback_server, reply
 from tests.support.scripted_model import Reply, ScriptedModel, call, failure
@@ -34,20 +34,6 @@ KEY = f"sk-canary-{secrets.token_hex(16)}"
 OTHER_KEY = f"sk-other-{secrets.token_hex(16)}"
 STREAMS_MOST = 5
 _numbers = itertools.count(1)
-
-
-@pytest.fixture
-def accounts(tmp_path: Path) -> Iterator[AuthServer]:
-    """A server of accounts without rate limits, for what is not about them."""
-    with run_auth_server(tmp_path, rate_limits=False) as running:
-        yield running
-
-
-@pytest.fixture
-def limited_accounts(tmp_path: Path) -> Iterator[AuthServer]:
-    """A server of accounts with rate limits, as it is by default."""
-    with run_auth_server(tmp_path) as running:
-        yield running
 
 
 # What the scripted model does: the goal names it.

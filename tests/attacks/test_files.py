@@ -31,7 +31,6 @@ from tests.server.files.files_server import (
     TaskFiles,
     code_of,
     entries,
-    run_files_server,
 )
 from tests.server.work_dirs.test_removal import make_deep
 from tests.support.server import ServerProcess
@@ -54,12 +53,6 @@ while True:
     except OSError:
         pass
 """
-
-
-@pytest.fixture(scope="module")
-def files_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FilesServer]:
-    with run_files_server(tmp_path_factory.mktemp("work_dirs")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from beray.server.files.zipstream import ZipPieces
 from beray.server.work_dirs.work_dir import WorkDir
 from tests.fuzz.properties import check_archive, check_event_stream, check_path, make_hostile_work_dir
 from tests.protocol.test_sse import STREAM_PIECES, decode_cut
-from tests.server.files.files_server import FilesServer, TaskFiles, code_of, run_files_server
+from tests.server.files.files_server import FilesServer, TaskFiles, code_of
 from tests.support.archives import archive_of
 
 bounded = settings(
@@ -133,12 +133,6 @@ def pieces_of(work_dir: WorkDir) -> Iterator[bytes]:
     while (piece := pieces.next()) is not None:
         yield piece
     pieces.close()
-
-
-@pytest.fixture(scope="module")
-def files_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FilesServer]:
-    with run_files_server(tmp_path_factory.mktemp("work_dirs")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -30,6 +30,23 @@ class Crash(BaseException):
     """The process "dies" here: nothing of the agent may catch it, as nothing catches SIGKILL."""
 
 
+class CrashAt:
+    """Dies at the point with this number: before a commit, or between `tool.started` and the call's body.
+
+    After any other commit nothing happens before the next one, so dying there is the same.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.seen: list[tuple[str, tuple[str, ...]]] = []
+
+    def __call__(self, when: str, types: tuple[str, ...]) -> None:
+        if when == "before" or "tool.started" in types:
+            self.seen.append((when, types))
+            if len(self.seen) == self.number:
+                raise Crash(when, types)
+
+
 @dataclass
 class Bench:
     """One task and all it needs.

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from beray.server.sandbox.base import Exit, SandboxError, StreamName
 from beray.server.sandbox.guard.wire import MESSAGE_BYTES, STOP, Message
+from beray.server.sandbox.start import Start
 
 READ_BYTES = 64 * 1024
 REPORT_BYTES = 64 * 1024
@@ -48,7 +49,7 @@ class GuardedProcess:
         self._pipes = _Pipes(stdout, stderr, report)
         self._close_pipes = weakref.finalize(self, self._pipes.close)
         self._report = bytearray()
-        self._started: asyncio.Future[None] = self._loop.create_future()
+        self._start = Start()
         self._exit: asyncio.Future[Exit] = self._loop.create_future()
         self._too_late: asyncio.TimerHandle | None = None
         self.supervisor_pid: int | None = None
@@ -71,14 +72,7 @@ class GuardedProcess:
             ConnectionResetError: Nobody has taken the job, so that it may be given again.
         """
         self._too_late = self._loop.call_later(wall_seconds + LATE_SECONDS, self._lose)
-        try:
-            async with asyncio.timeout(within_seconds):
-                await asyncio.shield(self._started)
-        except BaseException as error:
-            self.abandon()
-            if isinstance(error, TimeoutError):
-                raise SandboxError(f"The command was not started within {within_seconds:g} s.") from error
-            raise
+        await self._start.wait(within_seconds=within_seconds, give_up=self.abandon)
 
     async def read(self) -> tuple[StreamName, bytes] | None:
         """See the port."""
@@ -159,8 +153,7 @@ class GuardedProcess:
             self.supervisor_pid = message.code
             self.lacks_group = message.reason or None
         elif message.kind == "started":
-            if not self._started.done():
-                self._started.set_result(None)
+            self._start.settle()
         elif message.kind == "refused":
             self._end(Exit(message.code, "exit"), SandboxError(message.reason))
         else:
@@ -210,9 +203,4 @@ class GuardedProcess:
             self._loop.remove_reader(self._pipes.report)
             self._pipes.close_report()
         self._exit.set_result(how)
-        if not self._started.done():
-            if start_error is None:
-                self._started.set_result(None)
-            else:
-                self._started.set_exception(start_error)
-                self._started.exception()  # retrieved: whoever was waiting may have been cancelled
+        self._start.settle(start_error)

@@ -14,7 +14,7 @@ from beray.server.agent.run import RunLimits
 from beray.server.agent.tools import TOOL_NAMES, output
 from beray.server.agent.tools import background as tool
 from beray.server.events.log import Fenced
-from tests.support.agent_bench import Crash
+from tests.support.agent_bench import Crash, CrashAt
 from tests.support.scripted_model import Reply, call, failure, turns
 from tests.support.waiting import begun, until, wait_until
 
@@ -331,20 +331,6 @@ async def test_one_that_cannot_be_killed_is_told_in_the_log_and_the_others_end(b
 
 
 # ---- takeover
-
-
-class CrashAt:
-    """Dies at the point with this number: before a commit, or between `tool.started` and the call's body."""
-
-    def __init__(self, number):
-        self.number = number
-        self.seen = []
-
-    def __call__(self, when, types):
-        if when == "before" or "tool.started" in types:
-            self.seen.append((when, types))
-            if len(self.seen) == self.number:
-                raise Crash(when, types)
 
 
 STORY = turns(Reply(calls=[start(LOOP, id="a"), call("write_file", id="b", path="made", content="1")]), Reply("done"))

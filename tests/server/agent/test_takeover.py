@@ -6,7 +6,7 @@ import pytest
 
 from beray.server.agent.models import ModelChoice
 from beray.server.events.log import Fenced
-from tests.support.agent_bench import Crash
+from tests.support.agent_bench import Crash, CrashAt
 from tests.support.scripted_model import Reply, call, turns
 
 STORY = turns(
@@ -21,23 +21,6 @@ STORY = turns(
     Reply(calls=[call("finish", summary="All done.")]),
 )
 GOAL = "Do it in steps."
-
-
-class CrashAt:
-    """Dies at the point with this number: before a commit, or between `tool.started` and the call's body.
-
-    After any other commit nothing happens before the next one, so dying there is the same.
-    """
-
-    def __init__(self, number):
-        self.number = number
-        self.seen = []
-
-    def __call__(self, when, types):
-        if when == "before" or "tool.started" in types:
-            self.seen.append((when, types))
-            if len(self.seen) == self.number:
-                raise Crash(when, types)
 
 
 def model(server):

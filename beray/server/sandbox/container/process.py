@@ -29,6 +29,7 @@ from beray.server.sandbox.container.frames import (
 )
 from beray.server.sandbox.forkserver import memory_file
 from beray.server.sandbox.guard.wire import Message
+from beray.server.sandbox.start import Start
 
 LATE_SECONDS = 15.0  # after the wall time process 1 has this long to report, before the command counts as lost
 STUCK_SECONDS = 3.0  # a client that has not passed a stop on, and the answer back, by then is killed
@@ -137,7 +138,7 @@ class ContainerProcess:
         self._arrived = asyncio.Event()
         self._report = b""
         self._was_killed = False
-        self._started: asyncio.Future[None] = self._loop.create_future()
+        self._start = Start()
         self._exit: asyncio.Future[Exit] = self._loop.create_future()
         self._timers: list[asyncio.TimerHandle] = []
         self._unsent = order.frames()
@@ -169,14 +170,7 @@ class ContainerProcess:
         Raises:
             SandboxError: It could not be.
         """
-        try:
-            async with asyncio.timeout(within_seconds):
-                await asyncio.shield(self._started)
-        except BaseException as error:
-            self.abandon()
-            if isinstance(error, TimeoutError):
-                raise SandboxError(f"The command was not started within {within_seconds:g} s.") from error
-            raise
+        await self._start.wait(within_seconds=within_seconds, give_up=self.abandon)
         self._timers.append(self._loop.call_later(wall_seconds + LATE_SECONDS, self._client.kill))
 
     async def read(self) -> tuple[StreamName, bytes] | None:
@@ -274,8 +268,7 @@ class ContainerProcess:
 
     def _on_message(self, message: Message) -> None:
         if message.kind == "started":
-            if not self._started.done():
-                self._started.set_result(None)
+            self._start.settle()
         elif message.kind == "refused":
             self._end(Exit(message.code, "exit"), SandboxError(message.reason))
         elif message.kind == "accepted":
@@ -288,7 +281,7 @@ class ContainerProcess:
         while self._is_reading and self._on_output():
             pass
         self._close_sink()
-        self._was_killed = self._started.done() and self._client.status == _KILLED_STATUS
+        self._was_killed = self._start.is_settled and self._client.status == _KILLED_STATUS
         if self._exit.done():
             self._finish()
             return
@@ -321,10 +314,4 @@ class ContainerProcess:
         self._open_streams.clear()
         self._arrived.set()
         self._exit.set_result(how)
-        if self._started.done():
-            return
-        if start_error is None:
-            self._started.set_result(None)
-        else:
-            self._started.set_exception(start_error)
-            self._started.exception()  # retrieved: whoever was waiting may have been cancelled
+        self._start.settle(start_error)
