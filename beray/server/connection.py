@@ -57,8 +57,15 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_made(transport)
         self.idle[self] = None
         self._close_in(self.head_seconds)
-        if len(self.connections) > self.open_most:
-            next(iter(self.idle)).transport.abort()
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """They are told to have gone only later, so they are forgotten at once: many may come within a turn."""
+        while len(self.connections) > self.open_most and self.idle:
+            oldest = next(iter(self.idle))
+            del self.idle[oldest]
+            self.connections.discard(oldest)
+            oldest.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""

@@ -157,7 +157,7 @@ def _ending(box: Toolbox, finished: Finished, timeout_seconds: int) -> tuple[str
 
 def _why_less(box: Toolbox, limits: Limits) -> str:
     is_less = limits.disk_bytes < box.run.sandbox_limits.disk_bytes
-    return " (the user's other tasks take the rest of what one user may store)" if is_less else ""
+    return " (what the user's other tasks leave of the user's store)" if is_less else ""
 
 
 def _size(size: int) -> str:
