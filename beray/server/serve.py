@@ -40,7 +40,7 @@ CLOSE_SECONDS: Final = 3  # open streams end within 2 s of a signal; what still 
 CLOSE_MOST_SECONDS: Final = 15.0  # from the signal; a close takes 1 to 5 s. What is cut is as after a crash
 END_SECONDS: Final = 5.0  # after all has been closed; usually nothing is left and the process ends at once
 BACKLOG: Final = 2048
-FILES_MOST: Final = 1 << 16  # open at once; half of it are connections, of some 50 KB each
+FILES_MOST: Final = 1 << 16  # open at once; half of it may be connections, of 6 to 10 KB each (measured)
 PROBE_BYTES: Final = 1 << 20  # a fresh database with both schemas takes 0.4 MB
 IDLE_LOOK_SECONDS: Final = 5.0
 
