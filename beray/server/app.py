@@ -142,6 +142,7 @@ class App:
             allows_hard_links=settings.sandbox != "none",
             min_free_bytes=settings.min_free_bytes,
         )
+        self.stored = StoredBytes(self.database, work_dirs, most=settings.max_stored_bytes)
         self.tasks = Tasks(
             database=self.database,
             events=self.events,
@@ -151,9 +152,8 @@ class App:
             model=model,
             trail=self.trail,
             task_uid=self._task_uids,
-            max_stored_bytes=settings.max_stored_bytes,
+            stored=self.stored,
         )
-        self.stored = StoredBytes(self.database, work_dirs, most=settings.max_stored_bytes)
         patient = self.database.patient
         self.runner = Runner(
             database=patient,
@@ -162,6 +162,7 @@ class App:
             control=control,
             clock=clock,
             run_agent=_run_agent,
+            stored=StoredBytes(patient, work_dirs, most=settings.max_stored_bytes),
         )
         self.tasks.deletions.is_folder_right = self._is_folder_right
         self._worker: DbosWorker | None = None
@@ -361,7 +362,6 @@ class App:
                 disk_bytes=settings.sandbox_disk_bytes,
                 free_bytes=settings.min_free_bytes,
             ),
-            max_stored_bytes=settings.max_stored_bytes,
             run_limits=RunLimits(
                 requests=settings.max_requests,
                 tool_calls=settings.max_tool_calls,
@@ -442,7 +442,7 @@ class App:
             await self._sandbox.close()
         if self._accounts is not None:
             self._accounts.close()
-        await self.stored.close()
+        await self.stored.settle()
         await self.trail.close()
         await asyncio.to_thread(self.database.close)
 

@@ -19,8 +19,9 @@ from beray.server.events.log import EventLog, NewEvent, frame_body
 from beray.server.events.wakeups import Wakeups
 from beray.server.messages import language_of
 from beray.server.sandbox.base import Limits
+from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.task_room import TaskRoom
-from beray.server.work_dirs.work_dir import WorkDir
+from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 from tests.support.plain_sandbox import PlainSandbox
 
 RULES_MODEL = ModelChoice(RULES, "rules")
@@ -85,7 +86,7 @@ class Bench:
             output_dir=str(self.root / "output"),
             sandbox=self.sandbox,
             sandbox_limits=Limits(),
-            room=TaskRoom(self.database, 1, most_of_user=0),
+            room=TaskRoom(StoredBytes(self.database, WorkDirs(self.root), most=0), 1, 1, self.attempt),
             uid=None,
             python=self.python,
             database=self.database,

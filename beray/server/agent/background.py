@@ -73,10 +73,10 @@ class BackgroundProcess:
 
     async def stop(self) -> None:
         """End every process of it; returns when none is left."""
-        if self.is_alive:
+        if self.is_alive and not self._is_stopped:  # a second cancellation would cut the first one's killing short
             self._is_stopped = True
             self._drained.cancel()
-            await asyncio.wait({self._drained})
+        await asyncio.wait({self._drained})
 
     async def _drain(self) -> None:
         try:

@@ -42,6 +42,7 @@ class AgentRun:
 
     Attributes:
         tools: Names of the tools the model may use.
+        room: How much the task's files may take on the disk, which each command asks for.
         uid: Uid its commands run under when the server is root.
         python: Interpreter inside the sandbox; None: no python tool.
         output_dir: Folder outside the work_dir for whole outputs of tool calls, one file a call.

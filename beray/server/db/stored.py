@@ -7,11 +7,7 @@ from sqlalchemy import Connection, text
 UNMEASURED_MOST: Final = 1000  # tasks looked up at once
 
 # Hidden tasks count until their files are gone.
-_SUM: Final = text("SELECT coalesce(sum(stored_bytes), 0) FROM task WHERE user_id = :user_id")
-_SUM_OF_OTHERS: Final = text(
-    "SELECT coalesce(sum(stored_bytes), 0) FROM task"
-    " WHERE user_id = (SELECT user_id FROM task WHERE id = :task_id) AND id <> :task_id"
-)
+_SUM: Final = text("SELECT coalesce(sum(stored_bytes), 0) FROM task WHERE user_id = :user_id AND id <> :but")
 _UNMEASURED: Final = text(
     "SELECT id FROM task WHERE user_id = :user_id AND stored_bytes IS NULL ORDER BY id LIMIT :limit"
 )
@@ -19,17 +15,17 @@ _ADD: Final = text(
     "UPDATE task SET stored_bytes = CASE WHEN stored_bytes + :change > 0 THEN stored_bytes + :change ELSE 0 END"
     " WHERE id = :task_id AND stored_bytes IS NOT NULL"
 )
-_PUT: Final = text("UPDATE task SET stored_bytes = :stored_bytes WHERE id = :task_id")
+_GET: Final = text("SELECT stored_bytes FROM task WHERE id = :task_id")
+_PUT: Final = text(
+    "UPDATE task SET stored_bytes = :size"
+    " + CASE WHEN stored_bytes > CAST(:before AS BIGINT) THEN stored_bytes - CAST(:before AS BIGINT) ELSE 0 END"
+    " WHERE id = :task_id AND (CAST(:attempt AS BIGINT) IS NULL OR attempt = CAST(:attempt AS BIGINT))"
+)
 
 
-def sum_bytes(connection: Connection, user_id: int) -> int:
-    """What the user's measured tasks take."""
-    return int(connection.execute(_SUM, {"user_id": user_id}).scalar_one())
-
-
-def sum_bytes_of_others(connection: Connection, task_id: int) -> int:
-    """What the other measured tasks of a task's user take."""
-    return int(connection.execute(_SUM_OF_OTHERS, {"task_id": task_id}).scalar_one())
+def sum_bytes(connection: Connection, user_id: int, *, but: int) -> int:
+    """What the user's measured tasks take, all but one."""
+    return int(connection.execute(_SUM, {"user_id": user_id, "but": but}).scalar_one())
 
 
 def list_unmeasured(connection: Connection, user_id: int) -> list[int]:
@@ -43,6 +39,23 @@ def add_bytes(connection: Connection, task_id: int, change: int) -> None:
     connection.execute(_ADD, {"task_id": task_id, "change": change})
 
 
-def put_bytes(connection: Connection, task_id: int, stored_bytes: int) -> None:
-    """The task's files have been measured."""
-    connection.execute(_PUT, {"task_id": task_id, "stored_bytes": stored_bytes})
+def get_bytes(connection: Connection, task_id: int) -> int | None:
+    """What the task's files take; None: not measured yet, or no such task."""
+    known: int | None = connection.execute(_GET, {"task_id": task_id}).scalar()
+    return known
+
+
+def put_bytes(
+    connection: Connection, task_id: int, size: int, *, before: int | None, attempt: int | None = None
+) -> None:
+    """The task's files have been measured.
+
+    Args:
+        connection: In a transaction.
+        task_id: The task.
+        size: What they took, in bytes.
+        before: What was known when the measuring began. What has been added since may have been missed by it, and
+            counts on top: twice at worst, until the next measuring.
+        attempt: Only if this is still the task's attempt.
+    """
+    connection.execute(_PUT, {"task_id": task_id, "size": size, "before": before, "attempt": attempt})

@@ -30,6 +30,7 @@ from beray.server.events.log import EventLog, Fenced, NewEvent
 from beray.server.messages import language_of, text
 from beray.server.sandbox.base import Capabilities, Limits, Sandbox
 from beray.server.tasks.control import RunControl, RunHandle
+from beray.server.work_dirs.stored import Measured, StoredBytes
 from beray.server.work_dirs.task_room import TaskRoom
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 
@@ -63,7 +64,6 @@ class Workshop:
     sandbox: Sandbox
     capabilities: Capabilities
     sandbox_limits: Limits
-    max_stored_bytes: int
     run_limits: RunLimits
     task_uid: Callable[[int], int | None]
 
@@ -80,6 +80,7 @@ class Runner:
         control: RunControl,
         clock: Clock,
         run_agent: RunAgent,
+        stored: StoredBytes,
     ) -> None:
         self._database = database
         self._events = events
@@ -87,6 +88,7 @@ class Runner:
         self._control = control
         self._clock = clock
         self._run_agent = run_agent
+        self._stored = stored
         self.workshop: Workshop | None = None
         """Set by `create_app` once the sandbox has been probed, before the engine starts."""
 
@@ -175,7 +177,7 @@ class Runner:
                 output_dir=str(self._work_dirs.output_dir(record.id)),
                 sandbox=workshop.sandbox,
                 sandbox_limits=workshop.sandbox_limits,
-                room=TaskRoom(self._database, record.id, most_of_user=workshop.max_stored_bytes),
+                room=TaskRoom(self._stored, record.user_id, record.id, record.attempt),
                 uid=uid,
                 python=workshop.capabilities.python,
                 database=self._database,
@@ -187,7 +189,7 @@ class Runner:
 
     async def _finish(self, record: queries.RunRecord, outcome: Outcome | None) -> None:
         files, files_total = await asyncio.to_thread(self._list_files, record.id)
-        stored_bytes = await asyncio.to_thread(self._measure, record.id)
+        found = await self._measure(record.id)
         status, result, error = _ending(outcome)
 
         def write(connection: Connection) -> None:
@@ -208,8 +210,8 @@ class Runner:
             )
             if not has_ended:
                 raise Fenced(f"task {record.id}: attempt {record.attempt} may not end it")
-            if stored_bytes is not None:
-                put_bytes(connection, record.id, stored_bytes)
+            if found is not None:
+                put_bytes(connection, record.id, found.size, before=found.before)
             row = queries.get_task(connection, record.user_id, record.id)
             assert row is not None, "its status was changed in this transaction"
             finished = NewEvent(
@@ -242,9 +244,9 @@ class Runner:
         names = sorted(stamps)
         return [{"path": name, "size": stamps[name].size} for name in names[:FINISHED_FILES]], len(names)
 
-    def _measure(self, task_id: int) -> int | None:
+    async def _measure(self, task_id: int) -> Measured | None:
         try:
-            return self._work_dirs.measure(task_id)
+            return await self._stored.look(task_id)
         except OSError:  # what was known of it stays
             log.warning("work_dir could not be measured", extra={"task_id": task_id}, exc_info=True)
             return None

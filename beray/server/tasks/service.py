@@ -20,7 +20,6 @@ from beray.server.db import tasks as queries
 from beray.server.db.audit import AuditRow, insert_row
 from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
-from beray.server.db.stored import sum_bytes
 from beray.server.db.tasks import TaskFilter, TaskRecord
 from beray.server.engine.base import Engine
 from beray.server.errors import STORAGE_FAULTS, Refused
@@ -30,6 +29,7 @@ from beray.server.messages import text
 from beray.server.tasks.control import RunControl
 from beray.server.tasks.deletions import Deletions
 from beray.server.tasks.view import NO_USAGE, task_body
+from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 
 TASK_BYTES = 4096  # a task counts as this and its goal until its folder is measured; its rows take 1 to 3 KB
@@ -66,7 +66,7 @@ class Tasks:
         model: ModelChoice,
         trail: AuditTrail,
         task_uid: Callable[[int], int | None],
-        max_stored_bytes: int,
+        stored: StoredBytes,
     ) -> None:
         self._database = database
         self._events = events
@@ -76,7 +76,7 @@ class Tasks:
         self._model = model
         self._trail = trail
         self._task_uid = task_uid
-        self._max_stored_bytes = max_stored_bytes
+        self._stored = stored
         self.deletions = Deletions(
             database=database, work_dirs=work_dirs, control=control, clock=clock, is_alone=not database.is_shared
         )
@@ -109,10 +109,13 @@ class Tasks:
         engine = self._require_engine()
         body_hash = hashlib.sha256(orjson.dumps(new, option=orjson.OPT_SORT_KEYS)).digest()
         entry = self._trail.row("task.created", user=user)
+        full = await self._fullness(user)
 
         def write(connection: Connection) -> bytes:
             if key is not None and (stored := self._stored_answer(connection, user, key, body_hash)):
                 return stored
+            if full is not None:
+                raise full
             answer = self._insert(connection, engine, user, new, entry)
             if key is not None:
                 now = self._clock()
@@ -131,7 +134,6 @@ class Tasks:
         return stored[1]
 
     def _insert(self, connection: Connection, engine: Engine, user: UserRow, new: NewTask, entry: AuditRow) -> bytes:
-        self._require_room(connection, user)
         now = self._clock()
         task_id = queries.insert_task(
             connection,
@@ -164,13 +166,15 @@ class Tasks:
             engine.submit(connection, task_id=task_id, run=1, user_id=user.id)
         return task_body(self._get(connection, user, task_id))
 
-    def _require_room(self, connection: Connection, user: UserRow) -> None:
-        """Of whoever has filled their store no further task is taken: its commands could keep nothing."""
-        if self._max_stored_bytes == 0:
-            return
-        used = sum_bytes(connection, user.id)
-        if used >= self._max_stored_bytes:
-            raise Refused("storage_full", used=used, limit=self._max_stored_bytes)
+    async def _fullness(self, user: UserRow) -> Refused | None:
+        """Why the user may make no further task: its commands could keep nothing."""
+        try:
+            await self._stored.require_any(user.id)
+        except Refused as refused:
+            if refused.code != "storage_full":
+                raise
+            return refused
+        return None
 
     def _check(self, new: NewTask) -> None:
         if not new.goal.strip():

@@ -12,13 +12,25 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
 
 from beray.server.db import stored as queries
 from beray.server.db.connect import Queries
 from beray.server.errors import STORAGE_FAULTS, Refused
 from beray.server.work_dirs.work_dir import WorkDirs
 
+NO_TASK: Final = 0  # ids begin at 1
+
 log = logging.getLogger("beray.files")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Bytes that a task's folder takes, and what was known of it when the measuring began."""
+
+    size: int
+    before: int | None
 
 
 class StoredBytes:
@@ -33,31 +45,46 @@ class StoredBytes:
     def __init__(self, database: Queries, work_dirs: WorkDirs, *, most: int) -> None:
         self._database = database
         self._work_dirs = work_dirs
-        self._most = most
+        self.most = most
         self._coming: Counter[int] = Counter()
         self._jobs: set[asyncio.Task[None]] = set()
 
-    async def close(self) -> None:
+    async def settle(self) -> None:
         """Wait until what uploads took has been kept; call it before the database is closed."""
         if self._jobs:
             await asyncio.wait(self._jobs)
 
-    async def of_user(self, user_id: int) -> int:
-        """Bytes that the user's tasks take on the disk, as far as is known now."""
-        await self.close()
-        return await self._sum(user_id)
-
-    async def _sum(self, user_id: int) -> int:
+    async def of_user(self, user_id: int, *, but: int = NO_TASK) -> int:
+        """Bytes that the user's tasks take on the disk, without the task `but`, as far as is known now."""
         while unmeasured := await self._database.read(lambda connection: queries.list_unmeasured(connection, user_id)):
             for task_id in unmeasured:
                 await self.measure(task_id)
-        return await self._database.read(lambda connection: queries.sum_bytes(connection, user_id))
+        return await self._database.scan(lambda connection: queries.sum_bytes(connection, user_id, but=but))
+
+    async def of_task(self, task_id: int) -> int | None:
+        """Bytes that the task's files take, as far as is known now; None: not measured."""
+        return await self._database.read(lambda connection: queries.get_bytes(connection, task_id))
+
+    async def look(self, task_id: int) -> Measured:
+        """Measure a task's folder; what it takes is not kept.
+
+        Raises:
+            OSError: The disk does not answer.
+        """
+        before = await self.of_task(task_id)
+        return Measured(await asyncio.to_thread(self._work_dirs.measure, task_id), before)
 
     async def measure(self, task_id: int) -> int:
-        """Measure a task's folder and keep what it takes."""
-        size = await asyncio.to_thread(self._work_dirs.measure, task_id)
-        await self._database.write(lambda connection: queries.put_bytes(connection, task_id, size))
-        return size
+        """Measure a task's folder and keep what it takes. Raises as `look`."""
+        found = await self.look(task_id)
+        await self.keep(task_id, found)
+        return found.size
+
+    async def keep(self, task_id: int, found: Measured, *, attempt: int | None = None) -> None:
+        """Keep what was measured; with `attempt`, only if this is still the task's."""
+        await self._database.write(
+            lambda connection: queries.put_bytes(connection, task_id, found.size, before=found.before, attempt=attempt)
+        )
 
     def note_written(self, task_id: int, growth: int, room: "Room") -> None:
         """Keep, soon, that a task's files have come to take so much more (or less); until then `room` is held."""
@@ -71,7 +98,7 @@ class StoredBytes:
         await self._keep(task_id, None if freed is None else -freed)
 
     async def _keep(self, task_id: int, change: int | None) -> None:
-        """A database that can't take it now undoes no file: the next measuring makes it good."""
+        """What can't be measured or kept now undoes no file: the next measuring makes it good."""
         try:
             if change is None:
                 await self.measure(task_id)
@@ -81,6 +108,17 @@ class StoredBytes:
             if refused.code not in STORAGE_FAULTS | {"outcome_unknown"}:
                 raise
             log.warning("what the files of task %s take could not be kept: %s", task_id, refused.code)
+        except OSError:
+            log.warning("the files of task %s could not be measured", task_id, exc_info=True)
+
+    async def require_any(self, user_id: int) -> None:
+        """Raise if the user has filled their store.
+
+        Raises:
+            Refused: `storage_full`.
+        """
+        if self.most and (used := await self.of_user(user_id)) >= self.most:
+            raise Refused("storage_full", used=used, limit=self.most)
 
     @asynccontextmanager
     async def room(self, user_id: int) -> AsyncIterator["Room"]:
@@ -104,12 +142,12 @@ class StoredBytes:
         Raises:
             Refused: `storage_full`.
         """
-        if self._most == 0 or await self._sum(user_id) + self._coming[user_id] + more <= self._most:
+        if self.most == 0 or await self.of_user(user_id) + self._coming[user_id] + more <= self.most:
             return
-        await self.close()
-        taken = await self._sum(user_id) + self._coming[user_id]
-        if taken + more > self._most:
-            raise Refused("storage_full", used=taken - held, limit=self._most)
+        await self.settle()
+        taken = await self.of_user(user_id) + self._coming[user_id]
+        if taken + more > self.most:
+            raise Refused("storage_full", used=taken - held, limit=self.most)
 
     def hold(self, user_id: int, change: int) -> None:
         """Let so much more, or less, of the user's be coming."""

@@ -13,18 +13,19 @@ from typing import Final
 from beray.server.work_dirs.confined import OPEN_FOLDER, open_up
 
 BLOCK_BYTES: Final = 512  # the unit of st_blocks, on every file system (stat(2))
+NAME_BYTES: Final = 4096  # each name is a block at least, so that the number of files is limited with their size
 ENTRIES_MOST: Final = 1_000_000  # some 3 s; what a folder holds beyond is not counted
 LOOKED_INTO: Final = stat.S_IRUSR | stat.S_IXUSR  # what its owner needs to list a folder and to look at what is in it
 
 
 def disk_bytes(status: os.stat_result) -> int:
-    """What a file takes on the disk: holes take nothing."""
-    return status.st_blocks * BLOCK_BYTES
+    """What a file counts as: what it takes on the disk (holes take nothing), at least `NAME_BYTES`."""
+    return max(status.st_blocks * BLOCK_BYTES, NAME_BYTES)
 
 
 def freed_bytes(status: os.stat_result) -> int:
-    """What the disk gets back when a file with this status loses a name: nothing while it has another."""
-    return disk_bytes(status) if status.st_nlink == 1 else 0
+    """What no longer counts when a file with this status loses a name: only the name while it has another."""
+    return disk_bytes(status) if status.st_nlink == 1 else NAME_BYTES
 
 
 def measure(folder: Path) -> int:
@@ -87,7 +88,9 @@ class _Measuring:
     def _count(self, level: _Level, name: bytes, status: os.stat_result) -> None:
         if stat.S_ISDIR(status.st_mode):
             level.waiting.append(name)
-        elif status.st_nlink == 1 or (status.st_dev, status.st_ino) not in self._linked:
+        elif status.st_nlink > 1 and (status.st_dev, status.st_ino) in self._linked:
+            self._bytes += NAME_BYTES
+        else:
             self._bytes += disk_bytes(status)
             if status.st_nlink > 1:
                 self._linked.add((status.st_dev, status.st_ino))

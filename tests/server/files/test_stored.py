@@ -1,6 +1,7 @@
 """How much a user may store: what uploads and removals change, and where uploads end."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,12 @@ def files(database: Database, work_dirs: WorkDirs, stored: StoredBytes) -> Files
     return make_files(database, work_dirs, stored)
 
 
+async def settled(stored: StoredBytes) -> int:
+    """What the user stores, with all that was answered."""
+    await stored.settle()
+    return await stored.of_user(USER.id)
+
+
 async def body(size: int, *, until: asyncio.Event | None = None) -> AsyncIterator[bytes]:
     for _ in range(size // (16 * KIB)):
         yield b"x" * 16 * KIB
@@ -80,11 +87,11 @@ async def test_upload_that_has_no_room_is_refused_and_leaves_nothing(files, stor
     """Over all of the user's tasks together."""
     await upload(files, "a", 496 * KIB, announced=announced)
     await upload(files, "b", 400 * KIB, task_id=2)
-    before = await stored.of_user(USER.id)
+    before = await settled(stored)
 
     assert await refusal(files, "c", 320 * KIB, announced=announced) == ("storage_full", 413)
 
-    assert await stored.of_user(USER.id) == before
+    assert await settled(stored) == before
     assert sorted(path.name for path in work_dirs.root.rglob("*") if path.is_file()) == ["a", "b"]
     await upload(files, "d", 32 * KIB)
 
@@ -96,9 +103,9 @@ async def test_what_is_known_is_what_is_measured(files, stored, work_dirs, datab
     await upload(files, "a", 64 * KIB)
     await upload(files, "folder/c", 160 * KIB)
     await files.remove(USER, 1, "folder/b")
-    known = await stored.of_user(USER.id)
+    known = await settled(stored)
     await files.remove(USER, 1, "folder")
-    left = await stored.of_user(USER.id)
+    left = await settled(stored)
 
     assert 224 * KIB <= known < 280 * KIB
     assert 64 * KIB <= left < 100 * KIB
@@ -143,7 +150,7 @@ async def test_upload_that_began_when_there_was_room_is_looked_at_again(files, s
     try:
         await until(lambda: stored._coming, what="the upload to have begun")
         await upload(files, "b", 640 * KIB)
-        await stored.close()
+        await stored.settle()
     finally:
         go.set()
 
@@ -154,7 +161,7 @@ async def test_upload_that_began_when_there_was_room_is_looked_at_again(files, s
 
 async def test_room_is_held_until_the_database_knows(files, stored, database, monkeypatch):
     """An upload that was answered counts at once; who might be refused for it waits until it is written down."""
-    await stored.of_user(USER.id)  # measures what nobody has
+    await settled(stored)  # measures what nobody has
     go = asyncio.Event()
     write = database.write
 
@@ -171,7 +178,7 @@ async def test_room_is_held_until_the_database_knows(files, stored, database, mo
     go.set()
     with pytest.raises(Refused, match="leaves no room"):
         await second
-    assert await stored.of_user(USER.id) >= 640 * KIB
+    assert await settled(stored) >= 640 * KIB
     assert not stored._coming
 
 
@@ -194,7 +201,7 @@ async def test_tasks_of_an_older_version_are_measured_when_they_are_asked_for(wo
     for task_id in (1, 2):
         work_dirs.create(task_id, owner=None).write_bytes("a", b"x" * 100 * KIB)
 
-    assert await stored.of_user(USER.id) >= 200 * KIB
+    assert await settled(stored) >= 200 * KIB
     known = await database.read(lambda connection: connection.execute(select(task.c.stored_bytes)).scalars().all())
     assert all(known)
 
@@ -206,11 +213,11 @@ async def test_without_a_limit_everything_is_taken_and_counted(database, work_di
 
     await upload(files, "a", 2 * MOST)
 
-    assert await stored.of_user(USER.id) >= 2 * MOST
+    assert await settled(stored) >= 2 * MOST
 
 
 async def test_upload_stays_when_what_it_takes_cannot_be_kept(files, work_dirs, database, stored, monkeypatch):
-    await stored.of_user(USER.id)
+    await settled(stored)
     with monkeypatch.context() as away:
 
         async def refuse(query: object) -> None:
@@ -218,8 +225,34 @@ async def test_upload_stays_when_what_it_takes_cannot_be_kept(files, work_dirs, 
 
         away.setattr(database, "write", refuse)
         await upload(files, "a", 64 * KIB)
-        await stored.close()
+        await stored.settle()
 
-    assert await stored.of_user(USER.id) < 64 * KIB
+    assert await settled(stored) < 64 * KIB
     assert await stored.measure(1) >= 64 * KIB
-    assert await stored.of_user(USER.id) >= 64 * KIB
+    assert await settled(stored) >= 64 * KIB
+
+
+async def test_upload_during_a_measuring_is_not_forgotten(files, stored, work_dirs):
+    """The walk may have been past its place already."""
+    await upload(files, "a", 64 * KIB)
+    await settled(stored)
+    found = await stored.look(1)
+
+    await upload(files, "b", 320 * KIB)
+    await stored.settle()
+    await stored.keep(1, found)
+
+    assert await stored.of_task(1) == measure(work_dirs.root / "1")
+
+
+async def test_removal_is_answered_though_what_is_left_cannot_be_measured(files, work_dirs, monkeypatch):
+    await upload(files, "folder/a", 64 * KIB)
+
+    def fail(task_id: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(work_dirs, "measure", fail)
+
+    await files.remove(USER, 1, "folder")
+
+    assert not (work_dirs.root / "1" / "folder").exists()

@@ -21,6 +21,7 @@ from beray.server.tasks import deletions as deletions_module
 from beray.server.tasks.control import RunControl
 from beray.server.tasks.deletions import FINISHED_AT_ONCE, OTHERS_DELETE_MS, Deletions, DeletionsFailed
 from beray.server.tasks.service import Tasks
+from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.work_dir import WorkDirs
 from tests.support.databases import seeded_database
 from tests.support.waiting import begun, until
@@ -66,7 +67,7 @@ def tasks(database, work_dirs) -> Tasks:
         model=ModelChoice("beray:rules", "rules"),
         trail=AuditTrail(database, lambda: AT),
         task_uid=lambda task_id: None,
-        max_stored_bytes=0,
+        stored=StoredBytes(database, work_dirs, most=0),
     )
     tasks.engine = AsyncMock(is_running=AsyncMock(return_value=False))
     return tasks

@@ -26,6 +26,7 @@ from beray.server.tasks.control import RunControl
 from beray.server.tasks.runner import RunAgent, Runner, Workshop
 from beray.server.tasks.service import Tasks
 from beray.server.tasks.view import NO_USAGE
+from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.work_dir import WorkDirs
 from tests.support.databases import seeded_database
 from tests.support.plain_sandbox import PlainSandbox
@@ -59,13 +60,13 @@ def make_runner(database: Database, tmp_path, run_agent: RunAgent, control: RunC
         control=control,
         clock=lambda: AT,
         run_agent=run_agent,
+        stored=StoredBytes(database, WorkDirs(tmp_path / "tasks"), most=0),
     )
     runner.workshop = Workshop(
         model=ModelChoice("beray:rules", "rules"),
         sandbox=PlainSandbox(),
         capabilities=Capabilities("plain", (), None),
         sandbox_limits=Limits(),
-        max_stored_bytes=0,
         run_limits=RunLimits(),
         task_uid=lambda task_id: None,
     )
@@ -82,7 +83,7 @@ def make_tasks(database: Database, tmp_path, events: EventLog, control: RunContr
         model=ModelChoice("beray:rules", "rules"),
         trail=AuditTrail(database, lambda: AT),
         task_uid=lambda task_id: None,
-        max_stored_bytes=0,
+        stored=StoredBytes(database, WorkDirs(tmp_path / "tasks"), most=0),
     )
 
 
