@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
-from .closed import Folder, open_folder
+from .closed import open_folder
 from .processes import descendants, has_ended, thread_folders
 
 SLICE_SECONDS = 0.025
@@ -158,11 +158,11 @@ def _held(folders: Sequence[str], count: "_Count") -> Generator[None, None, int]
 def _in_folders(folders: Sequence[str], count: "_Count") -> Generator[None, None, None]:
     for folder in folders:
         try:
-            top = open_folder(folder)
+            fd = open_folder(folder)
         except OSError:
             continue
-        count.device = os.fstat(top.fd).st_dev
-        yield from _walk(top, count)
+        count.device = os.fstat(fd).st_dev
+        yield from _walk(fd, count)
 
 
 class _Count:
@@ -189,24 +189,24 @@ class _Count:
         return True
 
 
-def _walk(top: Folder, count: _Count) -> Generator[None, None, None]:
+def _walk(top: int, count: _Count) -> Generator[None, None, None]:
     """Down by descriptors: a folder that is moved or replaced under our feet leads nowhere else. Closes `top`."""
-    opened = [(top, _entries(top.fd))]
+    opened = [(top, _entries(top))]
     try:
         while opened:
-            folder, entries = opened[-1]
+            fd, entries = opened[-1]
             entry = next(entries, None)
             if entry is None:
                 opened.pop()
-                folder.close()
+                os.close(fd)
                 continue
-            below = _look_at(folder.fd, entry, count, is_deepest=len(opened) >= _DEEPEST)
+            below = _look_at(fd, entry, count, is_deepest=len(opened) >= _DEEPEST)
             if below is not None:
-                opened.append((below, _entries(below.fd)))
+                opened.append((below, _entries(below)))
             yield
     finally:
-        for folder, _ in reversed(opened):
-            folder.close()
+        for fd, _ in opened:
+            os.close(fd)
 
 
 def _entries(fd: int) -> Iterator[str]:
@@ -216,8 +216,8 @@ def _entries(fd: int) -> Iterator[str]:
         return iter(())
 
 
-def _look_at(folder: int, name: str, count: _Count, *, is_deepest: bool) -> Folder | None:
-    """Count an entry; a folder, opened."""
+def _look_at(folder: int, name: str, count: _Count, *, is_deepest: bool) -> int | None:
+    """Count an entry; the descriptor of a folder."""
     try:
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if found.st_dev != count.device:
