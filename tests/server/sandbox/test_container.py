@@ -1,6 +1,7 @@
 """What only the container sandbox has: an engine that may be missing, containers that may be left, an image."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest_asyncio
 
 from beray.server.sandbox.base import Limits, SandboxError, SandboxUnavailable
 from beray.server.sandbox.choose import open_sandbox
+from beray.server.sandbox.container import process as process_module
 from beray.server.sandbox.container.engine import Engine, find_engine, label_of
 from beray.server.sandbox.container.frames import OUT, PIECE_BYTES, BadFrame, FrameReader, frame
 from beray.server.sandbox.container.place import Holding, check_mountable, is_held, remove_leftovers
@@ -256,27 +258,65 @@ async def test_an_engine_that_does_not_answer_is_told(tmp_path: Path) -> None:
         find_engine(str(program))
 
 
-@pytest.mark.needs("container")
-async def test_an_engine_that_goes_away_is_an_error_of_the_command(engine: Engine, service_dir: Path) -> None:
-    program = service_dir / "vanishing"
-    program.symlink_to(engine.program)
+@contextlib.asynccontextmanager
+async def open_with(program: Path, engine: Engine, data_dir: Path) -> AsyncIterator[Box]:
+    """A sandbox whose engine is called by another program; closed at the end."""
     settings = Settings(
         sandbox="container",
         sandbox_container_engine=str(program),
         sandbox_container_image=image_here(engine.program),
     )
-    data_dir = service_dir / "vanished"
     sandbox, capabilities = await open_sandbox(settings, data_dir=data_dir)
     try:
-        box = Box(sandbox, capabilities, data_dir)
+        yield Box(sandbox, capabilities, data_dir)
+    finally:
+        await sandbox.close()
+
+
+@pytest.mark.needs("container")
+async def test_an_engine_that_goes_away_is_an_error_of_the_command(engine: Engine, service_dir: Path) -> None:
+    program = service_dir / "vanishing"
+    program.symlink_to(engine.program)
+    async with open_with(program, engine, service_dir / "vanished") as box:
         program.unlink()
 
         with pytest.raises(SandboxError, match="No such file"):
             await box.run("true")
+        sandbox = box.sandbox
         assert isinstance(sandbox, ContainerSandbox)
         await until(lambda: not sandbox.client_pids, what="the end of all clients")
-    finally:
-        await sandbox.close()
+
+
+STUCK_REMOVAL = """#!/bin/sh
+if [ "$1" = rm ] && [ -e "{folder}/stuck" ]; then exec sleep 1000; fi
+exec {program} "$@"
+"""
+
+
+@pytest.mark.needs("container")
+async def test_a_removal_that_is_never_answered_keeps_nobody(
+    engine: Engine, service_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The container ends all the same, for the client that held its standard input is gone."""
+    monkeypatch.setattr(process_module, "REMOVE_SECONDS", 0.2)
+    folder = service_dir / "stuck-removal"
+    folder.mkdir()
+    program = folder / "engine"
+    program.write_text(STUCK_REMOVAL.format(folder=folder, program=engine.program))
+    program.chmod(0o755)
+    async with open_with(program, engine, folder / "data") as box:
+        marker = new_marker()
+        process = await box.start("bash", "-c", f"echo up; exec -a {marker} sleep 1000")
+        await read_line(process)
+        assert isinstance(box.sandbox, ContainerSandbox)
+        (client,) = box.sandbox.client_pids
+        (folder / "stuck").touch()
+
+        os.kill(client, signal.SIGKILL)
+
+        assert (await asyncio.wait_for(process.wait(), 20)).reason == "lost"
+        await until(lambda: not processes_with(marker), what="the end of the command")
+        (folder / "stuck").unlink()
 
 
 @pytest.mark.parametrize("name", ["a,b", "a:b", 'a"b', "a\nb"])

@@ -34,6 +34,7 @@ from beray.server.sandbox.start import Start
 LATE_SECONDS = 15.0  # after the wall time process 1 has this long to report, before the command counts as lost
 STUCK_SECONDS = 3.0  # a client that has not passed a stop on, and the answer back, by then is killed
 KILL_SECONDS = 30.0  # an engine may be slow; don't wait for ever
+REMOVE_SECONDS = 20.0  # an engine that does not answer by then is left alone: without its client a container ends
 ABANDON_SECONDS = 10.0  # without its standard input a container ends by itself; a client that lives on is killed
 
 # What the client ends with when process 1 got SIGKILL from outside. The kernel takes it, which holds next to nothing,
@@ -138,6 +139,7 @@ class ContainerProcess:
         self._arrived = asyncio.Event()
         self._report = b""
         self._was_killed = False
+        self._remover: Client | None = None
         self._start = Start()
         self._exit: asyncio.Future[Exit] = self._loop.create_future()
         self._timers: list[asyncio.TimerHandle] = []
@@ -162,7 +164,7 @@ class ContainerProcess:
     @property
     def client_pid(self) -> int:
         """Process number of the engine's client."""
-        return self._client.pid
+        return (self._remover or self._client).pid
 
     async def started(self, *, within_seconds: float, wall_seconds: float) -> None:
         """Wait until the command has been executed.
@@ -287,9 +289,11 @@ class ContainerProcess:
             return
         try:
             with Path(os.devnull).open("r+b", buffering=0) as nowhere:
-                self._client = Client(self._remove, self._lose, (nowhere.fileno(),) * 3)
+                self._remover = Client(self._remove, self._lose, (nowhere.fileno(),) * 3)
         except OSError:
             self._lose()
+            return
+        self._timers.append(self._loop.call_later(REMOVE_SECONDS, self._remover.kill))
 
     def _lose(self) -> None:
         said = os.pread(self._errors, 1 << 20, 0)[-_ERROR_BYTES:]

@@ -68,11 +68,15 @@ def is_public(address: Address) -> bool:
 
 
 def is_of_this_machine(address: Address) -> bool:
-    """This machine has it: no firewall before the machine would see the connection. Asks the routes, sends nothing."""
+    """This machine has it: no firewall before the machine would see the connection. Asks the routes, sends nothing.
+
+    Raises:
+        OSError: There is no descriptor to ask with.
+    """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as asking:
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
+        try:
             asking.connect((str(address), 9))
-            return ipaddress.ip_address(asking.getsockname()[0]) == address
-    except OSError:  # no route to it: connecting will say so
-        return False
+        except OSError:  # no route to it: connecting will say so
+            return False
+        return ipaddress.ip_address(asking.getsockname()[0]) == address

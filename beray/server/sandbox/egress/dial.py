@@ -64,10 +64,11 @@ class Dialer:
         Raises:
             Refusal: It may not, or can't, be had.
         """
-        addresses = [self._check(address, target) for address in await self._look_up(target, lookups)]
-        if not addresses:
+        found = await self._look_up(target, lookups)
+        if not found:
             raise Refusal(502, f"{target.host} has no address")
         try:
+            addresses = [self._check(address, target) for address in found]
             return await _connect_to_any(addresses[:_ADDRESSES_TRIED], target.port, self._limits.connect_seconds)
         except TimeoutError as error:
             raise Refusal(504, f"{target} did not answer in {self._limits.connect_seconds:g} s") from error
