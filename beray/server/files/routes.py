@@ -96,7 +96,9 @@ FILE = (
     "not_a_directory",
 )
 READ_REFUSALS = refused_with(*FILE, "not_a_file", "precondition_failed", "range_not_satisfiable")
-WRITE_REFUSALS = refused_with(*FILE, "path_is_directory", "precondition_failed", "upload_too_large", "upload_cut")
+WRITE_REFUSALS = refused_with(
+    *FILE, "path_is_directory", "precondition_failed", "storage_full", "upload_too_large", "upload_cut"
+)
 _BYTES: Final = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 READ_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "The file.", "content": _BYTES},
@@ -197,7 +199,7 @@ def build_router(files: Files, accounts: Accounts) -> APIRouter:
     async def download_files_by_link(
         request: Request,
         task_id: int,
-        path: Annotated[list[NamedPath] | None, Query(max_length=LINK_PATHS_MOST)] = None,
+        path: LinkedPaths = None,
     ) -> Response:
         """The same for browsers: `path` may be repeated."""
         user = await accounts.authenticate(request)

@@ -111,13 +111,14 @@ class Files:
         work_dir = await self._work_dir(user, task_id)
         async with self._walks.taken(user.id):
             freed = await in_thread(partial(work_dir.remove, path))
-        self._trail.note(self._trail.row("file.deleted", user=user, task_id=task_id, resource=shown(path)))
-        await self._stored.note_removed(task_id, freed)
+            self._trail.note(self._trail.row("file.deleted", user=user, task_id=task_id, resource=shown(path)))
+            await self._stored.note_removed(task_id, freed)
 
     async def open_zip(self, user: UserRow, task_id: int, paths: Sequence[str]) -> ZipPieces:
         """An archive of the paths (none: of everything); the caller closes it. A missing path is refused here."""
         work_dir = await self._work_dir(user, task_id)
-        return await open_in_thread(lambda: ZipPieces(work_dir.walk(paths)))
+        async with self._walks.taken(user.id):
+            return await open_in_thread(lambda: ZipPieces(work_dir.walk(paths)))
 
     async def _work_dir(self, user: UserRow, task_id: int) -> WorkDir:
         if not 0 < task_id <= TASK_ID_MOST:

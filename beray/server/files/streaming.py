@@ -109,12 +109,15 @@ class PieceResponse(Response):
 
     async def _send_all(self, ahead: "_ReadAhead", gone: "asyncio.Future[None]", send: Send) -> None:
         piece = await ahead.next()  # before the headers: what fails here can still be told
+        while piece == b"" and not gone.done():
+            piece = await ahead.next()
         await send(self._start())
         while piece is not None:
             if gone.done():
                 return
-            async with asyncio.timeout(SEND_SECONDS):
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if piece:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
             piece = await ahead.next()
         await send({"type": "http.response.body", "body": b""})
 

@@ -46,7 +46,7 @@ class ZipPieces:
         self._pieces = _pieces(walk)
 
     def next(self) -> bytes | None:
-        """The next bytes; None at the end."""
+        """The next bytes, perhaps none yet; None at the end."""
         return next(self._pieces, None)
 
     def close(self) -> None:
@@ -80,7 +80,10 @@ def _pieces(walk: Walk) -> Pieces:
     sink = _Sink()
     names = _Names()
     with zipfile.ZipFile(cast("zipfile._ZipWritable", sink), "w", zipfile.ZIP_DEFLATED) as archive:
-        for entry in walk:
+        for entry in walk.steps():
+            if entry is None:
+                yield b""
+                continue
             info = _info(entry, names.give(entry.path, is_folder=entry.is_folder))
             if entry.is_folder:
                 archive.mkdir(info)

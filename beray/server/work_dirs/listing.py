@@ -25,6 +25,7 @@ TREE_ENTRIES: Final = 10_000
 SNAPSHOT_ENTRIES: Final = 20_000  # lstat of each takes about 40 ms together
 FOLDER_ENTRIES: Final = 100_000  # read of one folder to sort it; 100 B each
 READ_ENTRIES: Final = 500_000  # read in one listing, shown or not; lstat of each takes about a second together
+STEP_NAMES: Final = 1000  # some 10 ms: others' work in threads need not wait for longer
 WALK_ENTRIES: Final = 500_000
 
 _LATEST_MS: Final = 253_402_300_799_999  # the end of year 9999: a command may have set any time
@@ -188,6 +189,10 @@ class Walk:
             self._root = -1
 
     def __iter__(self) -> Iterator[WalkEntry]:
+        return (entry for entry in self.steps() if entry is not None)
+
+    def steps(self) -> Iterator[WalkEntry | None]:
+        """The same, and None after every few names, so that a walk among what is left out can pause too."""
         try:
             for start in self._starts:
                 yield from self._visit_start(start)
@@ -199,6 +204,8 @@ class Walk:
                         self._folders.pop()
                     else:
                         yield from self._visit(name, folder, (*parts, name))
+                    if self._count % STEP_NAMES == 0:
+                        yield None
         finally:
             self.close()
 

@@ -206,6 +206,23 @@ def test_archive_of_large_files_uses_the_64_bit_form(work_dir: WorkDir, monkeypa
     assert b"PK\x06\x06" in archive  # the 64-bit end record
 
 
+def test_a_walk_among_what_is_left_out_pauses(work_dir: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one archive of many such names would hold a thread for seconds."""
+    monkeypatch.setattr(listing, "STEP_NAMES", 10)
+    for number in range(100):
+        os.mkfifo(work_dir.path / f"fifo{number:03}")
+    (work_dir.path / "last").write_text("x")
+    pieces = ZipPieces(work_dir.walk())
+
+    pauses = 0
+    while (piece := pieces.next()) == b"":
+        pauses += 1
+    assert piece is not None
+
+    assert pauses >= 10
+    assert entries(piece + drain(pieces)) == {"last": b"x"}
+
+
 def test_too_many_entries_cut_the_archive(work_dir: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "WALK_ENTRIES", 5)
     monkeypatch.setattr(zipstream, "PIECE_BYTES", 1)
