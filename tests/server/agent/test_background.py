@@ -330,6 +330,42 @@ async def test_one_that_cannot_be_killed_is_told_in_the_log_and_the_others_end(b
     await stuck[0]()
 
 
+class Stubborn:
+    """A process that prints nothing and dies some time after it was killed."""
+
+    def __init__(self):
+        self.kills = 0
+        self.dies = asyncio.Event()
+
+    async def read(self):
+        await asyncio.Event().wait()
+
+    async def kill(self):
+        self.kills += 1
+        await self.dies.wait()
+
+
+async def test_who_stops_it_a_second_time_waits_for_its_death_too(tmp_path):
+    """As when the user stops the task while the model's own stop is under way."""
+    stubborn = Stubborn()
+    log = output.OutputLog(str(tmp_path), "call")
+    process = processes.BackgroundProcess(stubborn, id="bg-1", title="t", output_log=log)
+    await until(lambda: process.is_alive)
+    first = asyncio.create_task(process.stop())
+    await until(lambda: stubborn.kills)
+
+    [second] = await begun(process.stop())
+    first.cancel()
+    await asyncio.wait({first})
+    assert process.is_alive
+    assert not second.done()
+
+    stubborn.dies.set()
+    await second
+    assert not process.is_alive
+    assert stubborn.kills == 1
+
+
 # ---- takeover
 
 
