@@ -10,6 +10,7 @@ connection begins the request again, with a new parser and without that header.
 """
 
 import asyncio
+import sys
 from typing import ClassVar, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -24,7 +25,6 @@ HEAD_MOST: Final = 64 << 10  # bytes, of a chunk's extensions and of trailers to
 HEAD_SECONDS: Final = 30.0  # for a whole head, however slowly it drips
 PIPELINED_MOST: Final = 256  # requests that wait behind the one being answered; browsers and SDKs send none ahead
 SILENCE_SECONDS: Final = 60.0  # between two pieces of a body
-OPEN_MOST: Final = 512  # half of what a process may usually open: files and the database need descriptors too
 
 
 class NotTaken(Exception):
@@ -41,7 +41,7 @@ class BoundedConnection(HttpToolsProtocol):
     language: Language = "zh"  # where the client asks for none
     head_seconds = HEAD_SECONDS
     silence_seconds = SILENCE_SECONDS
-    open_most = OPEN_MOST
+    open_most = sys.maxsize
     idle: ClassVar[dict["BoundedConnection", None]] = {}  # without a whole head of a request, longest first
 
     _deadline: asyncio.TimerHandle | None = None
@@ -210,7 +210,7 @@ class BoundedConnection(HttpToolsProtocol):
             self.transport.close()
 
 
-def connection_speaking(language: Language, *, open_most: int = OPEN_MOST) -> type[BoundedConnection]:
+def connection_speaking(language: Language, *, open_most: int = sys.maxsize) -> type[BoundedConnection]:
     """The connections of a server whose default language this is; uvicorn makes them itself, of a class."""
     return type("Connection", (BoundedConnection,), {"language": language, "open_most": open_most, "idle": {}})
 

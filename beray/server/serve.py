@@ -79,7 +79,8 @@ def run(settings: Settings, *, announce: Callable[[str], None]) -> None:
         except SandboxUnavailable as error:
             raise StartError(str(error)) from error
         server_file = settings.data_dir / SERVER_FILE if is_owner else None
-        _Service(app, base_url=base_url, server_file=server_file, announce=announce).run(listener)
+        web = _Uvicorn(app, open_most=_raise_file_limit() // 2)  # files and the database need descriptors too
+        _Service(app, web, base_url=base_url, server_file=server_file, announce=announce).run(listener)
     _end_within(END_SECONDS, status=0)
 
 
@@ -107,11 +108,11 @@ def _end_within(seconds: float, *, status: int) -> None:
 class _Uvicorn(uvicorn.Server):
     """uvicorn that ends the streams before it waits for open connections, and leaves what follows a signal to us."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, *, open_most: int) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=connection_speaking(cast(Language, app.settings.language), open_most=_raise_file_limit() // 2),
+                http=connection_speaking(cast(Language, app.settings.language), open_most=open_most),
                 ws="none",  # there are none; an upgrade that is asked for is answered as the request it is
                 lifespan="off",  # `_Service` opens the application: what fails there keeps its own words
                 log_config=None,
@@ -149,13 +150,21 @@ class _Uvicorn(uvicorn.Server):
 class _Service:
     """The application served on a socket, from opened to closed."""
 
-    def __init__(self, app: App, *, base_url: str, server_file: Path | None, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        app: App,
+        web: _Uvicorn,
+        *,
+        base_url: str,
+        server_file: Path | None,
+        announce: Callable[[str], None],
+    ) -> None:
         self._app = app
         self._settings = app.settings
         self._base_url = base_url
         self._server_file = server_file
         self._announce = announce
-        self._uvicorn = _Uvicorn(app)
+        self._uvicorn = web
 
     def run(self, listener: socket.socket) -> None:
         """Open, serve, close."""
