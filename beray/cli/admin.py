@@ -164,41 +164,30 @@ def _server_parts() -> Iterator[None]:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Say what is wrong with settings or database, and what to do."""
-    from beray.server.beside import DatabaseUnusable
+    """Say what is wrong with settings, database or files, and what to do."""
+    from beray.server.beside import CannotWork
     from beray.server.settings import SettingError
 
     try:
         yield
     except SettingError as error:
         raise CliError(str(error), say("serve.setting.remedy"), Exit.USAGE) from error
-    except DatabaseUnusable as error:
+    except CannotWork as error:
         what, _, remedy = str(error).partition(". ")
         raise CliError(what, remedy, Exit.ERROR) from error
 
 
 def _load(data_dir: Path | None) -> "Settings":
-    try:
-        from beray.server.settings import SettingError, Settings
-    except ModuleNotFoundError as error:
-        raise CliError(say("extra.missing", package=error.name), "pip install 'beray[server]'", Exit.ERROR) from error
-    try:
+    with _server_parts(), _told():
+        from beray.server.settings import Settings
+
         return Settings.load(data_dir=None if data_dir is None else data_dir.expanduser().absolute())
-    except SettingError as error:
-        raise CliError(str(error), say("serve.setting.remedy"), Exit.USAGE) from error
 
 
 def _purge(settings: "Settings", *, days: int, is_dry: bool) -> int:
     """How many tasks there were (`is_dry`), or were deleted."""
     with _server_parts():
-        from beray.server.purge import PurgeError, purge
-    from beray.server.settings import SettingError
-
-    try:
+        from beray.server.purge import purge
+    with _told():
         purged = purge(settings, days=days, is_dry=is_dry)
-    except SettingError as error:
-        raise CliError(str(error), say("serve.setting.remedy"), Exit.USAGE) from error
-    except PurgeError as error:
-        what, _, remedy = str(error).partition(". ")
-        raise CliError(what, remedy, Exit.ERROR) from error
     return purged.found if is_dry else purged.deleted

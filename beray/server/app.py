@@ -26,7 +26,7 @@ from beray.server.audit import AuditTrail
 from beray.server.auth import routes as auth_routes
 from beray.server.auth.client_address import ClientAddresses
 from beray.server.auth.service import Accounts, open_accounts
-from beray.server.clock import Clock, system_clock
+from beray.server.clock import DAY_MS, Clock, system_clock
 from beray.server.cluster import SEEN_MS, Cluster
 from beray.server.db import migrate
 from beray.server.db import tasks as task_queries
@@ -68,7 +68,6 @@ PURGE_AGAIN_SECONDS = 300  # after a purge that failed
 PURGE_LOOK_SECONDS = 1.0  # between looks whether this process can purge
 PURGE_LOOKS = 60  # then it is told that purging waits
 LOOKED_MS = SEEN_MS + 6_000  # two looks at who is old enough to be seen: then it is known who uses another folder
-DAY_MS = 86_400_000
 ENGINE_KEPT_MS = (
     7 * DAY_MS
 )  # the engine's own records of ended runs; nothing reads them but people who look for a fault

@@ -20,6 +20,7 @@ from beray.server.db import audit as queries
 from beray.server.db.audit import AuditRow
 from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
+from beray.server.db.tables import ID_MOST
 from beray.server.errors import Refused
 
 Action = Literal[
@@ -44,7 +45,6 @@ Action = Literal[
 ]
 ACTIONS: Final[tuple[str, ...]] = get_args(Action)
 
-ID_MOST: Final = 2**63 - 1
 RESOURCE_MOST: Final = 1000  # characters; a path may have 4096, and what an entry is about is told by its beginning
 WAITING_MOST: Final = 10_000  # entries put down while the database is away, 1 MB or so; then the oldest are lost
 GROUP_MOST: Final = 500  # entries of one write, so that it keeps no other waiting

@@ -6,13 +6,11 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from beray.server.beside import operator, reading, unusable
-from beray.server.clock import Clock, iso, system_clock
+from beray.server.clock import DAY_MS, Clock, iso, system_clock
 from beray.server.db import audit as queries
 from beray.server.db.audit import AuditFilter, AuditRow
 from beray.server.db.open import database_url, make_database
 from beray.server.settings import Settings
-
-DAY_MS = 86_400_000
 
 
 def read_audit(settings: Settings, wanted: AuditFilter) -> Sequence[dict[str, Any]]:

@@ -17,7 +17,11 @@ from beray.server.db.sqlite import SqliteDatabase
 from beray.server.errors import Refused
 
 
-class DatabaseUnusable(Exception):
+class CannotWork(Exception):
+    """What was asked for can't be done; the text says why, and after the first sentence what to do."""
+
+
+class DatabaseUnusable(CannotWork):
     """The database can't be used; the text says why and what to do."""
 
 

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+DAY_MS = 86_400_000
+
 Clock = Callable[[], int]
 """Returns milliseconds since 1970-01-01 UTC."""
 

@@ -9,8 +9,8 @@ from typing import Final
 from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from beray.server.beside import DatabaseUnusable, operator, reading, unusable
-from beray.server.clock import Clock, system_clock
+from beray.server.beside import CannotWork, DatabaseUnusable, operator, reading, unusable
+from beray.server.clock import DAY_MS, Clock, system_clock
 from beray.server.db import tasks as queries
 from beray.server.db.audit import AuditRow, insert_row
 from beray.server.db.faults import reason
@@ -24,12 +24,11 @@ from beray.server.tasks.deletions import OTHERS_DELETE_MS, Deletions, DeletionsF
 from beray.server.work_dirs.volume import FOLDER, read_mark, unseen
 from beray.server.work_dirs.work_dir import WorkDirs
 
-DAY_MS = 86_400_000
 _BEGUN: Final = text("SELECT id FROM task WHERE attempt > 0 AND deleted_at IS NULL")  # each has had a folder
 _LIVING: Final = text(f"SELECT id, pid, host FROM process p WHERE {LIVES} ORDER BY id")  # noqa: S608  # only constants
 
 
-class PurgeError(Exception):
+class PurgeError(CannotWork):
     """What is old could not be deleted; the text says why and what to do."""
 
 

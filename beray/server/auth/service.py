@@ -21,7 +21,7 @@ from beray.server.auth.passwords import Passwords, check_length, check_password
 from beray.server.auth.rates import Hit, Rates
 from beray.server.auth.secret_key import load_secret_key
 from beray.server.auth.tokens import bearer_token, hash_token, new_token
-from beray.server.clock import Clock
+from beray.server.clock import DAY_MS, Clock
 from beray.server.db import auth as queries
 from beray.server.db.audit import insert_row
 from beray.server.db.auth import SessionRow, UserRow
@@ -39,7 +39,6 @@ LOCAL_DAYS: Final = 3650  # the embedded server makes a new token at each start,
 MOST_SESSIONS: Final = (
     1000  # per user; the oldest go first. More than this many logins live at once are a program's leak
 )
-DAY_MS: Final = 86_400_000
 RETRY_MAIL_SECONDS: Final = 60  # what the rule "1 per minute" for codes asks for anyway
 
 

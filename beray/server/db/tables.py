@@ -20,6 +20,8 @@ from sqlalchemy import (
     text,
 )
 
+ID_MOST = 2**63 - 1  # of a BIGINT; a larger id is unknown like any other (WIRE.md)
+
 # SQLite numbers rows by itself only in a column of exactly the type INTEGER.
 ID = BigInteger().with_variant(Integer, "sqlite")
 

@@ -10,6 +10,7 @@ import orjson
 
 from beray.server.audit import AuditTrail
 from beray.server.db.auth import UserRow
+from beray.server.db.tables import ID_MOST
 from beray.server.errors import Refused
 from beray.server.files.conditions import matches
 from beray.server.files.streaming import close_after, in_thread, open_in_thread
@@ -24,7 +25,6 @@ from beray.server.work_dirs.work_dir import WorkDir
 OpenWorkDir = Callable[[UserRow, int], Awaitable[WorkDir]]
 """The work_dir of a user's task; raises `Refused("task_not_found")` for anybody else's."""
 
-TASK_ID_MOST: Final = 2**63 - 1
 GATHER_BYTES: Final = 1 << 20  # a thread call for each 64 KB as it comes costs 1.3x the CPU
 WALKS_MOST: Final = 2  # of one user at a time: a folder of 500,000 files takes seconds, and threads are few
 BODY_SECONDS: Final = 60  # an upload that brings nothing for so long is cut
@@ -121,7 +121,7 @@ class Files:
             return await open_in_thread(lambda: ZipPieces(work_dir.walk(paths)))
 
     async def _work_dir(self, user: UserRow, task_id: int) -> WorkDir:
-        if not 0 < task_id <= TASK_ID_MOST:
+        if not 0 < task_id <= ID_MOST:
             raise Refused("task_not_found", task_id=task_id)
         return await self._open_work_dir(user, task_id)
 

@@ -3,7 +3,7 @@
 One sandbox holds one command; when the command ends, or is killed, every process it left is gone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -98,6 +98,11 @@ class Confinement:
     name: Literal["files", "processes", "signals", "network", "metadata", "memory", "process_count", "disk"]
     is_confined: bool
     note: str = ""
+
+
+def reasons_open(rows: Iterable[Confinement], names: Collection[str]) -> str:
+    """Which of the named rows are open, and why; empty when none is."""
+    return "; ".join(f"{row.name}: {row.note}" for row in rows if row.name in names and not row.is_confined)
 
 
 @dataclass(frozen=True)

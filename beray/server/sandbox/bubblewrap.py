@@ -16,14 +16,13 @@ from pathlib import Path
 
 from beray.server.sandbox.backend import Place
 from beray.server.sandbox.base import Limits, SandboxError
-from beray.server.sandbox.environment import ETC_FOLDERS, ETC_SMALL_FILES, SYSTEM_FOLDERS, USER
+from beray.server.sandbox.environment import ETC_FOLDERS, ETC_SMALL_FILES, SYSTEM_FOLDERS, USER, Account
 from beray.server.sandbox.guard.wire import BubblewrapJob
 
 TMP_BYTES = 64 << 20  # /tmp and /dev/shm each, in memory; bigger files belong to TMPDIR, which is on disk
 
 _PRLIMIT = "/usr/bin/prlimit"
 _OPENER = "/run/beray/egress.py"
-_ROOT_ACCOUNT = "root:x:0:0:root:/nonexistent:/usr/sbin/nologin"
 _NAMESPACES = ("user", "pid", "net", "ipc", "uts")
 _MOUNTING = {"--bind": 2, "--ro-bind": 2, "--ro-bind-try": 2, "--symlink": 2, "--dir": 1}
 _MOUNTING |= {"--proc": 1, "--dev": 1, "--tmpfs": 1}
@@ -41,12 +40,9 @@ class BubblewrapConfine:
         """The options, in the order they are carried out."""
         options = (*_namespace_options(), *_mount_options(place))
         check_targets(options, writable=(place.work_dir, place.home))
-        ids = f"{place.uid}:{place.uid}"
+        account = Account(place.uid, place.home)
         wrapper = (_PRLIMIT, f"--nproc={limits.processes}", "--") if has_prlimit() else ()
-        accounts = {
-            "/etc/passwd": f"{_ROOT_ACCOUNT}\n{USER}:x:{ids}:{USER}:{place.home}:/bin/sh\n",
-            "/etc/group": f"root:x:0:\n{USER}:x:{place.uid}:\n",
-        }
+        accounts = {"/etc/passwd": account.passwd, "/etc/group": account.group}
         made = accounts | ({_OPENER: _opener_source()} if place.has_egress else {})
         opener = (str(place.layout.interpreter), "-I", "-S", _OPENER) if place.has_egress else ()
         return BubblewrapJob(self.program, options, ETC_SMALL_FILES, made, ("--remount-ro", "/"), wrapper, opener)

@@ -15,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from beray.server.sandbox.backend import Confine
-from beray.server.sandbox.base import Capabilities, Sandbox, SandboxUnavailable
+from beray.server.sandbox.base import Capabilities, Sandbox, SandboxUnavailable, reasons_open
 from beray.server.sandbox.bubblewrap import BubblewrapConfine, has_prlimit
 from beray.server.sandbox.container.sandbox import Choice, ContainerSandbox
 from beray.server.sandbox.egress.allowlist import AllowList
 from beray.server.sandbox.egress.proxy import Egress
-from beray.server.sandbox.environment import ETC_FOLDERS, SYSTEM_FOLDERS, USER, Layout
+from beray.server.sandbox.environment import ETC_FOLDERS, GITCONFIG, SYSTEM_FOLDERS, Layout
 from beray.server.sandbox.guard import landlock as kernel
 from beray.server.sandbox.guarded import GuardedSandbox
 from beray.server.sandbox.interpreter import replace_file
@@ -143,9 +143,7 @@ async def _open(
 
 def _check_required(capabilities: Capabilities, required: Sequence[str]) -> None:
     """The operator insists on more than every backend must do."""
-    open_rows = [row for row in capabilities.confinements if row.name in required and not row.is_confined]
-    if open_rows:
-        reasons = "; ".join(f"{row.name}: {row.note}" for row in open_rows)
+    if reasons := reasons_open(capabilities.confinements, required):
         raise SandboxUnavailable(f"BERAY_SANDBOX_REQUIRE asks for what is not confined here ({reasons})")
 
 
@@ -227,7 +225,7 @@ def prepare_layout(data_dir: Path, *, is_root: bool) -> Layout:
         layout = Layout(root)
         layout.bin.mkdir(exist_ok=True)
         layout.bin.chmod(0o755)
-        replace_file(layout.gitconfig, f"[user]\n\tname = BeRay\n\temail = {USER}@localhost\n", mode=0o644)
+        replace_file(layout.gitconfig, GITCONFIG, mode=0o644)
     except OSError as error:
         raise SandboxUnavailable(
             f"The data folder {data_dir} can't be used: {error.strerror}: {error.filename}."

@@ -70,6 +70,28 @@ MACHINE_FILES = (
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
+GITCONFIG = f"[user]\n\tname = BeRay\n\temail = {USER}@localhost\n"
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who a command is inside."""
+
+    uid: int
+    home: str
+
+    @property
+    def passwd(self) -> str:
+        """Stands in for /etc/passwd."""
+        root = "root:x:0:0:root:/nonexistent:/usr/sbin/nologin"
+        return f"{root}\n{USER}:x:{self.uid}:{self.uid}:{USER}:{self.home}:/bin/sh\n"
+
+    @property
+    def group(self) -> str:
+        """Stands in for /etc/group."""
+        return f"root:x:0:\n{USER}:x:{self.uid}:\n"
+
+
 @dataclass(frozen=True)
 class Layout:
     """The sandbox's own folder in the data folder, and the interpreter that was found.

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 
 from beray.server.sandbox.backend import Confine, Launcher
-from beray.server.sandbox.base import Capabilities, Process, SandboxError, SandboxUnavailable, Spec
+from beray.server.sandbox.base import Capabilities, Process, SandboxError, SandboxUnavailable, Spec, reasons_open
 from beray.server.sandbox.egress.proxy import Egress
 from beray.server.sandbox.environment import Layout
 from beray.server.sandbox.guard.egress import PORT as PROXY_PORT
@@ -66,10 +66,8 @@ class GuardedSandbox:
         self._launcher.layout = dataclasses.replace(self._launcher.layout, interpreter=python)
         launcher = self._launcher
         seen = await run_probe(launcher, python=python, uid=self._probe_uid, has_quotas=launcher.has_quotas)
-        if self.name != "none":
-            open_rows = [row for row in seen.confinements if row.name in REQUIRED and not row.is_confined]
-            if open_rows:
-                raise SandboxUnavailable("; ".join(f"{row.name}: {row.note}" for row in open_rows))
+        if self.name != "none" and (reasons := reasons_open(seen.confinements, REQUIRED)):
+            raise SandboxUnavailable(reasons)
         if self._has_egress:
             await self._try_egress(python)
         return Capabilities(self.name, seen.confinements, python, (*self._notes, *seen.notes))

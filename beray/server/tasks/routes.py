@@ -10,13 +10,14 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from beray.protocol.status import Status
 from beray.protocol.types import EventType, Message, StopAnswer
 from beray.server.auth.service import Accounts
+from beray.server.db.tables import ID_MOST
 from beray.server.db.tasks import TaskFilter
 from beray.server.errors import Refused
 from beray.server.events.log import EventLog
 from beray.server.messages import text
 from beray.server.refusals import READING, SIGNED_IN, WRITING, refused_with
 from beray.server.tasks.bodies import CreateTask, MessageBody, Plain, StopBody, TaskBody, TaskWithEventsBody
-from beray.server.tasks.service import ID_MOST, Tasks
+from beray.server.tasks.service import Tasks
 from beray.server.tasks.stream import Streams, TaskStream, Watcher
 from beray.server.tasks.view import task_body, task_body_with_events
 

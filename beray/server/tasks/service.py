@@ -20,6 +20,7 @@ from beray.server.db import tasks as queries
 from beray.server.db.audit import AuditRow, insert_row
 from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
+from beray.server.db.tables import ID_MOST
 from beray.server.db.tasks import TaskFilter, TaskRecord
 from beray.server.engine.base import Engine
 from beray.server.errors import STORAGE_FAULTS, Refused
@@ -34,7 +35,6 @@ from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 
 TASK_BYTES = 4096  # a task counts as this and its goal until its folder is measured; its rows take 1 to 3 KB
 GOAL_MOST = 100_000  # characters; a longer goal is 422
-ID_MOST = 2**63 - 1  # a larger id is unknown like any other (WIRE.md)
 HOLD_MS = 3_600_000  # a task made with "hold" and never started ends after an hour (WIRE.md)
 ANSWER_KEPT_MS = 24 * 3_600_000  # how long an Idempotency-Key gives the first answer again (WIRE.md)
 STOP_ANSWER_SECONDS = 2.0  # stop answers within this, with the status as it then is (WIRE.md)

@@ -11,27 +11,17 @@ import os
 import secrets
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from beray.server.sandbox.base import SandboxUnavailable
 from beray.server.sandbox.container.engine import Engine, EngineError, label_of
-from beray.server.sandbox.environment import USER, Layout
+from beray.server.sandbox.environment import GITCONFIG, Account, Layout
 from beray.server.sandbox.interpreter import replace_file
 
 _PACKAGE = Path(__file__).parents[1]
 _COPIED = ("guard/*.py", "container/__init__.py", "container/frames.py", "container/init.py")
 _LOCK = "lock"
-_ROOT_ACCOUNT = "root:x:0:0:root:/nonexistent:/usr/sbin/nologin"
 _UNMOUNTABLE = ',:"\n\\'
-
-
-@dataclass(frozen=True)
-class Account:
-    """Who a command is inside."""
-
-    uid: int
-    home: str
 
 
 class Holding:
@@ -52,10 +42,9 @@ class Holding:
 
     def write_accounts(self, name: str, account: Account) -> tuple[Path, Path]:
         """A passwd and a group file of one command, in which its uid has a name and a home."""
-        ids, passwd, group = account.uid, self._folder / f"{name}.passwd", self._folder / f"{name}.group"
-        passwd.write_text(f"{_ROOT_ACCOUNT}\n{USER}:x:{ids}:{ids}:{USER}:{account.home}:/bin/sh\n")
-        group.write_text(f"root:x:0:\n{USER}:x:{ids}:\n")
-        for path in (passwd, group):
+        passwd, group = self._folder / f"{name}.passwd", self._folder / f"{name}.group"
+        for path, content in ((passwd, account.passwd), (group, account.group)):
+            path.write_text(content)
             path.chmod(0o644)
         return passwd, group
 
@@ -122,7 +111,7 @@ def container_layout(root: Path) -> Layout:
         each.chmod(0o755)
     for name in ("python", "python3"):  # of an earlier image; what this one has is found out
         (layout.bin / name).unlink(missing_ok=True)
-    replace_file(layout.gitconfig, f"[user]\n\tname = BeRay\n\temail = {USER}@localhost\n", mode=0o644)
+    replace_file(layout.gitconfig, GITCONFIG, mode=0o644)
     return layout
 
 

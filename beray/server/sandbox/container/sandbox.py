@@ -8,7 +8,7 @@ in the documentation of the sandbox.
 import asyncio
 import itertools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from beray.server.sandbox.backend import check_spec, home_of, job_limits
@@ -17,11 +17,11 @@ from beray.server.sandbox.base import (
     SandboxError,
     SandboxUnavailable,
     Spec,
+    reasons_open,
 )
 from beray.server.sandbox.container.engine import Engine, find_engine, label_of
 from beray.server.sandbox.container.options import Container, Image, run_command
 from beray.server.sandbox.container.place import (
-    Account,
     Holding,
     check_mountable,
     container_layout,
@@ -29,7 +29,8 @@ from beray.server.sandbox.container.place import (
     remove_leftovers,
 )
 from beray.server.sandbox.container.process import ContainerProcess, Order
-from beray.server.sandbox.environment import Layout, command_environment
+from beray.server.sandbox.environment import Account, Layout, command_environment
+from beray.server.sandbox.guard.home import make_home
 from beray.server.sandbox.guard.wire import Job
 from beray.server.sandbox.guarded import REQUIRED
 from beray.server.sandbox.interpreter import CHECK, Interpreter, write_commands
@@ -102,9 +103,8 @@ class ContainerSandbox:
         python = await self._find_python()
         await asyncio.to_thread(write_commands, self.layout, Interpreter(python))
         seen = await run_probe(self, python=python, uid=self._probe_uid, has_quotas=self._quotas is not None)
-        open_rows = [row for row in seen.confinements if row.name in REQUIRED and not row.is_confined]
-        if open_rows:
-            raise SandboxUnavailable("; ".join(f"{row.name}: {row.note}" for row in open_rows))
+        if reasons := reasons_open(seen.confinements, REQUIRED):
+            raise SandboxUnavailable(reasons)
         return Capabilities(self.name, seen.confinements, python, (*self._notes(opened), *seen.notes))
 
     async def start(self, spec: Spec) -> ContainerProcess:
@@ -154,19 +154,19 @@ class ContainerSandbox:
         return _Opened(engine, Image(number, self._choice.python or "python3", self._choice.runtime), inside, holding)
 
     def _launch(self, opened: _Opened, spec: Spec) -> ContainerProcess:
-        work_dir = os.path.realpath(spec.work_dir)
-        if not Path(work_dir).is_dir():
-            raise SandboxError(f"The work_dir {work_dir} is gone.")
-        home = str(home_of(Path(work_dir)))
+        spec = replace(spec, work_dir=Path(os.path.realpath(spec.work_dir)))
+        if not spec.work_dir.is_dir():
+            raise SandboxError(f"The work_dir {spec.work_dir} is gone.")
+        home = str(home_of(spec.work_dir))
         name = f"beray-{opened.holding.token}-{next(self._numbers)}"
         try:
-            check_mountable(Path(work_dir))
-            _make_home(Path(home), spec.uid)
-            container = self._container(opened, spec, name)
+            check_mountable(spec.work_dir)
+            make_home(home, spec.uid)
+            container = self._container(opened, spec, home, name)
             order = Order(
                 run=run_command(opened.engine, opened.image, container),
                 remove=opened.engine.removal([name]),
-                job=self._job(spec, work_dir, home).encode(),
+                job=self._job(spec, home).encode(),
                 stdin=spec.stdin,
                 has_report=spec.has_report,
             )
@@ -182,9 +182,7 @@ class ContainerSandbox:
         if not self._running:
             self._none_runs.set()
 
-    def _container(self, opened: _Opened, spec: Spec, name: str) -> Container:
-        work_dir = os.path.realpath(spec.work_dir)
-        home = str(home_of(Path(work_dir)))
+    def _container(self, opened: _Opened, spec: Spec, home: str, name: str) -> Container:
         uid = os.getuid() if spec.uid is None else spec.uid
         return Container(
             name=name,
@@ -192,12 +190,12 @@ class ContainerSandbox:
             uid=uid,
             limits=spec.limits,
             read_only=(*self.layout.read_only, str(opened.inside)),
-            writable=(home, work_dir),
+            writable=(home, str(spec.work_dir)),
             accounts=opened.holding.write_accounts(name, Account(uid, home)),
             inside=str(opened.inside),
         )
 
-    def _job(self, spec: Spec, work_dir: str, home: str) -> Job:
+    def _job(self, spec: Spec, home: str) -> Job:
         """For process 1, which has the command's uid already.
 
         The number of processes is the engine's to limit; but an ordinary user's engine has no control group everywhere.
@@ -206,7 +204,7 @@ class ContainerSandbox:
         return Job(
             argv=tuple(spec.argv),
             env=command_environment(self.layout, home) | dict(spec.env),
-            work_dir=work_dir,
+            work_dir=str(spec.work_dir),
             home=home,
             cwd=spec.cwd,
             uid=None,
@@ -242,13 +240,3 @@ class ContainerSandbox:
         if image.runtime is not None:
             notes.append(f"runtime {image.runtime}")
         return (*notes, self._note)
-
-
-def _make_home(home: Path, uid: int | None) -> None:
-    """Make the task's home beside its work_dir; the parent is the server's, so nobody can have planted a link."""
-    try:
-        home.mkdir(mode=0o700)
-    except FileExistsError:
-        return
-    if uid is not None:
-        os.chown(home, uid, uid, follow_symlinks=False)

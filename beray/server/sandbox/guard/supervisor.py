@@ -20,6 +20,7 @@ from .cgroup import Group
 from .children import Children, kill_everybody, read_refusal
 from .confine import become_command
 from .disk import DiskLimits, DiskWatch
+from .home import make_home
 from .libc import PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, prctl
 from .memory import GroupMemory, WatchedMemory
 from .processes import kill_descendants
@@ -40,7 +41,7 @@ def supervise(files: JobFiles, life_line: int, group: "Group | str") -> None:
     os.setsid()
     job = _read_job(files.job)
     try:
-        _make_home(job)
+        make_home(job.home, job.uid)
         if isinstance(group, Group):
             group.limit(memory_bytes=job.limits.memory_bytes, processes=job.limits.processes + _own_processes(job))
             job = _without_count_by_uid(job)
@@ -70,16 +71,6 @@ def _own_processes(job: Job) -> int:
 def _without_count_by_uid(job: Job) -> Job:
     """The group counts a command's processes; a limit of its user would count other commands' too."""
     return replace(job, limits=replace(job.limits, counted_processes=None))
-
-
-def _make_home(job: Job) -> None:
-    """Make the task's home beside its work_dir; the parent belongs to the server, so nobody can have planted a link."""
-    try:
-        os.mkdir(job.home, 0o700)
-    except FileExistsError:
-        return
-    if job.uid is not None:
-        os.chown(job.home, job.uid, job.uid, follow_symlinks=False)
 
 
 def _enter_signal_scope(job: Job) -> bool:
