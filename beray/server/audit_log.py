@@ -1,6 +1,7 @@
 """`beray admin audit` and `prune-audit`: read the audit log, and forget what is old of it, beside running servers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
@@ -21,6 +22,8 @@ def read_audit(settings: Settings, wanted: AuditFilter) -> Sequence[dict[str, An
         DatabaseUnusable: There is no database that this version can use.
         SettingError: A setting can't be used.
     """
+    if wanted.user is not None and "@" in wanted.user:
+        wanted = replace(wanted, user=wanted.user.lower())  # as addresses are kept
     with reading(make_database(database_url(settings))) as connection:
         return [{**row._mapping, "at": iso(row.at)} for row in queries.list_rows(connection, wanted)]
 

@@ -130,7 +130,7 @@ def test_audit_log_tells_who_did_what_and_holds_no_secret(make_server, local):
 
     entries = wait_until(find_all, what="what is written beside the requests")
     add_hostile(server)
-    table = local("admin", "audit", "--user", "a@example.com", *data)
+    table = local("admin", "audit", "--user", "A@Example.com", *data)
     failed = local("admin", "audit", "--action", "login.failed", "--since", "1h", "--limit", "1", "--json", *data)
     later = local("admin", "audit", "--since", "2999-01-01", *data)
     pruned = local("admin", "prune-audit", "--days", "1", "--yes", *data)

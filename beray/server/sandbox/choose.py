@@ -86,6 +86,11 @@ async def open_sandbox(settings: Settings, *, data_dir: Path) -> tuple[Sandbox, 
             logger.info("sandbox backend unavailable", extra={"backend": name, "reason": str(error)})
     if allowed:
         raise SandboxUnavailable(f"{'; '.join(reasons)}. {EGRESS_REMEDY}")
+    if settings.sandbox != "auto":
+        raise SandboxUnavailable(
+            f"BERAY_SANDBOX={settings.sandbox} can't be had here: {reasons[0].partition(': ')[2]}. Mend that, or set"
+            " BERAY_SANDBOX=auto, which takes the strongest that works."
+        )
     raise SandboxUnavailable(f"No sandbox can be had here ({'; '.join(reasons)}). {REMEDY}")
 
 

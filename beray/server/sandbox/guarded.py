@@ -4,7 +4,15 @@ import asyncio
 import dataclasses
 
 from beray.server.sandbox.backend import Confine, Launcher
-from beray.server.sandbox.base import Capabilities, Process, SandboxError, SandboxUnavailable, Spec, reasons_open
+from beray.server.sandbox.base import (
+    Capabilities,
+    Confinement,
+    Process,
+    SandboxError,
+    SandboxUnavailable,
+    Spec,
+    reasons_open,
+)
 from beray.server.sandbox.egress.proxy import Egress
 from beray.server.sandbox.environment import Layout
 from beray.server.sandbox.guard.egress import PORT as PROXY_PORT
@@ -66,11 +74,12 @@ class GuardedSandbox:
         self._launcher.layout = dataclasses.replace(self._launcher.layout, interpreter=python)
         launcher = self._launcher
         seen = await run_probe(launcher, python=python, uid=self._probe_uid, has_quotas=launcher.has_quotas)
+        rows = seen.confinements if self.name != "none" else tuple(map(_unhidden, seen.confinements))
         if self.name != "none" and (reasons := reasons_open(seen.confinements, REQUIRED)):
             raise SandboxUnavailable(reasons)
         if self._has_egress:
             await self._try_egress(python)
-        return Capabilities(self.name, seen.confinements, python, (*self._notes, *seen.notes))
+        return Capabilities(self.name, rows, python, (*self._notes, *seen.notes))
 
     async def start(self, spec: Spec) -> Process:
         """See the port."""
@@ -137,3 +146,10 @@ class GuardedSandbox:
         if candidate.library_path is None:
             return candidate.path
         return str(self._launcher.layout.bin / "python3")
+
+
+def _unhidden(row: Confinement) -> Confinement:
+    """Where tasks have uids of their own, the attacker fails by them; what everybody may read is open all the same."""
+    if row.name != "files":
+        return row
+    return Confinement("files", False, "nothing is hidden: a command reads and writes what its user may, anywhere")
