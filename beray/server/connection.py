@@ -1,8 +1,9 @@
 """uvicorn's HTTP connection with bounds: on a request's head and trailers, on a client's silence, on their number.
 
 uvicorn keeps heads and trailers of any size in memory, and waits for the rest of a request for ever. Nobody needs an
-account to connect, so a few such clients would take the server from everybody. So would a crowd that only connects:
-when there are too many, who has waited longest without a request of its own makes room for the next.
+account to connect, so a few such clients would take the server from everybody. So would a crowd that connects and
+does not go on: when there are too many, the one we have waited for longest (for its request, its rest, or that it reads
+its answer) makes room for the next.
 
 A client may ask for another protocol (`Upgrade: h2c`, as curl and Java do), and the server may go on in HTTP/1.1 (RFC
 9110, 7.8). uvicorn's parser can't: it stops at the end of such a head, and takes the body for the next request. So the
@@ -24,7 +25,7 @@ from beray.server.messages import Language, text
 HEAD_MOST: Final = 64 << 10  # bytes, of a chunk's extensions and of trailers too; common proxies take 8 to 32 KiB
 HEAD_SECONDS: Final = 30.0  # for a whole head, however slowly it drips
 PIPELINED_MOST: Final = 256  # requests that wait behind the one being answered; browsers and SDKs send none ahead
-SILENCE_SECONDS: Final = 60.0  # between two pieces of a body
+SILENCE_SECONDS: Final = 60.0  # between two pieces of a body, and before an answer that can't be sent on is given up
 
 
 class NotTaken(Exception):
@@ -42,9 +43,10 @@ class BoundedConnection(HttpToolsProtocol):
     head_seconds = HEAD_SECONDS
     silence_seconds = SILENCE_SECONDS
     open_most = sys.maxsize
-    idle: ClassVar[dict["BoundedConnection", None]] = {}  # without a whole head of a request, longest first
+    awaited: ClassVar[dict["BoundedConnection", None]] = {}  # the next move is theirs, longest first
 
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
     _current: RequestResponseCycle | None = None  # what is answered now, or was last; `cycle` is what was read last
     _is_over = False  # nothing more is read
     _is_in_head = False
@@ -55,22 +57,30 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the parent's
         """A client has come; it must say something soon."""
         super().connection_made(transport)
-        self.idle[self] = None
+        self._await_client()
         self._close_in(self.head_seconds)
         self._make_room()
 
     def _make_room(self) -> None:
         """They are told to have gone only later, so they are forgotten at once: many may come within a turn."""
-        while len(self.connections) > self.open_most and self.idle:
-            oldest = next(iter(self.idle))
-            del self.idle[oldest]
-            self.connections.discard(oldest)
-            oldest.transport.abort()
+        while len(self.connections) > self.open_most:
+            longest = next((each for each in self.awaited if not each.flow.read_paused), None)  # else it is we who wait
+            if longest is None:
+                return
+            del self.awaited[longest]
+            self.connections.discard(longest)
+            longest.transport.abort()
+
+    def _await_client(self) -> None:
+        """It has moved just now, and the next move is its own too."""
+        self.awaited.pop(self, None)
+        self.awaited[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
-        self.idle.pop(self, None)
+        self.awaited.pop(self, None)
         self._close_in(None)
+        self._stop_unread()
         if self._current is not None and not self._current.response_complete:
             self._current.disconnected = True  # uvicorn tells only the request that was read last
             self._current.message_event.set()
@@ -80,6 +90,8 @@ class BoundedConnection(HttpToolsProtocol):
         """The client has sent something."""
         if self._is_over:
             return
+        if self in self.awaited:
+            self._await_client()
         self._has_progressed = False
         self._unset_keepalive_if_required()
         try:
@@ -121,7 +133,6 @@ class BoundedConnection(HttpToolsProtocol):
         if len(self.pipeline) >= PIPELINED_MOST:
             raise TooManyPipelined  # the parser stops here; those before are answered
         super().on_headers_complete()
-        self.idle.pop(self, None)
         self._is_in_head, self._is_in_body = False, True
         self._has_progressed = True
 
@@ -136,13 +147,32 @@ class BoundedConnection(HttpToolsProtocol):
             return
         self._is_in_body = False
         self._close_in(None)
+        self.awaited.pop(self, None)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """An answer is whole; uvicorn goes on to the next request, if one waits."""
         super().on_response_complete()
         if self._current is not None and self._current.response_complete and not self.transport.is_closing():
-            self.idle[self] = None
+            self._await_client()
+
+    def pause_writing(self) -> None:
+        """It reads more slowly than we write: as long as that is so, the next move is its own."""
+        super().pause_writing()
+        self._await_client()
+        self._unread = self.loop.call_later(self.silence_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        super().resume_writing()
+        self._stop_unread()
+        if self._current is not None and not self._current.response_complete and not self._is_in_body:
+            self.awaited.pop(self, None)
+
+    def _stop_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _parse(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -212,7 +242,7 @@ class BoundedConnection(HttpToolsProtocol):
 
 def connection_speaking(language: Language, *, open_most: int = sys.maxsize) -> type[BoundedConnection]:
     """The connections of a server whose default language this is; uvicorn makes them itself, of a class."""
-    return type("Connection", (BoundedConnection,), {"language": language, "open_most": open_most, "idle": {}})
+    return type("Connection", (BoundedConnection,), {"language": language, "open_most": open_most, "awaited": {}})
 
 
 def _reason(error: HttpParserError) -> str:

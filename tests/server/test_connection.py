@@ -35,7 +35,7 @@ class Few(BoundedConnection):
     """Takes five clients."""
 
     open_most = 5
-    idle: ClassVar[dict[BoundedConnection, None]] = {}
+    awaited: ClassVar[dict[BoundedConnection, None]] = {}
 
 
 class Counted(Hasty):
@@ -367,3 +367,52 @@ def test_crowd_that_only_connects_makes_room_for_who_asks():
         release.set()
 
         assert sizes(until_closed(busy)) == [0]
+
+
+BEGUN = {
+    "a head": b"POST / HTTP/1.1\r\nHost: x\r\n",
+    "a body": HEAD + b"Content-Length: 1000\r\n\r\n{",
+    "answers that nobody reads": b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n" * 20,
+}
+
+
+@pytest.mark.parametrize("how", BEGUN)
+def test_crowd_that_begins_and_does_not_go_on_makes_room_too(how):
+    asked = 0
+
+    async def app(scope, receive, send) -> None:
+        nonlocal asked
+        asked += scope["path"] == "/long"
+        if scope["path"] == "/long":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"x" * (8 << 20)})
+        else:
+            await echo(scope, receive, send)
+
+    with served(app, connection=Few) as url, contextlib.ExitStack() as stack:
+        for _ in range(20):
+            client = stack.enter_context(connect(url))
+            with contextlib.suppress(ConnectionError):
+                client.sendall(BEGUN[how])
+        if how.startswith("answers"):
+            wait_until(lambda: asked >= 5)
+        for _ in range(5):
+            with connect(url) as last:
+                last.sendall(LAST)
+                assert sizes(until_closed(last)) == [1]
+
+
+def test_answer_that_nobody_reads_is_given_up():
+    gone = threading.Event()
+
+    async def app(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * (16 << 20), "more_body": True})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    with served(app, connection=Hasty) as url, connect(url) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until(gone.is_set, seconds=20)
