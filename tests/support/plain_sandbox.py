@@ -93,13 +93,19 @@ class PlainProcess:
         if self._process.returncode is None:
             self._reason = "stopped"
         self._kill_group()
+        discarding = asyncio.create_task(self._discard())  # asyncio tells an end only when all output was taken
         await self._process.wait()
+        discarding.cancel()
         self._timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._process._transport.close()  # its pipes, which nobody reads any more
         self._sandbox.running.discard(self)
+
+    async def _discard(self) -> None:
+        while await self._output.get() is not None:
+            pass
 
     def _time_out(self) -> None:
         self._reason = "timeout"

@@ -180,8 +180,10 @@ def describe_exit(how: Exit) -> str:
         return "the time of the task is up"
     if how.reason == "lost":
         return "lost: its supervisor vanished, and what it did is unknown"
-    if how.reason in ("memory", "disk"):
-        return f"killed: it used more {how.reason} than it may"
+    if how.reason == "memory":
+        return "killed: it used more memory than it may"
+    if how.reason == "disk":
+        return "killed: the task's files took more than they may together, or the disk was nearly full"
     ended = f"signal {-how.code}" if how.code < 0 else f"exit code {how.code}"
     return ended if how.reason == "exit" else f"{ended} ({how.reason})"
 

@@ -1,7 +1,7 @@
 """What a run remembers from turn to turn, and over a crash: where it is, what it used, what its tools left behind."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from beray.protocol.types import ModelKind, TaskError, Usage
@@ -54,6 +54,7 @@ class Progress:
         background: Commands started in the background whose end the model has not been told of: id and command.
         background_count: How many have been started; numbers them.
         disk_bytes: What the task's folders held when its last command ended, if that is known.
+        overfills: How many commands have written on though the task's files were over their limit already.
         elapsed_ms: Time spent in finished parts of turns; the time between two attempts doesn't count.
         message_count: Messages begun; numbers them.
         open_messages: Ids of messages whose text was shown before the model's answer was whole.
@@ -72,6 +73,7 @@ class Progress:
     background: dict[str, str] = field(default_factory=dict)
     background_count: int = 0
     disk_bytes: int | None = None
+    overfills: int = 0
     elapsed_ms: int = 0
     message_count: int = 0
     open_messages: list[str] = field(default_factory=list)
@@ -82,7 +84,9 @@ class Progress:
     @classmethod
     def from_row(cls, row: CheckpointRow) -> "Progress":
         """What `row` remembers."""
-        return cls(turn=row.turn, messages=row.messages, used=Used(**json.loads(row.usage)), **json.loads(row.state))
+        known = {each.name for each in fields(cls)}  # a newer version may have stored more
+        state = {name: value for name, value in json.loads(row.state).items() if name in known}
+        return cls(turn=row.turn, messages=row.messages, used=Used(**json.loads(row.usage)), **state)
 
     def to_row(self) -> CheckpointRow:
         """As it is stored."""

@@ -170,7 +170,15 @@ class Recorder:
         self.open_calls.pop(call_id, None)
 
     async def _snapshot(self, name: str) -> Snapshot:
-        return await asyncio.to_thread(self.box.run.work_dir.snapshot) if name in WATCHED else Snapshot()
+        if name not in WATCHED:
+            return Snapshot()
+        try:
+            return await asyncio.to_thread(self.box.run.work_dir.snapshot)
+        except Refused as refused:  # a command may do anything to its folder: the run goes on
+            log.warning("work_dir could not be looked at: %s", refused, extra={"task_id": self.box.run.task_id})
+            nothing = Snapshot()
+            nothing.is_complete = False
+            return nothing
 
 
 def _changed(change: FileChange) -> NewEvent:

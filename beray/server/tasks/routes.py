@@ -72,7 +72,7 @@ def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: St
     @router.post(
         "/tasks/{task_id}/start",
         response_model=TaskBody,
-        responses=refused_with(*CHANGE, "task_already_started", "starting"),
+        responses=refused_with(*CHANGE, "task_already_started", "storage_full", "starting"),
     )
     async def start_task(request: Request, task_id: int) -> Response:
         """Start a task that was created with `hold`."""

@@ -188,8 +188,8 @@ class Runner:
         )
 
     async def _finish(self, record: queries.RunRecord, outcome: Outcome | None) -> None:
+        found = await self._measure(record.id)  # before the list: it opens what a command has closed
         files, files_total = await asyncio.to_thread(self._list_files, record.id)
-        found = await self._measure(record.id)
         status, result, error = _ending(outcome)
 
         def write(connection: Connection) -> None:

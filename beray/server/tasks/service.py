@@ -191,15 +191,18 @@ class Tasks:
         """Queue a task that was made with `hold`.
 
         Raises:
-            Refused: task_not_found, task_already_started, starting.
+            Refused: task_not_found, task_already_started, storage_full, starting.
         """
         engine = self._require_engine()
+        full = await self._fullness(user)
         entry = self._trail.row("task.started", user=user, task_id=task_id)
 
         def write(connection: Connection) -> TaskRecord:
             row = self._get_to_change(connection, user, task_id)
             if row.status != "queued" or queries.get_held_until(connection, task_id) is None:
                 raise Refused("task_already_started", task_id=task_id, status=row.status)
+            if full is not None:
+                raise full
             queries.update_task(connection, task_id, held_until=None, updated_at=self._clock())
             engine.submit(connection, task_id=task_id, run=row.run, user_id=user.id)
             insert_row(connection, entry)
@@ -339,7 +342,7 @@ class Tasks:
             if refused.code != "disk_full":
                 raise
             await self._empty(user, task_id)  # what fills the disk must be deletable all the same
-            runs = await self._hide(user, task_id)
+            runs = await self._hide_emptied(user, task_id)
         job = self.deletions.start(task_id, runs)
         await asyncio.wait({job}, timeout=DELETE_ANSWER_SECONDS)
         if not job.done() or job.cancelled() or job.exception() is not None:
@@ -358,6 +361,15 @@ class Tasks:
             return hidden[1]
 
         return await self._database.write(hide)
+
+    async def _hide_emptied(self, user: UserRow, task_id: int) -> int:
+        try:
+            return await self._hide(user, task_id)
+        except Refused as refused:
+            if refused.code != "disk_full":
+                raise
+            # Its files are gone, so "nothing was changed" would not be true.
+            raise Refused("task_being_deleted", task_id=task_id, retry_after_seconds=5) from refused
 
     async def _empty(self, user: UserRow, task_id: int) -> None:
         """Stop the task and remove its files, without a word in the database."""

@@ -24,10 +24,11 @@ MAX_LINKS: Final = 40  # as many as Linux follows in one path
 OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 OPEN_PLACE: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO would wait for its writer, a file under a lease for its holder.
+LOOKED_INTO: Final = stat.S_IRUSR | stat.S_IXUSR  # what its owner needs to list a folder and to look at what is in it
 OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
-def open_up(name: bytes, folder: int, rights: int) -> None:
+def open_up(name: bytes, folder: int | None, rights: int) -> None:
     """Give a folder's owner more rights, by descriptor: by name a link put there meanwhile would be followed.
 
     Raises:
@@ -40,6 +41,24 @@ def open_up(name: bytes, folder: int, rights: int) -> None:
         os.chmod(f"/proc/self/fd/{place}", mode | rights)  # noqa: PTH101 (not a path: a descriptor)
     finally:
         os.close(place)
+
+
+def open_closed(name: bytes, folder: int | None) -> int:
+    """Open a folder to look into it; one that its owner has closed to themselves, if that is us, is opened up.
+
+    Raises:
+        OSError: It can't be.
+    """
+    try:
+        descriptor = os.open(name, OPEN_FOLDER, dir_fd=folder)
+    except PermissionError:
+        open_up(name, folder, LOOKED_INTO)
+        return os.open(name, OPEN_FOLDER, dir_fd=folder)
+    mode = os.fstat(descriptor).st_mode
+    if mode & LOOKED_INTO != LOOKED_INTO and os.geteuid() != 0:
+        with suppress(PermissionError):  # another's, which shows at once
+            os.fchmod(descriptor, stat.S_IMODE(mode) | LOOKED_INTO)
+    return descriptor
 
 
 class LeavesWorkDir(Exception):

@@ -23,28 +23,29 @@ class TaskRoom:
     Attributes:
         stored: What users store, and may.
         attempt: Only while this is the task's attempt, what its commands leave is kept.
+        known: Bytes its files took when that was asked for last; None: never, or not measured.
     """
 
     stored: StoredBytes
     user_id: int
     task_id: int
     attempt: int
-    _known: int | None = None
+    known: int | None = None
 
     async def within(self, own_limit: int) -> int:
         """Bytes the task's files may take now, at most `own_limit`; a command is about to begin."""
+        self.known = await self.stored.of_task(self.task_id)
         if self.stored.most == 0:
             return own_limit
-        self._known = await self.stored.of_task(self.task_id)
         others = await self.stored.of_user(self.user_id, but=self.task_id)
         return min(own_limit, max(LEAST_BYTES, self.stored.most - others))
 
     async def note(self, held: int | None) -> None:
         """A command has ended, and the task's files take so many bytes by now; None: unknown."""
-        if self.stored.most == 0 or held is None or abs(held - (self._known or 0)) < NOTED_BYTES:
+        if self.stored.most == 0 or held is None or abs(held - (self.known or 0)) < NOTED_BYTES:
             return
         try:
-            await self.stored.keep(self.task_id, Measured(held, self._known), attempt=self.attempt)
+            await self.stored.keep(self.task_id, Measured(held, self.known), attempt=self.attempt)
         except Refused as refused:  # the run's end makes it good
             if refused.code not in STORAGE_FAULTS:
                 raise

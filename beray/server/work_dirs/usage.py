@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from beray.server.work_dirs.confined import OPEN_FOLDER, open_up
+from beray.server.work_dirs.confined import OPEN_FOLDER, open_closed
 
 BLOCK_BYTES: Final = 512  # the unit of st_blocks, on every file system (stat(2))
 NAME_BYTES: Final = 4096  # each name is a block at least, so that the number of files is limited with their size
 ENTRIES_MOST: Final = 1_000_000  # some 3 s; what a folder holds beyond is not counted
-LOOKED_INTO: Final = stat.S_IRUSR | stat.S_IXUSR  # what its owner needs to list a folder and to look at what is in it
 
 
 def disk_bytes(status: os.stat_result) -> int:
@@ -97,7 +96,7 @@ class _Measuring:
 
     def _go_down(self, name: bytes) -> None:
         with suppress(OSError):  # removed, replaced or closed meanwhile
-            self._move(_open(name, self._here))
+            self._move(open_closed(name, self._here))
             self._look()
 
     def _go_up(self) -> bool:
@@ -115,16 +114,3 @@ class _Measuring:
     def _move(self, descriptor: int) -> None:
         os.close(self._here)
         self._here = descriptor
-
-
-def _open(name: bytes, folder: int) -> int:
-    try:
-        descriptor = os.open(name, OPEN_FOLDER, dir_fd=folder)
-    except PermissionError:
-        open_up(name, folder, LOOKED_INTO)
-        return os.open(name, OPEN_FOLDER, dir_fd=folder)
-    mode = os.fstat(descriptor).st_mode
-    if mode & LOOKED_INTO != LOOKED_INTO and os.geteuid() != 0:
-        with suppress(PermissionError):  # another's, which shows at once
-            os.fchmod(descriptor, stat.S_IMODE(mode) | LOOKED_INTO)
-    return descriptor

@@ -23,6 +23,7 @@ from beray.server.work_dirs.confined import (
     is_folder,
     locate,
     open_beneath,
+    open_closed,
     refusals,
     stat_or_none,
 )
@@ -189,7 +190,7 @@ class WorkDir:
 
     def _open_root(self) -> int:
         with refusals(()):
-            return os.open(self.path, OPEN_FOLDER)
+            return open_closed(os.fsencode(self.path), None)
 
 
 class WorkDirs:

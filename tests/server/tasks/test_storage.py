@@ -31,6 +31,28 @@ def test_full_store_ends_commands_and_takes_no_task_until_there_is_room(small_st
     assert finish(client, client.create_task(HELLO)["id"])[-1]["status"] == "completed"
 
 
+def test_commands_that_end_before_they_are_looked_at_do_not_add_up(small_store):
+    """Each is fast enough to pass a look; what is over stays over, and the next may not write on."""
+    _, client = small_store
+    quick = "\n".join(f"```bash\nhead -c 15000000 /dev/zero > f{number}; echo ok\n```" for number in range(6))
+    task_id = client.create_task(quick)["id"]
+    outputs = [event for event in finish(client, task_id) if event["type"] == "tool.finished"]
+
+    assert len(outputs) >= 1
+    sizes = [node["size"] for node in client.list_files_tree(task_id)]
+    assert sum(sizes) < 40 << 20, sizes
+
+
+def test_held_task_is_not_started_into_a_full_store(small_store):
+    _, client = small_store
+    held = client.create_task(HELLO, hold=True)["id"]
+    finish(client, client.create_task(FILL)["id"])
+
+    with pytest.raises(APIError, match="413 storage_full"):
+        client.start_task(held)
+    assert client.get_task(held)["status"] == "queued"
+
+
 def test_tasks_that_never_run_count_too(make_server):
     server = make_server(max_stored_bytes=1 << 20).start()
     with BeRayClient(server.base_url, token=server.register("a@example.com")) as client:

@@ -3,6 +3,7 @@
 import asyncio
 import difflib
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Final
 
@@ -10,6 +11,7 @@ from pydantic import Field
 
 from beray.protocol.types import FileNode
 from beray.server.agent.tools.base import Answer, Toolbox, ToolError
+from beray.server.agent.tools.process import held_bytes, size_text, why_less
 from beray.server.messages import text
 from beray.server.work_dirs.listing import FileChange
 
@@ -137,7 +139,17 @@ async def _read_text(box: Toolbox, path: str) -> str:
 
 
 async def _write(box: Toolbox, path: str, content: bytes) -> FileChange:
+    room = await box.run.room.within(box.run.sandbox_limits.disk_bytes)
+    limits = replace(box.run.sandbox_limits, disk_bytes=room)
+    held = held_bytes(box) or 0
+    if content and held + len(content) > room:
+        raise ToolError(
+            f"Nothing was written: the task's files take {size_text(held)} of the {size_text(room)} they may"
+            f"{why_less(box, limits)}. Delete what is not needed, or empty it, first."
+        )
     written = await asyncio.to_thread(box.run.work_dir.write_bytes, path, content)
+    box.progress.disk_bytes = max(0, held + written.growth)
+    await box.run.room.note(box.progress.disk_bytes)
     return FileChange(written.path, "created" if written.is_new else "modified", written.size)
 
 

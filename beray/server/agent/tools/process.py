@@ -9,6 +9,9 @@ from beray.server.agent.tools.output import EVENT_CHARACTERS, HeadAndTail, LiveO
 from beray.server.messages import text
 from beray.server.sandbox.base import Exit, Limits, Process, SandboxError, Spec, StreamName
 
+OVER_FILE_BYTES = 64 << 10  # of a file written while the task's files are over their limit
+MOST_OVERFILLS = 3  # so the limit is passed by a few times what a fast disk takes between two looks, not by any number
+
 PYTHON_ENV = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf-8"}
 """Output is live, in one encoding, and no __pycache__ clutters the work_dir."""
 
@@ -34,6 +37,7 @@ async def run_process(box: Toolbox, spec: Spec) -> Finished:
     """
     started_at = box.run.clock()
     spec = await bounded(box, spec)
+    held = held_bytes(box)
     process = await start_process(box, spec)
     has_ended = False
     try:
@@ -43,15 +47,46 @@ async def run_process(box: Toolbox, spec: Spec) -> Finished:
     finally:
         if not has_ended:
             await asyncio.shield(process.kill())
+    _count_overfill(box, spec.limits, held, ended.disk_bytes)
     box.progress.disk_bytes = ended.disk_bytes
     await box.run.room.note(ended.disk_bytes)
     return Finished(ended, spec.limits, output, truncated, box.run.clock() - started_at)
 
 
 async def bounded(box: Toolbox, spec: Spec) -> Spec:
-    """`spec` with what the task's files may take now."""
-    disk_bytes = await box.run.room.within(spec.limits.disk_bytes)
-    return replace(spec, limits=replace(spec.limits, disk_bytes=disk_bytes))
+    """`spec` with what the task's files may take now.
+
+    They are looked at while a command runs, so each can get over the limit by what it writes between two looks. When
+    they are over it, the next may write small files only, which leaves it to delete; and not many may write on.
+
+    Raises:
+        ToolError: Too many have.
+    """
+    limits = replace(spec.limits, disk_bytes=await box.run.room.within(spec.limits.disk_bytes))
+    if (held_bytes(box) or 0) > limits.disk_bytes:
+        if box.progress.overfills >= MOST_OVERFILLS:
+            raise ToolError(
+                f"No command was started: {_over(box, limits)}, and commands have gone on writing. Empty large files"
+                " with write_file, or end the task."
+            )
+        limits = replace(limits, file_bytes=min(limits.file_bytes, OVER_FILE_BYTES))
+    return replace(spec, limits=limits)
+
+
+def held_bytes(box: Toolbox) -> int | None:
+    """What the task's files take on the disk, as far as is known."""
+    return box.run.room.known if box.progress.disk_bytes is None else box.progress.disk_bytes
+
+
+def _count_overfill(box: Toolbox, limits: Limits, before: int | None, after: int | None) -> None:
+    if before is None or after is None:
+        return
+    if before > limits.disk_bytes and after > before + OVER_FILE_BYTES:
+        box.progress.overfills += 1
+
+
+def _over(box: Toolbox, limits: Limits) -> str:
+    return f"the task's files take more than the {size_text(limits.disk_bytes)} they may{why_less(box, limits)}"
 
 
 async def start_process(box: Toolbox, spec: Spec) -> Process:
@@ -106,6 +141,11 @@ async def _read_all(box: Toolbox, process: Process) -> tuple[HeadAndTail, bool]:
 def command_answer(box: Toolbox, finished: Finished, *, timeout_seconds: int, note: str = "") -> Answer:
     """What model and people are told about a command that has ended."""
     headline, summary = _ending(box, finished, timeout_seconds)
+    if finished.exit.reason == "exit" and (finished.exit.disk_bytes or 0) > finished.limits.disk_bytes:
+        small = size_text(OVER_FILE_BYTES)
+        headline += (
+            f"\nNow {_over(box, finished.limits)}: until you delete some, commands can't write files over {small}."
+        )
     body = finished.output.text()
     parts = [headline, note, body if body.strip() else "(no output)"]
     return Answer(
@@ -132,17 +172,17 @@ def _ending(box: Toolbox, finished: Finished, timeout_seconds: int) -> tuple[str
         headline = "was lost: its supervisor vanished, and what it did is unknown; inspect before going on"
         summary = text("agent_command_lost", language)
     elif reason == "memory":
-        size = _size(limits.memory_bytes)
+        size = size_text(limits.memory_bytes)
         headline = (
             f"was killed after {seconds} s, with all its processes: they used more than {size} of memory together; "
             "work on smaller pieces, or run fewer processes at once"
         )
         summary = text("agent_command_memory", language, size=size)
     elif reason == "disk":
-        size = _size(limits.disk_bytes)
+        size = size_text(limits.disk_bytes)
         headline = (
             f"was killed after {seconds} s, with all its processes: the task's files (work_dir, HOME and TMPDIR) may "
-            f"hold {size} together{_why_less(box, limits)}, or the disk is nearly full; delete what is not needed "
+            f"hold {size} together{why_less(box, limits)}, or the disk is nearly full; delete what is not needed "
             "before going on"
         )
         summary = text("agent_command_disk", language, size=size)
@@ -155,11 +195,14 @@ def _ending(box: Toolbox, finished: Finished, timeout_seconds: int) -> tuple[str
     return headline, summary
 
 
-def _why_less(box: Toolbox, limits: Limits) -> str:
+def why_less(box: Toolbox, limits: Limits) -> str:
+    """In brackets, if it is the user's store and not the task's own limit that is full."""
     is_less = limits.disk_bytes < box.run.sandbox_limits.disk_bytes
-    return " (what the user's other tasks leave of the user's store)" if is_less else ""
+    return " (what the user's other tasks leave of the store; the user can delete some)" if is_less else ""
 
 
-def _size(size: int) -> str:
+def size_text(size: int) -> str:
     """For people and models: in the unit it is usually given in."""
-    return f"{size / (1 << 30):.3g} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.3g} MiB"
+    units = (("GiB", 30), ("MiB", 20), ("KiB", 10))
+    name, shift = next((unit for unit in units if size >= 1 << unit[1]), units[-1])
+    return f"{size / (1 << shift):.3g} {name}"
