@@ -131,7 +131,9 @@ def build_router(files: Files, accounts: Accounts) -> APIRouter:
     ) -> Response:
         """What is in a folder of the work_dir, folders first."""
         user = await accounts.authenticate(request)
-        body, is_cut = await files.list_tree(user, task_id, path, depth=depth, limit=limit)
+        body, is_cut = await files.list_tree(
+            user, task_id, path, depth=depth, limit=limit, is_gone=request.is_disconnected
+        )
         headers = {TRUNCATED: "true"} if is_cut else None
         return Response(body, media_type="application/json", headers=headers)
 
@@ -183,7 +185,7 @@ def build_router(files: Files, accounts: Accounts) -> APIRouter:
     async def remove_file(request: Request, task_id: int, path: FilePath) -> RemovalBody:
         """Remove a file, a link, or a folder with all that is in it."""
         user = await accounts.authenticate(request)
-        await files.remove(user, task_id, path)
+        await files.remove(user, task_id, path, is_gone=request.is_disconnected)
         return RemovalBody(message=text("file_deleted", path=shown(path)))
 
     @router.post(
@@ -193,7 +195,7 @@ def build_router(files: Files, accounts: Accounts) -> APIRouter:
         """The named files and folders as a ZIP; everything when none is named."""
         user = await accounts.authenticate(request)
         paths = _wanted_paths(await request.body())
-        return _serve_zip(await files.open_zip(user, task_id, paths), task_id)
+        return _serve_zip(await files.open_zip(user, task_id, paths, is_gone=request.is_disconnected), task_id)
 
     @router.get("/tasks/{task_id}/files/download", response_class=Response, responses=ZIP_ANSWERS)
     async def download_files_by_link(
@@ -203,7 +205,7 @@ def build_router(files: Files, accounts: Accounts) -> APIRouter:
     ) -> Response:
         """The same for browsers: `path` may be repeated."""
         user = await accounts.authenticate(request)
-        return _serve_zip(await files.open_zip(user, task_id, path or []), task_id)
+        return _serve_zip(await files.open_zip(user, task_id, path or [], is_gone=request.is_disconnected), task_id)
 
     return router
 

@@ -14,7 +14,7 @@ from beray.server.db.tables import ID_MOST
 from beray.server.errors import Refused
 from beray.server.files.conditions import matches
 from beray.server.files.streaming import close_after, in_thread, open_in_thread
-from beray.server.files.turns import Turns
+from beray.server.files.turns import IsGone, Turns
 from beray.server.files.zipstream import ZipPieces
 from beray.server.work_dirs.open_file import OpenFile
 from beray.server.work_dirs.paths import shown
@@ -27,6 +27,8 @@ OpenWorkDir = Callable[[UserRow, int], Awaitable[WorkDir]]
 
 GATHER_BYTES: Final = 1 << 20  # a thread call for each 64 KB as it comes costs 1.3x the CPU
 WALKS_MOST: Final = 2  # of one user at a time: a folder of 500,000 files takes seconds, and threads are few
+ARCHIVES_MOST: Final = 4  # each may hold 128 descriptors, one for each level of a folder, and some MB
+UPLOADS_MOST: Final = 16  # each holds three descriptors
 BODY_SECONDS: Final = 60  # an upload that brings nothing for so long is cut
 
 
@@ -55,9 +57,11 @@ class Files:
         self._trail = trail
         self._max_upload_bytes = max_upload_bytes
         self._walks = Turns(WALKS_MOST)
+        self._archives = Turns(ARCHIVES_MOST)
+        self._uploads = Turns(UPLOADS_MOST)
 
     async def list_tree(
-        self, user: UserRow, task_id: int, path: str, *, depth: int | None, limit: int
+        self, user: UserRow, task_id: int, path: str, *, depth: int | None, limit: int, is_gone: IsGone
     ) -> tuple[bytes, bool]:
         """The tree as JSON, and whether the top folder itself was cut."""
         work_dir = await self._work_dir(user, task_id)
@@ -66,7 +70,7 @@ class Files:
             tree = work_dir.list_tree(path, depth=depth, limit=limit)
             return orjson.dumps(tree.nodes), tree.is_truncated
 
-        async with self._walks.taken(user.id):
+        async with self._walks.taken(user.id, is_gone):
             return await in_thread(read)
 
     async def open_file(self, user: UserRow, task_id: int, path: str) -> OpenFile:
@@ -94,7 +98,7 @@ class Files:
         if announced_bytes is not None and announced_bytes > self._max_upload_bytes:
             raise Refused("upload_too_large", limit=self._max_upload_bytes)
         begin = partial(work_dir.begin_write, path, limit_bytes=self._max_upload_bytes)
-        async with self._stored.room(user.id) as room:
+        async with self._uploads.taken(user.id, _is_here), self._stored.room(user.id) as room:
             await room.grow_to(announced_bytes or 0)
             writer = _Writer(await open_in_thread(partial(_Closing, begin)), room)
             try:
@@ -106,24 +110,50 @@ class Files:
             self._stored.note_written(task_id, written.growth, room)
         return written
 
-    async def remove(self, user: UserRow, task_id: int, path: str) -> None:
+    async def remove(self, user: UserRow, task_id: int, path: str, *, is_gone: IsGone) -> None:
         """Remove a file, a link or a whole folder."""
         work_dir = await self._work_dir(user, task_id)
-        async with self._walks.taken(user.id):
+        async with self._walks.taken(user.id, is_gone):
             freed = await in_thread(partial(work_dir.remove, path))
             self._trail.note(self._trail.row("file.deleted", user=user, task_id=task_id, resource=shown(path)))
             await self._stored.note_removed(task_id, freed)
 
-    async def open_zip(self, user: UserRow, task_id: int, paths: Sequence[str]) -> ZipPieces:
+    async def open_zip(self, user: UserRow, task_id: int, paths: Sequence[str], *, is_gone: IsGone) -> "Archive":
         """An archive of the paths (none: of everything); the caller closes it. A missing path is refused here."""
         work_dir = await self._work_dir(user, task_id)
-        async with self._walks.taken(user.id):
-            return await open_in_thread(lambda: ZipPieces(work_dir.walk(paths)))
+        give_back = await self._archives.take(user.id, is_gone)
+        try:
+            async with self._walks.taken(user.id, is_gone):
+                return Archive(await open_in_thread(lambda: ZipPieces(work_dir.walk(paths))), give_back)
+        except BaseException:
+            give_back()
+            raise
 
     async def _work_dir(self, user: UserRow, task_id: int) -> WorkDir:
         if not 0 < task_id <= ID_MOST:
             raise Refused("task_not_found", task_id=task_id)
         return await self._open_work_dir(user, task_id)
+
+
+async def _is_here() -> bool:
+    """Whether an uploading client has gone is told by its body, which nobody else may read."""
+    return False
+
+
+class Archive:
+    """The pieces of an archive; holds one of its user's turns until it is closed."""
+
+    def __init__(self, pieces: ZipPieces, give_back: Callable[[], None]) -> None:
+        self.next = pieces.next
+        self._pieces = pieces
+        self._give_back: Callable[[], None] | None = give_back
+
+    def close(self) -> None:
+        """Release what it holds; twice is harmless."""
+        self._pieces.close()
+        if self._give_back is not None:
+            self._give_back()
+            self._give_back = None
 
 
 class _Closing:

@@ -4,6 +4,7 @@ All go by descriptor, follow no link, and are bounded. Besides files, folders an
 devices; they have no content and are left out.
 """
 
+import errno
 import os
 import stat
 from collections import deque
@@ -245,7 +246,8 @@ class Walk:
             return
         try:
             inner = open_beneath(folder, (name,))
-        except OSError:
+        except OSError as error:
+            _raise_if_short(error)
             self.left_out += 1
             return
         self._folders.append((inner, parts, iter(sorted(islice(_names(inner), WALK_ENTRIES + 1)))))
@@ -260,10 +262,18 @@ class Walk:
         except FileNotFoundError:
             self.left_out += stat.S_ISLNK(status.st_mode)  # a dangling link; else vanished meanwhile
             return None
-        except (OSError, Refused, LeavesWorkDir, TooDeep):
+        except OSError as error:
+            _raise_if_short(error)
+        except (Refused, LeavesWorkDir, TooDeep):
             pass
         self.left_out += 1
         return None
+
+
+def _raise_if_short(error: OSError) -> None:
+    """What is left out for want of descriptors would be missing without a word."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise error
 
 
 def _outermost(starts: Iterable[Parts]) -> list[Parts]:

@@ -10,8 +10,9 @@ Layout: `root/<task_id>/work` is the work_dir, 0700, the task's own uid's when t
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -190,7 +191,12 @@ class WorkDir:
 
     def _open_root(self) -> int:
         with refusals(()):
-            return open_closed(os.fsencode(self.path), None)
+            root = open_closed(os.fsencode(self.path), None)
+            mode = os.fstat(root).st_mode
+            if mode & stat.S_IRWXU != stat.S_IRWXU:  # by a command, which took it from the task's next ones too
+                with suppress(PermissionError):  # it is another's
+                    os.fchmod(root, stat.S_IMODE(mode) | stat.S_IRWXU)
+            return root
 
 
 class WorkDirs:

@@ -64,6 +64,10 @@ async def settled(stored: StoredBytes) -> int:
     return await stored.of_user(USER.id)
 
 
+async def stays() -> bool:
+    return False
+
+
 async def body(size: int, *, until: asyncio.Event | None = None) -> AsyncIterator[bytes]:
     for _ in range(size // (16 * KIB)):
         yield b"x" * 16 * KIB
@@ -102,9 +106,9 @@ async def test_what_is_known_is_what_is_measured(files, stored, work_dirs, datab
     await upload(files, "folder/b", 160 * KIB)
     await upload(files, "a", 64 * KIB)
     await upload(files, "folder/c", 160 * KIB)
-    await files.remove(USER, 1, "folder/b")
+    await files.remove(USER, 1, "folder/b", is_gone=stays)
     known = await settled(stored)
-    await files.remove(USER, 1, "folder")
+    await files.remove(USER, 1, "folder", is_gone=stays)
     left = await settled(stored)
 
     assert 224 * KIB <= known < 280 * KIB
@@ -116,7 +120,7 @@ async def test_removal_gives_room(files):
     await upload(files, "a", 640 * KIB)
     assert (await refusal(files, "b", 640 * KIB))[0] == "storage_full"
 
-    await files.remove(USER, 1, "a")
+    await files.remove(USER, 1, "a", is_gone=stays)
 
     await upload(files, "b", 640 * KIB)
 
@@ -253,6 +257,6 @@ async def test_removal_is_answered_though_what_is_left_cannot_be_measured(files,
 
     monkeypatch.setattr(work_dirs, "measure", fail)
 
-    await files.remove(USER, 1, "folder")
+    await files.remove(USER, 1, "folder", is_gone=stays)
 
     assert not (work_dirs.root / "1" / "folder").exists()

@@ -43,6 +43,16 @@ def test_commands_that_end_before_they_are_looked_at_do_not_add_up(small_store):
     assert sum(sizes) < 40 << 20, sizes
 
 
+def test_commands_that_go_on_writing_small_files_are_not_started_any_more(small_store):
+    _, client = small_store
+    many = "for i in $(seq 150); do head -c 60000 /dev/zero > $RANDOM.$i; done; true"
+    task_id = client.create_task("\n".join([f"```bash\n{many}\n```"] * 8))["id"]
+    ended = [event for event in finish(client, task_id) if event["type"] == "tool.finished"]
+
+    assert any("No command was started" in event["summary"] for event in ended), ended
+    assert sum(node["size"] for node in client.list_files_tree(task_id)) < 60 << 20
+
+
 def test_held_task_is_not_started_into_a_full_store(small_store):
     _, client = small_store
     held = client.create_task(HELLO, hold=True)["id"]

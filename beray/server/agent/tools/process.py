@@ -9,7 +9,9 @@ from beray.server.agent.tools.output import EVENT_CHARACTERS, HeadAndTail, LiveO
 from beray.server.messages import text
 from beray.server.sandbox.base import Exit, Limits, Process, SandboxError, Spec, StreamName
 
-OVER_FILE_BYTES = 64 << 10  # of a file written while the task's files are over their limit
+OVER_FILE_BYTES = (
+    1 << 20
+)  # of a file written while the task's files are over their limit; bubblewrap itself writes some
 MOST_OVERFILLS = 3  # so the limit is passed by a few times what a fast disk takes between two looks, not by any number
 
 PYTHON_ENV = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf-8"}
