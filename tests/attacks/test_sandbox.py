@@ -211,7 +211,7 @@ def test_attack_10_the_model_is_told_and_can_make_room(confined_server):
     """After a command that took too much, of memory or disk, the next ones run, even while the folder is over full."""
     server, model = confined_server
     bomb = f"python3 -I -S -c '{MEMORY_BOMB}' 300 many"
-    commands = [bomb, "head -c 200000000 /dev/zero > big; echo never", "sleep 0.3; ls; rm big", "echo after > file"]
+    commands = [bomb, "head -c 200000000 /dev/zero > big; sleep 60", "sleep 0.3; ls; rm big", "echo after > file"]
     model.script = turns(*(Reply(calls=[call("shell", command=command)]) for command in commands), Reply("Done."))
     with BeRayClient(server.base_url, token=server.register("full@example.com")) as client:
         task_id = client.create_task("Fill it")["id"]

@@ -78,6 +78,7 @@ def test_frozen_worker_changes_nothing_when_it_wakes(service_dir, postgres_url):
             follower = Follower(client, task_id)
             follower.wait_for("tool.started")
             zombie = owner_of(cluster, task_id)
+            wait_until(lambda: client.list_files_tree(task_id), what="step one to have begun")
             [heir] = [one for one in cluster.workers if one is not zombie]
 
             signal_to(zombie, signal.SIGSTOP)

@@ -9,7 +9,7 @@ or are gone with the process that had started them.
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from beray.server.agent.progress import Progress
@@ -70,6 +70,10 @@ class BackgroundProcess:
         """Whether it ends by itself in this time."""
         await asyncio.wait({self._drained}, timeout=seconds)
         return not self.is_alive
+
+    def when_ended(self, act: Callable[[], None]) -> None:
+        """Call `act` when no process of it is left."""
+        self._drained.add_done_callback(lambda _: act())
 
     async def stop(self) -> None:
         """End every process of it; returns when none is left."""
@@ -134,6 +138,7 @@ class BackgroundProcesses:
         self._progress.background_count += 1
         id = f"bg-{self._progress.background_count}"
         self._processes[id] = added = BackgroundProcess(process, id=id, title=title, output_log=output_log)
+        added.when_ended(lambda: self._note_disk(added))
         self._progress.background[id] = title
         return added
 
@@ -153,6 +158,10 @@ class BackgroundProcesses:
     async def close(self) -> None:
         """End all of them; returns when no process of theirs is left."""
         await asyncio.gather(*(process.stop() for process in self.alive))
+
+    def _note_disk(self, process: BackgroundProcess) -> None:
+        if process.exit is not None and process.exit.disk_bytes is not None:
+            self._progress.disk_bytes = process.exit.disk_bytes
 
     def _is_alive(self, id: str) -> bool:
         process = self._processes.get(id)

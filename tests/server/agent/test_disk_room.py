@@ -1,13 +1,18 @@
-"""What a task may store bounds the file tools too."""
+"""What a task may store bounds its file tools and commands."""
 
 import pytest
 
+from beray.server.agent.background import BackgroundProcesses
 from beray.server.agent.models import ModelChoice
-from beray.server.sandbox.base import Limits
-from beray.server.work_dirs.stored import StoredBytes
+from beray.server.agent.progress import Progress
+from beray.server.agent.tools.output import OutputLog
+from beray.server.agent.tools.process import OVER_FILE_BYTES
+from beray.server.sandbox.base import Exit, Limits
+from beray.server.work_dirs.stored import Measured, StoredBytes
 from beray.server.work_dirs.task_room import TaskRoom
 from beray.server.work_dirs.work_dir import WorkDirs
 from tests.support.scripted_model import Reply, call, turns
+from tests.support.waiting import until
 
 MIB = 1 << 20
 
@@ -32,3 +37,36 @@ async def test_a_file_that_has_no_room_is_not_written(bench, scripted, most, own
     assert ("the user's other tasks" in told[1]) is bool(most)
     assert [answer.startswith("Wrote") for answer in told] == [True, False, True, True]
     assert (bench.work_dir / "b").stat().st_size == 2 * MIB
+
+
+async def test_over_its_limit_a_task_may_delete_but_start_nothing_in_the_background(bench, scripted):
+    acts = [call("shell", command="true", background=True), call("shell", command="true")]
+    server = scripted(turns(*(Reply(calls=[act]) for act in acts), Reply("done")))
+    model = ModelChoice("openai:scripted", "model", base_url=server.base_url, is_own_url=True)
+    stored = StoredBytes(bench.database, WorkDirs(bench.root / "none"), most=4 * MIB)
+    await stored.keep(1, Measured(10 * MIB, None))
+
+    outcome = await bench.run("go", model=model, room=TaskRoom(stored, 1, 1, 1))
+
+    assert outcome.result == "done"
+    told = [message["content"] for message in server.requests[-1]["messages"] if message["role"] == "tool"]
+    assert told[0].startswith("Error: No command was started: the task's files take more than the 4 MiB they may")
+    assert told[1].startswith("exit code 0")
+    assert [spec.limits.file_bytes for spec in bench.sandbox.started] == [OVER_FILE_BYTES]
+
+
+async def test_what_a_background_command_leaves_is_known_when_it_has_ended(tmp_path):
+    class Done:
+        async def read(self):
+            return None
+
+        async def wait(self):
+            return Exit(0, "exit", disk_bytes=7 * MIB)
+
+    progress = Progress()
+    log = OutputLog(str(tmp_path), "call")
+
+    process = BackgroundProcesses(progress).add(Done(), title="t", output_log=log)
+
+    assert await process.ended_within(10)
+    await until(lambda: progress.disk_bytes == 7 * MIB)

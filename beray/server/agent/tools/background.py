@@ -51,7 +51,7 @@ async def start_background(box: Toolbox, spec: Spec, command: str) -> Answer:
             + in_lines(box.background.alive)
         )
     started_at = box.run.clock()
-    spec = await bounded(box, spec)
+    spec = await bounded(box, spec, most_overfills=0)  # what it writes on would be counted too late
     process = await start_process(box, spec)
     kept = box.background.add(process, title=first_line(command), output_log=OutputLog(box.run.output_dir, box.call_id))
     if not await kept.ended_within(START_SECONDS):

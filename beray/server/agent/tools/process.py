@@ -9,9 +9,8 @@ from beray.server.agent.tools.output import EVENT_CHARACTERS, HeadAndTail, LiveO
 from beray.server.messages import text
 from beray.server.sandbox.base import Exit, Limits, Process, SandboxError, Spec, StreamName
 
-OVER_FILE_BYTES = (
-    1 << 20
-)  # of a file written while the task's files are over their limit; bubblewrap itself writes some
+# Of one file, while the task's files are over their limit. Not less: bubblewrap itself writes some (/etc/mime.types).
+OVER_FILE_BYTES = 1 << 20
 MOST_OVERFILLS = 3  # so the limit is passed by a few times what a fast disk takes between two looks, not by any number
 
 PYTHON_ENV = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf-8"}
@@ -55,7 +54,7 @@ async def run_process(box: Toolbox, spec: Spec) -> Finished:
     return Finished(ended, spec.limits, output, truncated, box.run.clock() - started_at)
 
 
-async def bounded(box: Toolbox, spec: Spec) -> Spec:
+async def bounded(box: Toolbox, spec: Spec, *, most_overfills: int = MOST_OVERFILLS) -> Spec:
     """`spec` with what the task's files may take now.
 
     They are looked at while a command runs, so each can get over the limit by what it writes between two looks. When
@@ -66,10 +65,10 @@ async def bounded(box: Toolbox, spec: Spec) -> Spec:
     """
     limits = replace(spec.limits, disk_bytes=await box.run.room.within(spec.limits.disk_bytes))
     if (held_bytes(box) or 0) > limits.disk_bytes:
-        if box.progress.overfills >= MOST_OVERFILLS:
+        if box.progress.overfills >= most_overfills:
             raise ToolError(
-                f"No command was started: {_over(box, limits)}, and commands have gone on writing. Empty large files"
-                " with write_file, or end the task."
+                f"No command was started: {_over(box, limits)}. Delete what is not needed in the foreground or, when"
+                " commands have gone on writing and none is started any more, empty files with write_file."
             )
         limits = replace(limits, file_bytes=min(limits.file_bytes, OVER_FILE_BYTES))
     return replace(spec, limits=limits)
