@@ -85,7 +85,9 @@ def test_frozen_worker_changes_nothing_when_it_wakes(service_dir, postgres_url):
             follower.wait_for("task.started", attempt=2)
             cut = follower.wait_for("tool.finished")
             wait_until(lambda: client.get_file_content(task_id, "log").text.split() == ["one", "two"], what="step two")
+            uncounted = rows(cluster)["task"]
             client.upload_file(task_id, "one", b"")  # the frozen worker's command ends, unheard
+            wait_until(lambda: rows(cluster)["task"] != uncounted, what="the upload to be counted")
             before = rows(cluster)
             signal_to(zombie, signal.SIGCONT)
             wait_until(lambda: "goes on" in zombie.log_text(), seconds=30, what="the worker to hold its lease again")
