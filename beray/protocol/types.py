@@ -74,8 +74,24 @@ class Usage(TypedDict):
     requests: int
     tool_calls: int
     input_tokens: int | None
+    cached_input_tokens: NotRequired[int | None]
+    """Of the input tokens, those that the provider had cached."""
     output_tokens: int | None
     cost_usd: float | None
+
+
+LimitName = Literal["requests", "tool_calls", "tokens", "wall_seconds", "cost_usd"]
+
+
+class Budget(TypedDict):
+    """Which limit is reached, and how far."""
+
+    limit: LimitName
+    scope: Literal["task", "user_day", "server_day"]
+    used: float
+    allowed: float
+    setting: str
+    """What raises it at the server."""
 
 
 class TaskError(TypedDict):
@@ -83,6 +99,8 @@ class TaskError(TypedDict):
     message: str
     hint: str | None
     retryable: bool
+    budget: NotRequired[Budget]
+    """Of `budget_exceeded`."""
 
 
 class Event(TypedDict):

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Any, Final, cast
 
 from fastapi import FastAPI, Request, Response
@@ -18,8 +19,11 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from beray import __version__
+from beray.server.agent.budget import limits_of
 from beray.server.agent.models import ModelChoice
-from beray.server.agent.run import AgentRun, Outcome, RunLimits
+from beray.server.agent.prices import load_prices
+from beray.server.agent.run import AgentRun, Outcome
+from beray.server.agent.stuck import StuckRules
 from beray.server.api_document import describe_api
 from beray.server.api_page import add_api_page
 from beray.server.audit import AuditTrail
@@ -113,6 +117,8 @@ class App:
     ) -> None:
         self.settings = settings
         self.model = model
+        self.prices = load_prices(settings.prices)
+        self._budgets = limits_of(settings)
         self.readiness = Readiness()
         self.work_dirs_path = settings.work_dirs or settings.data_dir / "tasks"
         url = database_url(settings)
@@ -152,6 +158,7 @@ class App:
             trail=self.trail,
             task_uid=self._task_uids,
             stored=self.stored,
+            prices=self.prices,
         )
         patient = self.database.patient
         self.runner = Runner(
@@ -361,12 +368,10 @@ class App:
                 disk_bytes=settings.sandbox_disk_bytes,
                 free_bytes=settings.min_free_bytes,
             ),
-            run_limits=RunLimits(
-                requests=settings.max_requests,
-                tool_calls=settings.max_tool_calls,
-                tokens=settings.max_tokens,
-                wall_seconds=settings.max_run_seconds,
-            ),
+            budgets=self._budgets,
+            prices=self.prices,
+            context_tokens=settings.model_context_tokens or None,
+            stuck=StuckRules() if settings.stuck_detection else None,
             task_uid=self._task_uids,
         )
 
@@ -458,11 +463,15 @@ class App:
             "model_kind": self.model.kind,
             "model_notice": {"zh": self.model.notice("zh"), "en": self.model.notice("en")},
             "sandbox": self._sandbox_info(),
+            "prices": self.prices.info(),
             "limits": {
                 "requests": settings.max_requests,
                 "tool_calls": settings.max_tool_calls,
                 "tokens": settings.max_tokens,
                 "wall_seconds": settings.max_run_seconds,
+                "cost_usd": self._budgets.task.cost_usd,
+                "user_day": asdict(self._budgets.user_day),
+                "server_day": asdict(self._budgets.server_day),
                 "upload_bytes": settings.max_upload_bytes,
                 "streams_per_user": settings.max_streams_per_user,
                 "stored_bytes_per_user": settings.max_stored_bytes,

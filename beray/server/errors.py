@@ -74,6 +74,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "goal_empty": 422,
     "goal_too_long": 422,
     "unknown_tools": 422,
+    "cost_limit_unknown": 422,
     "unknown_model": 422,
     "too_many_streams": 429,
     # files

@@ -360,10 +360,53 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "可以缩小任务，或用 {setting} 提高上限。",
         "Make the task smaller, or raise the limit with {setting}.",
     ),
+    "budget_exceeded_own_hint": (
+        "该上限由任务自己的 limits.{limit} 设定；请以更高的值重新提交（不得超过服务器的 {setting}）。",
+        "The task set this limit itself (limits.{limit}): submit it with a higher one, up to the server's {setting}.",
+    ),
+    "budget_exceeded_user_day": (
+        "您的任务用完了今天的{name}（{limit}）：已用 {used}，上限 {most}。文件已保留。",
+        "Your tasks used up today's {name} ({limit}): {used} used, {most} allowed. The files are kept.",
+    ),
+    "budget_exceeded_server_day": (
+        "服务器用完了今天的{name}（{limit}）：已用 {used}，上限 {most}。文件已保留。",
+        "The server used up today's {name} ({limit}): {used} used, {most} allowed. The files are kept.",
+    ),
+    "budget_exceeded_day_hint": (
+        "额度在 UTC 零点重新计算；运营者可用 {setting} 提高上限。",
+        "It is counted anew at midnight UTC; the operator can raise the limit with {setting}.",
+    ),
     "limit_requests": ("模型请求次数", "model requests"),
     "limit_tool_calls": ("工具调用次数", "tool calls"),
     "limit_tokens": ("词元额度", "tokens"),
     "limit_wall_seconds": ("运行时间（秒）", "running time in seconds"),
+    "limit_cost_usd": ("费用（美元）", "money in US dollars"),
+    "cost_limit_unknown": (
+        (
+            "模型 {model} 的价格未知，无法按 limits.cost_usd 限制费用。"
+            "请改用 limits.tokens，或请运营者在 BERAY_PRICES 中给出价格。"
+        ),
+        (
+            "What the model {model} costs is not known, so limits.cost_usd can't be kept. Use limits.tokens, or have"
+            " the operator put its price into BERAY_PRICES."
+        ),
+    ),
+    # agent: runs that go round in circles
+    "stuck": (
+        "模型以同样的结果重复调用 {tool} {times} 次，没有进展，任务已结束。文件已保留。",
+        (
+            "The model called {tool} {times} times with the same result and without progress; the task was ended, its"
+            " files are kept."
+        ),
+    ),
+    "stuck_monologue": (
+        "模型连续 {times} 次回答，既没有调用工具，也没有结束任务。文件已保留。",
+        "The model answered {times} times in a row without calling a tool or ending the task. Its files are kept.",
+    ),
+    "stuck_hint": (
+        "请把目标说得更具体、拆小任务，或换一个能力更强的模型。",
+        "Say more exactly what is wanted, split the task, or use a more capable model.",
+    ),
     # agent: how a tool call ended, in one line
     "agent_command_exit": ("退出码 {code}", "exit code {code}"),
     "agent_command_timeout": ("超过 {seconds} 秒，已终止", "killed after {seconds} s"),

@@ -23,7 +23,9 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
 from beray import __version__
+from beray.server.agent.budget import limits_of, money_settings
 from beray.server.agent.models import choose_model, probe_models
+from beray.server.agent.prices import load_prices, require_prices
 from beray.server.app import App, create_app
 from beray.server.connection import connection_speaking
 from beray.server.db.faults import reason
@@ -74,6 +76,8 @@ def run(settings: Settings, *, announce: Callable[[str], None]) -> None:
         base_url = _base_url(settings, listener)
         own = replace(settings, port=listener.getsockname()[1])  # the search for local models skips our own port
         model = choose_model(own, os.environ, probe=probe_models)  # noqa: TID251  # providers' keys are no settings
+        for setting in money_settings(limits_of(settings)):
+            require_prices(load_prices(settings.prices), [model], setting=setting)
         try:
             app = create_app(settings, model, announce=announce)
         except SandboxUnavailable as error:

@@ -53,6 +53,12 @@ _not_negative = _whole(0)
 _port = _whole(0, 65535, " (0: any free port)")
 
 
+def _money(raw: str) -> float:
+    if re.fullmatch(r"\s*[0-9]{1,9}(\.[0-9]{1,6})?\s*", raw) is None:
+        raise ValueError("a number of US dollars, 0 or more, is needed (0: no limit)")
+    return float(raw)
+
+
 def _flag(raw: str) -> bool:
     word = raw.strip().lower()
     if word in {"1", "true", "yes", "on"}:
@@ -207,6 +213,87 @@ class Settings:
         500_000, _positive, "Tokens (in and out) a run may use.", "一次运行最多可以使用的词元数（输入与输出合计）。"
     )
     max_run_seconds: int = _set(3600, _positive, "Wall time of a run, in seconds.", "一次运行的时间上限，单位为秒。")
+    max_cost_usd: float = _set(
+        0.0, _money, "Money a run may cost, in US dollars; 0: no limit.", "一次运行的费用上限，单位为美元；0：不限制。"
+    )
+    max_requests_per_user_day: int = _set(
+        0,
+        _not_negative,
+        "Model requests of one user's tasks in a day (UTC); 0: no limit.",
+        "一个用户的任务每天（UTC）最多可以发出的模型请求数；0：不限制。",
+    )
+    max_tool_calls_per_user_day: int = _set(
+        0,
+        _not_negative,
+        "Tool calls of one user's tasks in a day (UTC); 0: no limit.",
+        "一个用户的任务每天（UTC）最多可以进行的工具调用次数；0：不限制。",
+    )
+    max_tokens_per_user_day: int = _set(
+        0,
+        _not_negative,
+        "Tokens (in and out) of one user's tasks in a day (UTC); 0: no limit.",
+        "一个用户的任务每天（UTC）最多可以使用的词元数（输入与输出合计）；0：不限制。",
+    )
+    max_run_seconds_per_user_day: int = _set(
+        0,
+        _not_negative,
+        "Seconds that one user's tasks may work in a day (UTC), added up; 0: no limit.",
+        "一个用户的任务每天（UTC）的运行时间合计上限，单位为秒；0：不限制。",
+    )
+    max_cost_usd_per_user_day: float = _set(
+        0.0,
+        _money,
+        "Money one user's tasks may cost in a day (UTC), in US dollars; 0: no limit.",
+        "一个用户的任务每天（UTC）的费用上限，单位为美元；0：不限制。",
+    )
+    max_requests_per_day: int = _set(
+        0,
+        _not_negative,
+        "Model requests of all users' tasks in a day (UTC); 0: no limit.",
+        "所有用户的任务每天（UTC）最多可以发出的模型请求数；0：不限制。",
+    )
+    max_tool_calls_per_day: int = _set(
+        0,
+        _not_negative,
+        "Tool calls of all users' tasks in a day (UTC); 0: no limit.",
+        "所有用户的任务每天（UTC）最多可以进行的工具调用次数；0：不限制。",
+    )
+    max_tokens_per_day: int = _set(
+        0,
+        _not_negative,
+        "Tokens (in and out) of all users' tasks in a day (UTC); 0: no limit.",
+        "所有用户的任务每天（UTC）最多可以使用的词元数（输入与输出合计）；0：不限制。",
+    )
+    max_run_seconds_per_day: int = _set(
+        0,
+        _not_negative,
+        "Seconds that all users' tasks may work in a day (UTC), added up; 0: no limit.",
+        "所有用户的任务每天（UTC）的运行时间合计上限，单位为秒；0：不限制。",
+    )
+    max_cost_usd_per_day: float = _set(
+        0.0,
+        _money,
+        "Money all users' tasks may cost in a day (UTC), in US dollars; 0: no limit.",
+        "所有用户的任务每天（UTC）的费用上限，单位为美元；0：不限制。",
+    )
+    prices: Path | None = _set(
+        None,
+        _path,
+        "JSON file of prices that count before the built-in ones, in US dollars for a million tokens.",
+        "价格表（JSON 文件），优先于内置价格，单位为每百万词元的美元数。",
+    )
+    model_context_tokens: int = _set(
+        0,
+        _not_negative,
+        "Tokens the model's context takes, for models where that is not known; 0: as known.",
+        "模型上下文可容纳的词元数，用于无法得知该值的模型；0：按已知值。",
+    )
+    stuck_detection: bool = _set(
+        True,
+        _flag,
+        "1: warn, then end, a run that repeats itself without progress; 0 switches that off.",
+        "1：运行毫无进展地重复时先警告、再结束；0：关闭。",
+    )
     max_running_tasks_per_user: int = _set(
         3, _positive, "Tasks of one user that run at the same time.", "一个用户同时运行的任务数。"
     )

@@ -8,11 +8,16 @@ from typing import Any
 
 from sqlalchemy import Connection, create_engine, insert
 
+from beray.server.agent.budget import Limits as Budgets
+from beray.server.agent.budget import RunLimits
+from beray.server.agent.ledger import Ledger
 from beray.server.agent.loop import run_agent
 from beray.server.agent.models import RULES, ModelChoice
-from beray.server.agent.run import AgentRun, Outcome, RunLimits
+from beray.server.agent.prices import PriceTable
+from beray.server.agent.run import AgentRun, Outcome
+from beray.server.agent.stuck import StuckRules
 from beray.server.agent.tools import TOOL_NAMES
-from beray.server.clock import system_clock
+from beray.server.clock import Clock, system_clock
 from beray.server.db import tables
 from beray.server.db.sqlite import SqliteDatabase
 from beray.server.events.log import EventLog, NewEvent, frame_body
@@ -24,6 +29,7 @@ from beray.server.work_dirs.task_room import TaskRoom
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 from tests.support.plain_sandbox import PlainSandbox
 
+ENOUGH = RunLimits()
 RULES_MODEL = ModelChoice(RULES, "rules")
 
 
@@ -63,13 +69,16 @@ class Bench:
     python: str | None
     steps: dict[str, Any] = field(default_factory=dict)
     attempt: int = 0
+    clock: Clock = system_clock
     crash: Callable[[str, tuple[str, ...]], None] | None = None
 
     @property
     def work_dir(self) -> Path:
         return self.root / "work"
 
-    async def run(self, goal: str, *, model: ModelChoice = RULES_MODEL, **changes: Any) -> Outcome:
+    async def run(
+        self, goal: str, *, model: ModelChoice = RULES_MODEL, limits: RunLimits | Budgets = ENOUGH, **changes: Any
+    ) -> Outcome:
         """One attempt at the task; a further one continues it."""
         self.attempt += 1
         await self.database.write(self._take)
@@ -80,7 +89,10 @@ class Bench:
             goal=goal,
             tools=TOOL_NAMES,
             model=model,
-            limits=RunLimits(),
+            ledger=self._ledger(limits),
+            prices=PriceTable(),
+            context_tokens=None,
+            stuck=StuckRules(),
             language=language_of(goal),
             work_dir=WorkDir(self.work_dir, owner=None),
             output_dir=str(self.root / "output"),
@@ -92,9 +104,13 @@ class Bench:
             database=self.database,
             emit=self._emitter(self.attempt),
             step=self._step,
-            clock=system_clock,
+            clock=self.clock,
         )
         return await run_agent(replace(run, **changes))
+
+    def _ledger(self, limits: RunLimits | Budgets) -> Ledger:
+        budgets = limits if isinstance(limits, Budgets) else Budgets(limits)
+        return Ledger(self.database, self.clock, user_id=1, task_id=1, run=1, limits=budgets)
 
     async def events(self, *types: str) -> list[dict[str, Any]]:
         """The events so far, in order; of these types, or all."""

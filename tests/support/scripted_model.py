@@ -28,6 +28,7 @@ class Reply:
         text: Text, or its pieces.
         calls: Tool calls, made with `call`.
         usage: Tokens in and out; None: not told.
+        cached: Of the tokens in, those said to have been cached.
         status: An HTTP error instead of an answer.
         error: Body of the error.
         headers: Further headers.
@@ -39,6 +40,7 @@ class Reply:
     text: str | Sequence[str] = ()
     calls: Sequence[dict[str, Any]] = ()
     usage: tuple[int, int] | None = (100, 20)
+    cached: int = 0
     status: int = 200
     error: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
@@ -193,29 +195,33 @@ class ScriptedModel:
                 await asyncio.wait_for(reader.read(1), HANG_SECONDS)
                 raise ConnectionError
             if index < len(chunks):
-                await _event(writer, [{"index": 0, "delta": chunks[index], "finish_reason": None}])
+                await _event(writer, request, [{"index": 0, "delta": chunks[index], "finish_reason": None}])
         reason = reply.finish_reason or ("tool_calls" if reply.calls else "stop")
-        await _event(writer, [{"index": 0, "delta": {}, "finish_reason": reason}])
+        await _event(writer, request, [{"index": 0, "delta": {}, "finish_reason": reason}])
         if reply.usage is not None:
             tokens_in, tokens_out = reply.usage
             usage = {
                 "prompt_tokens": tokens_in,
                 "completion_tokens": tokens_out,
                 "total_tokens": tokens_in + tokens_out,
+                "prompt_tokens_details": {"cached_tokens": reply.cached},
             }
-            await _event(writer, [], usage)
+            await _event(writer, request, [], usage)
         await _chunk(writer, b"data: [DONE]\n\n")
         await _chunk(writer, b"")
 
 
 async def _event(
-    writer: asyncio.StreamWriter, choices: list[dict[str, Any]], usage: dict[str, int] | None = None
+    writer: asyncio.StreamWriter,
+    request: dict[str, Any],
+    choices: list[dict[str, Any]],
+    usage: dict[str, Any] | None = None,
 ) -> None:
     body = {
         "id": "chatcmpl-1",
         "object": "chat.completion.chunk",
         "created": 1,
-        "model": NAME,
+        "model": request.get("model", NAME),
         "choices": choices,
         "usage": usage,
     }

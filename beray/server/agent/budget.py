@@ -1,36 +1,183 @@
-"""What a run may use, and what is said when it is used up."""
+"""What a run, a user's day and the server's day may use, and what is said when one of them is used up.
 
-from beray.protocol.types import TaskError
+Before each model call the persisted usage is held against every limit, and before each tool call the number of calls.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal, cast
+
+from beray.protocol.types import LimitName, TaskError
+from beray.server.db.usage import UsedSums
 from beray.server.messages import Language, text
+from beray.server.settings import Settings
+
+Scope = Literal["task", "user_day", "server_day"]
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """What one run may use; exceeded: `failed`, code `budget_exceeded`, files kept. None: no limit."""
+
+    requests: int | None = 50
+    tool_calls: int | None = 100
+    tokens: int | None = 500_000
+    wall_seconds: int | None = 3600
+    cost_usd: float | None = None
+
+    def within(self, asked: Mapping[str, Any]) -> "RunLimits":
+        """These, where `asked` names no lower ones."""
+        return RunLimits(**{name: _lower(most, asked.get(name)) for name, most in asdict(self).items()})
+
+
+NO_LIMITS: Final = RunLimits(None, None, None, None, None)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """All that a run is held against.
+
+    Attributes:
+        own: Names of the limits that its task has set itself, lower than the operator's.
+    """
+
+    task: RunLimits = RunLimits()
+    user_day: RunLimits = NO_LIMITS
+    server_day: RunLimits = NO_LIMITS
+    own: frozenset[str] = frozenset()
+
+    def asked(self, asked: Mapping[str, Any]) -> "Limits":
+        """These, for a task that has set limits itself."""
+        task = self.task.within(asked)
+        own = frozenset(name for name in asked if getattr(task, name, None) != getattr(self.task, name, None))
+        return replace(self, task=task, own=own)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What the operator allows."""
+    task = RunLimits(
+        requests=settings.max_requests,
+        tool_calls=settings.max_tool_calls,
+        tokens=settings.max_tokens,
+        wall_seconds=settings.max_run_seconds,
+        cost_usd=settings.max_cost_usd or None,
+    )
+    user_day = RunLimits(
+        requests=settings.max_requests_per_user_day or None,
+        tool_calls=settings.max_tool_calls_per_user_day or None,
+        tokens=settings.max_tokens_per_user_day or None,
+        wall_seconds=settings.max_run_seconds_per_user_day or None,
+        cost_usd=settings.max_cost_usd_per_user_day or None,
+    )
+    server_day = RunLimits(
+        requests=settings.max_requests_per_day or None,
+        tool_calls=settings.max_tool_calls_per_day or None,
+        tokens=settings.max_tokens_per_day or None,
+        wall_seconds=settings.max_run_seconds_per_day or None,
+        cost_usd=settings.max_cost_usd_per_day or None,
+    )
+    return Limits(task, user_day, server_day)
+
+
+def money_settings(limits: Limits) -> list[str]:
+    """The settings by which the operator limits money."""
+    scopes: dict[Scope, RunLimits] = {
+        "task": limits.task,
+        "user_day": limits.user_day,
+        "server_day": limits.server_day,
+    }
+    return [_SETTINGS["cost_usd"] + _SUFFIXES[scope] for scope, each in scopes.items() if each.cost_usd is not None]
 
 
 class BudgetExceeded(Exception):
-    """A limit of the run is reached; `limit` is a field of `RunLimits`."""
+    """A limit is reached; `limit` is a field of `RunLimits`."""
 
-    def __init__(self, limit: str, used: int, most: int) -> None:
-        super().__init__(f"{limit}: {used} of {most}")
+    def __init__(self, limit: str, used: float, most: float, *, scope: Scope = "task") -> None:
+        super().__init__(f"{scope}: {limit}: {used} of {most}")
         self.limit = limit
         self.used = used
         self.most = most
+        self.scope: Scope = scope
 
 
-_LIMITS = {  # a field of RunLimits: its name's key in the catalogue, and the setting that raises it
-    "requests": ("limit_requests", "BERAY_MAX_REQUESTS"),
-    "tool_calls": ("limit_tool_calls", "BERAY_MAX_TOOL_CALLS"),
-    "tokens": ("limit_tokens", "BERAY_MAX_TOKENS"),
-    "wall_seconds": ("limit_wall_seconds", "BERAY_MAX_RUN_SECONDS"),
+_SETTINGS: Final = {  # a field of RunLimits: the setting of a task's limit; those of days end in _PER_…
+    "requests": "BERAY_MAX_REQUESTS",
+    "tool_calls": "BERAY_MAX_TOOL_CALLS",
+    "tokens": "BERAY_MAX_TOKENS",
+    "wall_seconds": "BERAY_MAX_RUN_SECONDS",
+    "cost_usd": "BERAY_MAX_COST_USD",
+}
+_SUFFIXES: Final[Mapping[Scope, str]] = {"task": "", "user_day": "_PER_USER_DAY", "server_day": "_PER_DAY"}
+_MESSAGES: Final[Mapping[Scope, str]] = {
+    "task": "budget_exceeded",
+    "user_day": "budget_exceeded_user_day",
+    "server_day": "budget_exceeded_server_day",
 }
 
 
-def describe_budget(exceeded: BudgetExceeded, language: Language) -> TaskError:
+def check_model_call(used: UsedSums, limits: RunLimits, *, scope: Scope = "task") -> None:
+    """Whether the model may be asked once more.
+
+    Raises:
+        BudgetExceeded: It may not.
+    """
+    amounts = {
+        "requests": used.requests,
+        "tokens": used.tokens,
+        "wall_seconds": used.elapsed_ms // 1000,
+        "cost_usd": used.cost_usd,
+    }
+    for name, amount in amounts.items():
+        _check(name, amount, getattr(limits, name), scope)
+
+
+def check_tool_call(used: UsedSums, limits: RunLimits, *, scope: Scope = "task") -> None:
+    """Whether one more tool may be called.
+
+    Raises:
+        BudgetExceeded: It may not.
+    """
+    _check("tool_calls", used.tool_calls, limits.tool_calls, scope)
+
+
+def _check(name: str, amount: float, most: float | None, scope: Scope) -> None:
+    if most is not None and amount >= most:
+        raise BudgetExceeded(name, amount, most, scope=scope)
+
+
+def describe_budget(exceeded: BudgetExceeded, limits: Limits, language: Language) -> TaskError:
     """What the task's `error` says: which limit, how far, and how to raise it."""
-    name_key, setting = _LIMITS[exceeded.limit]
-    name = text(name_key, language)
+    setting = _SETTINGS[exceeded.limit] + _SUFFIXES[exceeded.scope]
+    shown = {"used": _amount(exceeded, exceeded.used), "most": _amount(exceeded, exceeded.most)}
+    name = text(f"limit_{exceeded.limit}", language)
     return {
         "code": "budget_exceeded",
-        "message": text(
-            "budget_exceeded", language, limit=exceeded.limit, name=name, used=exceeded.used, most=exceeded.most
-        ),
-        "hint": text("budget_exceeded_hint", language, setting=setting),
-        "retryable": False,
+        "message": text(_MESSAGES[exceeded.scope], language, limit=exceeded.limit, name=name, **shown),
+        "hint": _hint(exceeded, limits, setting, language),
+        "retryable": exceeded.scope != "task",  # tomorrow
+        "budget": {
+            "limit": cast(LimitName, exceeded.limit),
+            "scope": exceeded.scope,
+            "used": exceeded.used,
+            "allowed": exceeded.most,
+            "setting": setting,
+        },
     }
+
+
+def _hint(exceeded: BudgetExceeded, limits: Limits, setting: str, language: Language) -> str:
+    if exceeded.scope != "task":
+        return text("budget_exceeded_day_hint", language, setting=setting)
+    if exceeded.limit in limits.own:
+        return text("budget_exceeded_own_hint", language, limit=exceeded.limit, setting=setting)
+    return text("budget_exceeded_hint", language, setting=setting)
+
+
+def _amount(exceeded: BudgetExceeded, amount: float) -> str:
+    return f"{amount:.4f}" if exceeded.limit == "cost_usd" else f"{amount:g}" if amount < 1e6 else f"{amount:.0f}"
+
+
+def _lower(most: float | None, asked: float | None) -> Any:
+    if most is None or asked is None:
+        return asked if most is None else most
+    return min(most, asked)

@@ -1,11 +1,14 @@
 """What a run remembers from turn to turn, and over a crash: where it is, what it used, what its tools left behind."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from beray.protocol.types import ModelKind, TaskError, Usage
+from beray.server.agent.stuck import Repeats
 from beray.server.db.agent_runs import CheckpointRow
+from beray.server.db.usage import NAMES, UsedSums
 
 Phase = Literal["request", "tools"]
 """What comes next: ask the model, or run the tools it asked for."""
@@ -16,27 +19,44 @@ class Used:
     """What a run has used so far; never reset, by a crash neither.
 
     Attributes:
+        cached_input_tokens: Of the input tokens, those that the provider had cached.
+        cost_usd: Of the answers whose cost is known.
+        unpriced: Answers whose cost is not known.
+        elapsed_ms: Time spent in finished parts of turns; the time between two attempts doesn't count.
         is_measured: Every answer told its tokens.
-        is_priced: Every answer's cost is known.
     """
 
     requests: int = 0
     tool_calls: int = 0
     input_tokens: int = 0
+    cached_input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
+    unpriced: int = 0
+    elapsed_ms: int = 0
     is_measured: bool = True
-    is_priced: bool = True
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Used":
+        """As it was stored; a newer version may have stored more."""
+        known = {each.name for each in fields(cls)}
+        return cls(**{name: value for name, value in stored.items() if name in known})
+
+    @property
+    def sums(self) -> UsedSums:
+        """What is counted for the day."""
+        return UsedSums(**{name: getattr(self, name) for name in NAMES})
 
     def shown(self, kind: ModelKind) -> Usage:
-        """As the wire shows it: null where it is not known."""
+        """The wire's `usage`; rules have no tokens and cost, and what a model's server doesn't tell is not known."""
         is_known = kind == "model" and self.is_measured and self.requests > 0  # what a failed request cost nobody says
         return {
             "requests": self.requests,
             "tool_calls": self.tool_calls,
             "input_tokens": self.input_tokens if is_known else None,
+            "cached_input_tokens": self.cached_input_tokens if is_known else None,
             "output_tokens": self.output_tokens if is_known else None,
-            "cost_usd": round(self.cost_usd, 6) if is_known and self.is_priced else None,
+            "cost_usd": round(self.cost_usd, 6) if is_known and self.unpriced == 0 else None,
         }
 
 
@@ -55,10 +75,11 @@ class Progress:
         background_count: How many have been started; numbers them.
         disk_bytes: What the task's folders held when its last command ended, if that is known.
         overfills: How many commands have written on though the task's files were over their limit already.
-        elapsed_ms: Time spent in finished parts of turns; the time between two attempts doesn't count.
         message_count: Messages begun; numbers them.
         open_messages: Ids of messages whose text was shown before the model's answer was whole.
         empty_answers: Answers in a row that held nothing.
+        repeats: The latest calls, as far as circles are seen in them.
+        measured: What the latest request and its answer were, in tokens and in bytes, if the provider has said so.
         final_text: What `finish` was given.
         outcome: How the run ended, once it has.
     """
@@ -74,10 +95,11 @@ class Progress:
     background_count: int = 0
     disk_bytes: int | None = None
     overfills: int = 0
-    elapsed_ms: int = 0
     message_count: int = 0
     open_messages: list[str] = field(default_factory=list)
     empty_answers: int = 0
+    repeats: Repeats = field(default_factory=Repeats)
+    measured: list[int] | None = None
     final_text: str | None = None
     outcome: dict[str, Any] | None = None
 
@@ -86,7 +108,8 @@ class Progress:
         """What `row` remembers."""
         known = {each.name for each in fields(cls)}  # a newer version may have stored more
         state = {name: value for name, value in json.loads(row.state).items() if name in known}
-        return cls(turn=row.turn, messages=row.messages, used=Used(**json.loads(row.usage)), **state)
+        state["repeats"] = Repeats.from_json(state.get("repeats", {}))
+        return cls(turn=row.turn, messages=row.messages, used=Used.from_json(json.loads(row.usage)), **state)
 
     def to_row(self) -> CheckpointRow:
         """As it is stored."""

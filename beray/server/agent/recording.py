@@ -19,7 +19,8 @@ from pydantic_ai.toolsets.abstract import ToolsetTool
 from pydantic_core import to_jsonable_python
 from sqlalchemy import Connection
 
-from beray.server.agent.budget import BudgetExceeded
+from beray.server.agent.budget import check_tool_call
+from beray.server.agent.stuck import Stuck, fingerprint_of
 from beray.server.agent.tools.base import Answer, Toolbox, ToolError, title_of
 from beray.server.agent.tools.build import WATCHED
 from beray.server.agent.wellformed import wellformed
@@ -58,7 +59,7 @@ class Recorder:
         self._settled.add(call_id)
         if row is None:
             await self._start(name, args, call_id)
-            answer = await self._run(name, call_id, body)
+            answer = await self._run(name, args, call_id, body)
             return self._returned(answer.text, ok=answer.ok, exit_code=answer.exit_code)
         if row.result is None:
             answer = self._interrupted()
@@ -77,7 +78,10 @@ class Recorder:
         now = self.box.run.clock()
         answer = Answer(part.model_response_str(), text("agent_call_refused", self.box.run.language), ok=False)
         row = ToolCallRow(call_id, wellformed(part.tool_name)[:64], now, None, None)
+        stuck = self._note_repeats(row.name, {}, answer)
         await self._finish(call_id, answer, started_at=now, new_row=row)
+        if stuck is not None:
+            raise stuck
 
     async def close_open(self, reason: str) -> None:
         """Say of the calls that still run that they have been ended."""
@@ -93,8 +97,8 @@ class Recorder:
 
     async def _start(self, name: str, args: dict[str, Any], call_id: str) -> None:
         run, used = self.box.run, self.box.progress.used
-        if used.tool_calls >= run.limits.tool_calls:
-            raise BudgetExceeded("tool_calls", used.tool_calls, run.limits.tool_calls)
+        check_tool_call(used.sums, run.ledger.limits.task)
+        await run.ledger.check_tool_call()
         used.tool_calls += 1
         self.box.call_id = call_id
         self.open_calls[call_id] = started_at = run.clock()
@@ -106,13 +110,29 @@ class Recorder:
 
         await run.emit(NewEvent("tool.started", request_fields(call_id, name, args)), also=also)
 
-    async def _run(self, name: str, call_id: str, body: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _run(
+        self, name: str, args: dict[str, Any], call_id: str, body: Callable[[], Awaitable[Answer]]
+    ) -> Answer:
         before = await self._snapshot(name)
         answer = await self._answer(name, body)
         changes = [*answer.changes, *compare(before, await self._snapshot(name))][:MOST_CHANGES]
         answer = replace(answer, events=[*map(_changed, changes), *answer.events])
+        stuck = self._note_repeats(name, args, answer)
         await self._finish(call_id, answer, started_at=self.open_calls[call_id])
+        if stuck is not None:
+            raise stuck
         return answer
+
+    def _note_repeats(self, name: str, args: dict[str, Any], answer: Answer) -> Stuck | None:
+        """Remember the call, to be stored with its end; the reason to end the run, if it goes round in circles."""
+        rules, repeats = self.box.run.stuck, self.box.progress.repeats
+        if rules is None:
+            return None
+        fingerprint = fingerprint_of(name, args, answer.text, ok=answer.ok)
+        verdict, times = repeats.note_call(fingerprint, ok=answer.ok, rules=rules)
+        if verdict == "warn":
+            repeats.warn(name, args, times)
+        return Stuck(name, times) if verdict == "stuck" else None
 
     async def _answer(self, name: str, body: Callable[[], Awaitable[Answer]]) -> Answer:
         try:

@@ -7,7 +7,10 @@ from typing import Protocol
 from sqlalchemy import Connection
 
 from beray.protocol.types import TaskError, Usage
+from beray.server.agent.ledger import Ledger
 from beray.server.agent.models import ModelChoice
+from beray.server.agent.prices import PriceTable
+from beray.server.agent.stuck import StuckRules
 from beray.server.clock import Clock
 from beray.server.db.connect import Queries
 from beray.server.engine.base import Step
@@ -27,21 +30,15 @@ class Emit(Protocol):
 
 
 @dataclass(frozen=True)
-class RunLimits:
-    """What one run may use; exceeded: `failed`, code `budget_exceeded`, files kept."""
-
-    requests: int = 50
-    tool_calls: int = 100
-    tokens: int = 500_000
-    wall_seconds: int = 3600
-
-
-@dataclass(frozen=True)
 class AgentRun:
     """One run of a task.
 
     Attributes:
         tools: Names of the tools the model may use.
+        ledger: Counts what the run uses, and knows its limits.
+        prices: What answers cost.
+        context_tokens: What the model's context takes, where the operator has said so.
+        stuck: When the run counts as stuck; None: never.
         room: How much the task's files may take on the disk, which each command asks for.
         uid: Uid its commands run under when the server is root.
         python: Interpreter inside the sandbox; None: no python tool.
@@ -54,7 +51,10 @@ class AgentRun:
     goal: str
     tools: tuple[str, ...]
     model: ModelChoice
-    limits: RunLimits
+    ledger: Ledger
+    prices: PriceTable
+    context_tokens: int | None
+    stuck: StuckRules | None
     language: Language
     work_dir: WorkDir
     output_dir: str

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 _LOAD = text("SELECT turn, messages, usage, state FROM checkpoint WHERE task_id = :task_id AND run = :run")
+_LOAD_USAGE = text("SELECT usage FROM checkpoint WHERE task_id = :task_id AND run = :run")
 _SAVE = text(
     "INSERT INTO checkpoint (task_id, run, turn, messages, usage, state)"
     " VALUES (:task_id, :run, :turn, :messages, :usage, :state)"
@@ -61,6 +62,12 @@ def load_checkpoint(connection: Connection, task_id: int, run: int) -> Checkpoin
     """The run's checkpoint, if it has come to one."""
     row = connection.execute(_LOAD, {"task_id": task_id, "run": run}).one_or_none()
     return None if row is None else CheckpointRow(row.turn, bytes(row.messages), row.usage, row.state)
+
+
+def load_usage(connection: Connection, task_id: int, run: int) -> str | None:
+    """The usage in the run's checkpoint, if it has come to one."""
+    usage: str | None = connection.execute(_LOAD_USAGE, {"task_id": task_id, "run": run}).scalar_one_or_none()
+    return usage
 
 
 def save_checkpoint(connection: Connection, task_id: int, run: int, row: CheckpointRow) -> None:

@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -142,6 +143,25 @@ tool_call = Table(
     Column("finished_at", BigInteger),  # null after a crash: interrupted, state unknown
     Column("result", Text),  # JSON: what the model was told
     PrimaryKeyConstraint("task_id", "run", "call_id"),
+)
+
+usage_day = Table(
+    "usage_day",  # what each task has used, by day; outlives the task
+    metadata,
+    Column("task_id", ID, nullable=False),
+    Column("day", Integer, nullable=False),  # since the epoch, UTC
+    Column("user_id", ID, ForeignKey("user_account.id", ondelete="CASCADE"), nullable=False),
+    Column("requests", Integer, nullable=False),
+    Column("tool_calls", Integer, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("cached_input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cost_usd", Double, nullable=False),
+    Column("unpriced", Integer, nullable=False),  # answers whose cost is not known
+    Column("elapsed_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("task_id", "day"),
+    Index("ix_usage_day_user_id_day", "user_id", "day"),
+    Index("ix_usage_day_day", "day"),
 )
 
 idempotency_key = Table(

@@ -26,6 +26,10 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _real(value: object) -> object:
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 Plain = Annotated[Text, AfterValidator(_without_nul), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
 
 
@@ -33,6 +37,9 @@ LIMIT_MOST = 2**31 - 1  # what is larger limits nothing, and may not fit where i
 
 
 Limit = Annotated[int, Field(ge=1, le=LIMIT_MOST), BeforeValidator(_whole)]
+
+
+Money = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), BeforeValidator(_real)]
 
 
 class AskedLimits(BaseModel):
@@ -44,6 +51,7 @@ class AskedLimits(BaseModel):
     tool_calls: Limit | None = None
     tokens: Limit | None = None
     wall_seconds: Limit | None = None
+    cost_usd: Money | None = None
 
 
 class CreateTask(BaseModel):
@@ -72,8 +80,17 @@ class UsageBody(BaseModel):
     requests: int
     tool_calls: int
     input_tokens: int | None
+    cached_input_tokens: int | None = None
     output_tokens: int | None
     cost_usd: float | None
+
+
+class BudgetBody(BaseModel):
+    limit: str
+    scope: str
+    used: float
+    allowed: float
+    setting: str
 
 
 class TaskErrorBody(BaseModel):
@@ -81,6 +98,7 @@ class TaskErrorBody(BaseModel):
     message: str
     hint: str | None
     retryable: bool
+    budget: BudgetBody | None = None
 
 
 class TaskBody(BaseModel):

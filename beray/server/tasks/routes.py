@@ -37,6 +37,7 @@ CREATE_REFUSALS = refused_with(
     "goal_too_long",
     "unknown_tools",
     "unknown_model",
+    "cost_limit_unknown",
     "storage_full",
     "idempotency_mismatch",
     "starting",

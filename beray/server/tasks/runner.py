@@ -17,8 +17,12 @@ from sqlalchemy.exc import OperationalError
 
 from beray.protocol.status import Status
 from beray.protocol.types import JsonObject, TaskError
+from beray.server.agent.budget import Limits as Budgets
+from beray.server.agent.ledger import Ledger
 from beray.server.agent.models import ModelChoice
-from beray.server.agent.run import AgentRun, Outcome, RunLimits
+from beray.server.agent.prices import PriceTable
+from beray.server.agent.run import AgentRun, Outcome
+from beray.server.agent.stuck import StuckRules
 from beray.server.agent.tools import TOOL_NAMES
 from beray.server.clock import Clock
 from beray.server.db import tasks as queries
@@ -64,7 +68,10 @@ class Workshop:
     sandbox: Sandbox
     capabilities: Capabilities
     sandbox_limits: Limits
-    run_limits: RunLimits
+    budgets: Budgets
+    prices: PriceTable
+    context_tokens: int | None
+    stuck: StuckRules | None
     task_uid: Callable[[int], int | None]
 
 
@@ -171,7 +178,10 @@ class Runner:
                 goal=record.goal,
                 tools=_tools(record, workshop),
                 model=workshop.model,
-                limits=_limits(record, workshop.run_limits),
+                ledger=self._ledger(record, workshop.budgets),
+                prices=workshop.prices,
+                context_tokens=workshop.context_tokens,
+                stuck=workshop.stuck,
                 language=language_of(record.goal),
                 work_dir=work_dir,
                 output_dir=str(self._work_dirs.output_dir(record.id)),
@@ -185,6 +195,17 @@ class Runner:
                 step=step,
                 clock=self._clock,
             )
+        )
+
+    def _ledger(self, record: queries.RunRecord, budgets: Budgets) -> Ledger:
+        asked = {} if record.limits is None else orjson.loads(record.limits)
+        return Ledger(
+            database=self._database,
+            clock=self._clock,
+            user_id=record.user_id,
+            task_id=record.id,
+            run=record.run,
+            limits=budgets.asked(asked),
         )
 
     async def _finish(self, record: queries.RunRecord, outcome: Outcome | None) -> None:
@@ -325,11 +346,6 @@ def _tools(record: queries.RunRecord, workshop: Workshop) -> tuple[str, ...]:
     if workshop.capabilities.python is None:
         return tuple(name for name in wanted if name != "python")
     return wanted
-
-
-def _limits(record: queries.RunRecord, most: RunLimits) -> RunLimits:
-    asked = {} if record.limits is None else orjson.loads(record.limits)
-    return RunLimits(**{name: min(getattr(most, name), asked.get(name, getattr(most, name))) for name in vars(most)})
 
 
 def _ending(outcome: Outcome | None) -> tuple[Status, str | None, TaskError | None]:

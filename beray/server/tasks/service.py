@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from beray.protocol.status import ENDED, Status
 from beray.protocol.types import ErrorItem, JsonObject, StopAnswer
 from beray.server.agent.models import ModelChoice
+from beray.server.agent.prices import PriceTable
 from beray.server.agent.tools import TOOL_NAMES
 from beray.server.audit import AuditTrail
 from beray.server.clock import Clock
@@ -67,6 +68,7 @@ class Tasks:
         trail: AuditTrail,
         task_uid: Callable[[int], int | None],
         stored: StoredBytes,
+        prices: PriceTable,
     ) -> None:
         self._database = database
         self._events = events
@@ -77,6 +79,7 @@ class Tasks:
         self._trail = trail
         self._task_uid = task_uid
         self._stored = stored
+        self._prices = prices
         self.deletions = Deletions(
             database=database, work_dirs=work_dirs, control=control, clock=clock, is_alone=not database.is_shared
         )
@@ -102,10 +105,10 @@ class Tasks:
             The task's JSON bytes.
 
         Raises:
-            Refused: goal_empty, goal_too_long, unknown_tools, unknown_model, idempotency_mismatch, storage_full,
-                starting.
+            Refused: goal_empty, goal_too_long, unknown_tools, unknown_model, cost_limit_unknown, idempotency_mismatch,
+                storage_full, starting.
         """
-        self._check(new)
+        await self._check(new)
         engine = self._require_engine()
         body_hash = hashlib.sha256(orjson.dumps(new, option=orjson.OPT_SORT_KEYS)).digest()
         entry = self._trail.row("task.created", user=user)
@@ -176,7 +179,7 @@ class Tasks:
             return refused
         return None
 
-    def _check(self, new: NewTask) -> None:
+    async def _check(self, new: NewTask) -> None:
         if not new.goal.strip():
             raise _wrong_field("goal", "goal_empty")
         if len(new.goal) > GOAL_MOST:
@@ -186,6 +189,8 @@ class Tasks:
             raise _wrong_field("tools", "unknown_tools", unknown=", ".join(unknown), known=", ".join(TOOL_NAMES))
         if new.model is not None and new.model != self._model.name:
             raise _wrong_field("model", "unknown_model", model=new.model, known=self._model.name)
+        if "cost_usd" in (new.limits or {}) and not await asyncio.to_thread(self._prices.is_known, self._model):
+            raise _wrong_field("limits", "cost_limit_unknown", model=self._model.name)
 
     async def start(self, user: UserRow, task_id: int) -> TaskRecord:
         """Queue a task that was made with `hold`.

@@ -10,7 +10,14 @@ from beray.server.clock import iso, iso_or_none
 from beray.server.db.tasks import TaskRecord
 from beray.server.events.log import frame_body
 
-NO_USAGE: Usage = {"requests": 0, "tool_calls": 0, "input_tokens": None, "output_tokens": None, "cost_usd": None}
+NO_USAGE: Usage = {
+    "requests": 0,
+    "tool_calls": 0,
+    "input_tokens": None,
+    "cached_input_tokens": None,
+    "output_tokens": None,
+    "cost_usd": None,
+}
 
 
 def task_view(row: TaskRecord) -> Task:

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from beray.server.agent import background as processes
+from beray.server.agent.budget import RunLimits
 from beray.server.agent.faults import MOST_TRIES
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.prompts import system_prompt
-from beray.server.agent.run import RunLimits
 from beray.server.agent.tools import TOOL_NAMES, output
 from beray.server.agent.tools import background as tool
 from beray.server.events.log import Fenced

@@ -5,8 +5,8 @@ import itertools
 
 import pytest
 
+from beray.server.agent.budget import RunLimits
 from beray.server.agent.models import ModelChoice
-from beray.server.agent.run import RunLimits
 from tests.support.scripted_model import HELLO, Reply, call, failure, sequence, turns
 from tests.support.waiting import until
 
@@ -33,6 +33,7 @@ async def test_a_model_does_the_task_by_tool_calls(bench, scripted):
         "requests": 3,
         "tool_calls": 3,
         "input_tokens": 300,
+        "cached_input_tokens": 0,
         "output_tokens": 60,
         "cost_usd": None,
     }

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.agent_bench import Crash
 
-UNKNOWN = {"input_tokens": None, "output_tokens": None, "cost_usd": None}
+UNKNOWN = {"input_tokens": None, "cached_input_tokens": None, "output_tokens": None, "cost_usd": None}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from beray.server.agent.models import ModelChoice
+from beray.server.agent.prices import PriceTable
 from beray.server.audit import AuditTrail
 from beray.server.db import tasks as queries
 from beray.server.db.auth import UserRow
@@ -68,6 +69,7 @@ def tasks(database, work_dirs) -> Tasks:
         trail=AuditTrail(database, lambda: AT),
         task_uid=lambda task_id: None,
         stored=StoredBytes(database, work_dirs, most=0),
+        prices=PriceTable(),
     )
     tasks.engine = AsyncMock(is_running=AsyncMock(return_value=False))
     return tasks

@@ -9,8 +9,11 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 from sqlalchemy import make_url, text
 
+from beray.server.agent.budget import Limits as Budgets
 from beray.server.agent.models import ModelChoice
-from beray.server.agent.run import AgentRun, Outcome, RunLimits
+from beray.server.agent.prices import PriceTable
+from beray.server.agent.run import AgentRun, Outcome
+from beray.server.agent.stuck import StuckRules
 from beray.server.audit import AuditTrail
 from beray.server.db import tasks as queries
 from beray.server.db.auth import UserRow
@@ -67,7 +70,10 @@ def make_runner(database: Database, tmp_path, run_agent: RunAgent, control: RunC
         sandbox=PlainSandbox(),
         capabilities=Capabilities("plain", (), None),
         sandbox_limits=Limits(),
-        run_limits=RunLimits(),
+        budgets=Budgets(),
+        prices=PriceTable(),
+        context_tokens=None,
+        stuck=StuckRules(),
         task_uid=lambda task_id: None,
     )
     return runner, events
@@ -84,6 +90,7 @@ def make_tasks(database: Database, tmp_path, events: EventLog, control: RunContr
         trail=AuditTrail(database, lambda: AT),
         task_uid=lambda task_id: None,
         stored=StoredBytes(database, WorkDirs(tmp_path / "tasks"), most=0),
+        prices=PriceTable(),
     )
 
 

@@ -1,5 +1,7 @@
 """What every tool is given, and what it gives back."""
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +60,11 @@ class Toolbox:
 
     def __post_init__(self) -> None:
         self.background = BackgroundProcesses(self.progress)
+
+    def begin_turn(self, seconds_left: float | None) -> None:
+        """A further answer's calls will come; None: the run has all the time."""
+        self.has_failure = False
+        self.ends_at = math.inf if seconds_left is None else time.monotonic() + seconds_left
 
 
 def title_of(name: str, args: dict[str, Any]) -> str:

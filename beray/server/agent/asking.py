@@ -1,0 +1,229 @@
+"""Asks the model: within the limits, in the room it has, again after passing faults, its text shown while it comes.
+
+The one owner of retries: the provider's client makes one try. What was shown of an answer that was cut is taken back by
+`text.reset`, and the request is made again. Imports the model library.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+from pydantic_ai import Agent, UsageLimits
+from pydantic_ai.direct import model_request_stream
+from pydantic_ai.exceptions import AgentRunError, ModelContextWindowExceededError
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+)
+from pydantic_ai.models import Model
+from pydantic_ai.run import AgentRun as LibraryRun
+from pydantic_ai.settings import ModelSettings
+from pydantic_graph import End
+
+from beray.server.agent import faults
+from beray.server.agent.budget import check_model_call
+from beray.server.agent.coalesce import Coalescer
+from beray.server.agent.context import ContextRoom
+from beray.server.agent.memory import RunMemory
+from beray.server.agent.prompts import SUMMARISE
+from beray.server.agent.run import AgentRun
+from beray.server.agent.wellformed import wellformed
+from beray.server.events.log import NewEvent
+
+TEXT_EVENT_CHARACTERS: Final = 1024
+NO_LIBRARY_LIMITS: Final = UsageLimits(request_limit=None)  # limits are ours: they must hold over crashes
+
+T = TypeVar("T")
+
+
+class Asker:
+    """Asks one run's model.
+
+    Attributes:
+        texts: The pieces of text of the latest answer, by message.
+    """
+
+    def __init__(self, run: AgentRun, memory: RunMemory, agent: Agent[None, str], model: Model) -> None:
+        self.texts: dict[str, list[str]] = {}
+        self._run = run
+        self._memory = memory
+        self._agent = agent
+        self._model = model
+        self._room = ContextRoom(memory.progress, run.context_tokens or model.context_window)
+
+    async def ask(self) -> None:
+        """Get the model's answer to the conversation; it becomes the latest message.
+
+        Raises:
+            BudgetExceeded: A limit doesn't let the model be asked.
+            AgentRunError: It could not be had.
+        """
+        await self._make_room()
+        try:
+            await self._again(self._ask_once)
+        except ModelContextWindowExceededError:
+            if not await self._make_room(is_forced=True):
+                raise
+            await self._again(self._ask_once)
+
+    @asynccontextmanager
+    async def resumed(self) -> AsyncIterator[LibraryRun[None, str]]:
+        """A run of the library from the conversation as it is."""
+        history = self._memory.messages
+        async with self._agent.iter(None, message_history=history, usage_limits=NO_LIBRARY_LIMITS) as library_run:
+            yield library_run
+
+    async def first_node(self, library_run: LibraryRun[None, str]) -> Any:  # the library has no public name for it
+        """What the conversation leads to: a request, or the tools of an answer."""
+        start = library_run.next_node
+        assert not isinstance(start, End), "a new run has something to do"
+        return await library_run.next(start)
+
+    def resets(self, reason: str) -> list[NewEvent]:
+        """Take back what was shown of an answer that never became whole."""
+        progress = self._memory.progress
+        events = [
+            NewEvent("text.reset", {"message_id": message_id, "reason": reason})
+            for message_id in progress.open_messages
+        ]
+        progress.open_messages = []
+        return events
+
+    async def _again(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """What `attempt` gives, tried again after faults that may pass."""
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return await attempt()
+            except AgentRunError as error:
+                if not faults.is_transient(error) or tries >= faults.MOST_TRIES:
+                    raise
+                await self._wait_to_retry(error, tries)
+
+    async def _wait_to_retry(self, error: Exception, tries: int) -> None:
+        wait_seconds = faults.wait_seconds(error, tries)
+        code = faults.code_of(error)
+        retry = NewEvent("model.retry", {"attempt": tries, "wait_s": round(wait_seconds, 3), "code": code})
+        await self._run.emit(*self.resets(code), retry, also=self._memory.save_state)
+        await asyncio.sleep(wait_seconds)
+
+    async def _ask_once(self) -> None:
+        await self._check_limits()
+        self.texts = {}
+        async with self.resumed() as library_run:
+            node = await self.first_node(library_run)
+            assert Agent.is_model_request_node(node), "messages that end in a request lead to a request"
+            await self._stream_text(node, library_run)
+            node = await library_run.next(node)
+            assert Agent.is_call_tools_node(node), "an answer leads to its tools"
+            asked = self._memory.messages
+            self._memory.messages = list(library_run.all_messages())
+        answer = self._memory.messages[-1]
+        assert isinstance(answer, ModelResponse), "the last message is the answer"
+        self._room.note_measured(asked, answer)
+        self.count(answer)
+
+    async def _check_limits(self) -> None:
+        check_model_call(self._memory.progress.used.sums, self._run.ledger.limits.task)
+        await self._run.ledger.check_model_call()
+
+    def count(self, answer: ModelResponse) -> None:
+        """Add an answer to what was used."""
+        used, usage = self._memory.progress.used, answer.usage
+        used.requests += 1
+        if self._run.model.kind != "model":
+            return
+        used.input_tokens += usage.input_tokens
+        used.cached_input_tokens += usage.cache_read_tokens
+        used.output_tokens += usage.output_tokens
+        used.is_measured = used.is_measured and bool(usage.input_tokens or usage.output_tokens)
+        cost = self._cost(answer)
+        if cost is None:
+            used.unpriced += 1
+        else:
+            used.cost_usd += cost
+
+    def _cost(self, answer: ModelResponse) -> float | None:
+        model, usage = self._run.model, answer.usage
+        own = self._run.prices.find(model.name)
+        if own is not None:
+            return own.of(
+                input_tokens=usage.input_tokens,
+                cached_input_tokens=usage.cache_read_tokens,
+                output_tokens=usage.output_tokens,
+            )
+        if model.is_own_url:  # the library's prices are of providers' own servers
+            return None
+        if usage.cost is not None:
+            return float(usage.cost)
+        try:
+            return float(answer.cost().total_price)
+        except (LookupError, ValueError):
+            return None
+
+    # ---- text while it comes
+
+    async def _stream_text(self, node: Any, library_run: LibraryRun[None, str]) -> None:
+        ids: dict[int, str] = {}
+        async with (
+            Coalescer(self._show_text, most_characters=TEXT_EVENT_CHARACTERS) as shown,
+            node.stream(library_run.ctx) as events,
+        ):
+            async for event in events:
+                if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
+                    ids[event.index] = self._new_message_id()
+                    await self._put_text(shown, ids[event.index], event.part.content)
+                elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+                    await self._put_text(shown, ids[event.index], event.delta.content_delta)
+
+    def _new_message_id(self) -> str:
+        progress = self._memory.progress
+        progress.message_count += 1
+        return f"msg_{self._run.run}_{progress.message_count}"
+
+    async def _put_text(self, shown: Coalescer[str], message_id: str, delta: str) -> None:
+        self.texts.setdefault(message_id, []).append(delta)
+        await shown.put(message_id, wellformed(delta))
+
+    async def _show_text(self, group: list[tuple[str, str]]) -> None:
+        """Emit deltas; a message's first is remembered with it, so that a takeover can take it back."""
+        progress = self._memory.progress
+        new = {message_id for message_id, _ in group} - set(progress.open_messages)
+        progress.open_messages += sorted(new)
+        events = [NewEvent("text.delta", {"message_id": message_id, "delta": delta}) for message_id, delta in group]
+        await self._run.emit(*events, also=self._memory.save_state if new else None)
+
+    # ---- room in the model's context
+
+    async def _make_room(self, *, is_forced: bool = False) -> bool:
+        """Compact the conversation if it needs it; whether it was."""
+        made = await self._room.make(self._memory.messages, self._summarise, is_forced=is_forced)
+        if made is None:
+            return False
+        self._memory.messages = made.messages
+        usage = NewEvent("usage.updated", {"usage": dict(self._memory.usage())})
+        await self._run.emit(NewEvent("context.compacted", made.fields), usage, also=self._memory.save_all)
+        return True
+
+    async def _summarise(self, record: str) -> str:
+        """The model's own summary of what happened."""
+        prompt: list[ModelMessage] = [ModelRequest.user_text_prompt(f"{SUMMARISE}\n\n{record}")]
+
+        async def attempt() -> str:
+            await self._check_limits()
+            settings = ModelSettings(timeout=self._run.model.timeout_seconds)
+            async with model_request_stream(self._model, prompt, model_settings=settings) as stream:
+                async for _ in stream:
+                    pass
+                answer = stream.get()
+            self.count(answer)
+            return wellformed("".join(part.content for part in answer.parts if isinstance(part, TextPart)).strip())
+
+        return await self._again(attempt)

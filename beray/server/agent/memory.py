@@ -1,0 +1,79 @@
+"""A run's memory in this process, and how it gets into the database. Imports the model library."""
+
+import time
+
+from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelRequest, UserPromptPart
+from sqlalchemy import Connection
+
+from beray.protocol.types import Usage
+from beray.server.agent.progress import Progress
+from beray.server.agent.run import AgentRun
+from beray.server.agent.wellformed import wellformed
+from beray.server.db import agent_runs
+
+
+class RunMemory:
+    """The conversation, how far the run is, and what it has used.
+
+    Args:
+        run: The run.
+        progress: What was stored of it; changed as turns are played.
+    """
+
+    def __init__(self, run: AgentRun, progress: Progress) -> None:
+        self.progress = progress
+        self._run = run
+        stored = ModelMessagesTypeAdapter.validate_json(progress.messages)
+        self.messages: list[ModelMessage] = stored or [ModelRequest(parts=[UserPromptPart(wellformed(run.goal))])]
+        self._began_at = 0.0  # by the monotonic clock: a clock that is set must not use up a run
+        self._elapsed_before_ms = 0
+
+    def begin_turn(self) -> None:
+        """Count time from now on; the time between two attempts doesn't count."""
+        self._began_at, self._elapsed_before_ms = time.monotonic(), self.progress.used.elapsed_ms
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the run's time is up; None: it has all the time."""
+        most = self._run.ledger.limits.task.wall_seconds
+        return None if most is None else max(most - self._elapsed_ms / 1000, 0.0)
+
+    def tell(self, note: str) -> None:
+        """Add to the next request what the service, or the user, has to say."""
+        request = self.messages[-1]
+        assert isinstance(request, ModelRequest), "what leads to an answer is a request"
+        self.messages = [*self.messages[:-1], ModelRequest(parts=[*request.parts, UserPromptPart(note)])]
+
+    def drop_answer(self) -> None:
+        """Forget the latest message: an answer that held nothing."""
+        self.messages = self.messages[:-1]
+
+    def answer_with(self, note: str) -> None:
+        """Answer the latest message, which ends nothing, with what the service has to say."""
+        self.messages = [*self.messages, ModelRequest(parts=[UserPromptPart(note)])]
+
+    def usage(self) -> Usage:
+        """What has been used, as the wire shows it."""
+        return self.progress.used.shown(self._run.model.kind)
+
+    def save_all(self, connection: Connection) -> None:
+        """Write everything; for use in the transaction of the event that shows it."""
+        run = self._run
+        self.progress.messages = ModelMessagesTypeAdapter.dump_json(self.messages)
+        self._count(connection)
+        agent_runs.save_checkpoint(connection, run.task_id, run.run, self.progress.to_row())
+
+    def save_state(self, connection: Connection) -> None:
+        """Write everything but the conversation."""
+        run = self._run
+        self._count(connection)
+        row = self.progress.to_row()
+        agent_runs.save_state(connection, run.task_id, run.run, usage=row.usage, state=row.state)
+
+    def _count(self, connection: Connection) -> None:
+        self.progress.used.elapsed_ms = self._elapsed_ms
+        self._run.ledger.note(connection, self.progress.used)
+
+    @property
+    def _elapsed_ms(self) -> int:
+        return self._elapsed_before_ms + round((time.monotonic() - self._began_at) * 1000)

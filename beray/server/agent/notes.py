@@ -1,0 +1,26 @@
+"""What the service itself tells the model during a run: marked, so that it is not taken for the user's word."""
+
+from typing import Final
+
+NOTE: Final = "A note of the service, not of the user:"
+
+EMPTY: Final = NOTE + " your last answer was empty. Go on with a tool call, or end the task with an answer."
+CUT: Final = (
+    NOTE + " your last answer was cut at the length limit before it called a tool. Go on with a tool call, in smaller"
+    " pieces; write long content to files part by part."
+)
+OPEN_PLAN: Final = (
+    NOTE + " your last answer called no tool, but your plan has steps that are not done. Go on with a tool call. If you"
+    " are done, bring the plan up to date or say what is left out, and answer once more."
+)
+NEWS: Final = NOTE + " about what runs in the background:"
+
+
+def note(content: str) -> str:
+    """`content` as the service's word."""
+    return f"{NOTE} {content}"
+
+
+def is_note(content: str) -> bool:
+    """Whether that is the service's word."""
+    return content.startswith(NOTE)

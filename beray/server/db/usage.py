@@ -1,0 +1,74 @@
+"""SQL of what models and tools have used, by user and day.
+
+One row a task and day: only the task's own run writes it, so no two processes ever wait for the same row. Rows outlive
+their task, for deleting one gives nothing back of what it has used.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+
+@dataclass(frozen=True)
+class UsedSums:
+    """What was used.
+
+    Attributes:
+        cost_usd: Of the answers whose cost is known.
+        unpriced: Answers whose cost is not known.
+        elapsed_ms: Time that runs have worked.
+    """
+
+    requests: int = 0
+    tool_calls: int = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    unpriced: int = 0
+    elapsed_ms: int = 0
+
+    def minus(self, before: "UsedSums") -> "UsedSums":
+        """What came after `before`."""
+        return UsedSums(**{name: getattr(self, name) - getattr(before, name) for name in NAMES})
+
+    @property
+    def tokens(self) -> int:
+        """In and out."""
+        return self.input_tokens + self.output_tokens
+
+
+NAMES = tuple(each.name for each in fields(UsedSums))
+
+_SUMS = ", ".join(f"COALESCE(sum({name}), 0) AS {name}" for name in NAMES)
+_SUM_UP = ", ".join(f"{name} = usage_day.{name} + excluded.{name}" for name in NAMES)
+_ADD = text(
+    f"INSERT INTO usage_day (task_id, day, user_id, {', '.join(NAMES)})"  # noqa: S608 - only constants
+    f" VALUES (:task_id, :day, :user_id, {', '.join(':' + name for name in NAMES)})"
+    f" ON CONFLICT (task_id, day) DO UPDATE SET {_SUM_UP}"
+)
+_OF_USER = text(f"SELECT {_SUMS} FROM usage_day WHERE user_id = :user_id AND day = :day")  # noqa: S608 - only constants
+_OF_ALL = text(f"SELECT {_SUMS} FROM usage_day WHERE day = :day")  # noqa: S608 - only constants
+
+
+def add_used(connection: Connection, *, task_id: int, user_id: int, day: int, used: UsedSums) -> None:
+    """Count `used` for the day (days since the epoch, UTC)."""
+    values = {name: getattr(used, name) for name in NAMES}
+    connection.execute(_ADD, {"task_id": task_id, "day": day, "user_id": user_id, **values})
+
+
+def sum_of_user(connection: Connection, user_id: int, day: int) -> UsedSums:
+    """What the user's tasks have used on the day."""
+    return _sums(connection.execute(_OF_USER, {"user_id": user_id, "day": day}).one())
+
+
+def sum_of_all(connection: Connection, day: int) -> UsedSums:
+    """What all users' tasks have used on the day."""
+    return _sums(connection.execute(_OF_ALL, {"day": day}).one())
+
+
+def _sums(row: Row[Any]) -> UsedSums:
+    found = row._mapping
+    counts = {name: int(found[name]) for name in NAMES if name != "cost_usd"}
+    return UsedSums(cost_usd=float(found["cost_usd"]), **counts)

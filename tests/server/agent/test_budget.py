@@ -1,0 +1,194 @@
+"""Limits of a task, of a user's day and of the server's day: checked against what is stored, and said in full."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from beray.server.agent.budget import Limits, RunLimits, limits_of, money_settings
+from beray.server.agent.models import ModelChoice
+from beray.server.agent.prices import Price, PriceTable
+from beray.server.clock import DAY_MS
+from beray.server.db import usage
+from beray.server.db.usage import UsedSums
+from beray.server.settings import SettingError, Settings
+from tests.support.agent_bench import Crash, CrashAt
+from tests.support.scripted_model import Reply, call, sequence, turns
+
+GOAL = "Work for ever."
+FOR_EVER = sequence(*(Reply(calls=[call("shell", command=f"echo {number}")]) for number in range(40)))
+NOON = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp() * 1000)
+PRICES = PriceTable({"openai:*": Price(input=10_000, output=100_000, cached_input=1000)})
+
+
+def choice(server, **changes):
+    return ModelChoice("openai:scripted", "model", base_url=server.base_url, **{"is_own_url": True, **changes})
+
+
+async def spend(bench, *, user_id=1, day=NOON // DAY_MS, task_id=77, **used):
+    """Another task of the user, or of another one, has used this."""
+    await bench.database.write(
+        lambda connection: usage.add_used(connection, task_id=task_id, user_id=user_id, day=day, used=UsedSums(**used))
+    )
+
+
+async def stored(bench, day=NOON // DAY_MS) -> UsedSums:
+    return await bench.database.read(lambda connection: usage.sum_of_user(connection, 1, day))
+
+
+@pytest.mark.parametrize(
+    ("limits", "used", "allowed", "setting"),
+    [
+        (RunLimits(requests=3), 3, 3, "BERAY_MAX_REQUESTS"),
+        (RunLimits(tool_calls=3), 3, 3, "BERAY_MAX_TOOL_CALLS"),
+        (RunLimits(tokens=250), 360, 250, "BERAY_MAX_TOKENS"),
+        (RunLimits(cost_usd=5), 6, 5, "BERAY_MAX_COST_USD"),
+    ],
+)
+async def test_each_limit_of_a_task_ends_it_and_says_which_how_far_and_how_to_raise_it(
+    bench, scripted, limits, used, allowed, setting
+):
+    server = scripted(FOR_EVER)
+
+    outcome = await bench.run(GOAL, model=choice(server), limits=limits, prices=PRICES)
+
+    error = outcome.error
+    assert (error["code"], error["retryable"]) == ("budget_exceeded", False)
+    assert (error["budget"]["used"], error["budget"]["allowed"]) == (pytest.approx(used), allowed)
+    assert (error["budget"]["scope"], error["budget"]["setting"]) == ("task", setting)
+    assert setting in error["hint"]
+    assert f"({error['budget']['limit']})" in error["message"]
+    assert (bench.work_dir).is_dir()
+
+
+@pytest.mark.parametrize("scope", ["user_day", "server_day"])
+@pytest.mark.parametrize(
+    ("limit", "spent"),
+    [
+        ("requests", {"requests": 8}),
+        ("tool_calls", {"tool_calls": 9}),
+        ("tokens", {"input_tokens": 700, "output_tokens": 60}),
+        ("wall_seconds", {"elapsed_ms": 60_000}),
+        ("cost_usd", {"cost_usd": 8.5}),
+    ],
+)
+async def test_what_other_tasks_used_today_counts_for_the_days_limits(bench, scripted, scope, limit, spent):
+    """Two answers cost 2 requests, 2 calls, 240 tokens and 4 dollars here; each limit lets that pass, and no more."""
+    bench.clock = lambda: NOON
+    await spend(bench, **spent)
+    most = {"requests": 10, "tool_calls": 11, "tokens": 1000, "wall_seconds": 60, "cost_usd": 12}[limit]
+    days = RunLimits(**{**dict.fromkeys(vars(RunLimits())), limit: most})
+    server = scripted(FOR_EVER)
+
+    outcome = await bench.run(GOAL, model=choice(server), limits=Limits(**{scope: days}), prices=PRICES)
+
+    error = outcome.error
+    assert (error["code"], error["retryable"]) == ("budget_exceeded", True)
+    assert (error["budget"]["limit"], error["budget"]["scope"]) == (limit, scope)
+    assert error["budget"]["used"] >= most
+    suffix = "_PER_USER_DAY" if scope == "user_day" else "_PER_DAY"
+    assert error["budget"]["setting"].endswith(suffix)
+    assert error["budget"]["setting"] in error["hint"]
+    asked = {"wall_seconds": 0, "tool_calls": 3}.get(limit, 2)
+    assert len(server.requests) == asked, "not one request more than the limit allows"
+
+
+async def test_another_users_use_and_another_day_count_not_for_the_user(bench, scripted):
+    bench.clock = lambda: NOON
+    await spend(bench, requests=100, day=NOON // DAY_MS - 1)
+    limits = Limits(user_day=RunLimits(requests=1))
+
+    outcome = await bench.run(GOAL, model=choice(scripted(turns(Reply("Done.")))), limits=limits)
+
+    assert outcome.is_completed
+
+
+async def test_use_is_counted_once_over_crashes(bench, scripted):
+    """Whatever point the process dies at, the day holds just what the run says that it used."""
+    script = turns(
+        Reply(calls=[call("shell", command="echo one")]),
+        Reply(calls=[call("shell", command="echo two")], cached=40),
+        Reply("Done."),
+    )
+    bench.clock = lambda: NOON
+    for number in range(1, 30):
+        bench.crash = CrashAt(number)
+        try:
+            outcome = await bench.run(GOAL, model=choice(scripted(script)), prices=PRICES)
+        except Crash:
+            continue
+        break
+
+    sums = await stored(bench)
+    shown = outcome.usage
+    assert (sums.requests, sums.tool_calls) == (shown["requests"], shown["tool_calls"])
+    assert (sums.input_tokens, sums.output_tokens) == (shown["input_tokens"], shown["output_tokens"])
+    assert (sums.cached_input_tokens, sums.cost_usd) == (40, pytest.approx(shown["cost_usd"]))
+    assert number > 3
+
+
+async def test_deleted_tasks_give_nothing_back(bench):
+    bench.clock = lambda: NOON
+    await spend(bench, task_id=1, requests=5)
+
+    await bench.database.write(lambda connection: connection.exec_driver_sql("DELETE FROM task"))
+
+    assert (await stored(bench)).requests == 5
+
+
+async def test_cached_tokens_are_counted_and_cost_less(bench, scripted):
+    server = scripted(turns(Reply("Done.", usage=(100, 20), cached=80)))
+
+    outcome = await bench.run(GOAL, model=choice(server), prices=PRICES)
+
+    assert outcome.usage["cached_input_tokens"] == 80
+    assert outcome.usage["cost_usd"] == pytest.approx((20 * 10_000 + 80 * 1000 + 20 * 100_000) / 1e6)
+
+
+async def test_unknown_cost_is_shown_as_unknown(bench, scripted):
+    outcome = await bench.run(GOAL, model=choice(scripted(turns(Reply("Done.")))))
+
+    assert outcome.usage["cost_usd"] is None
+    assert outcome.usage["input_tokens"] == 100
+
+
+async def test_cost_of_a_providers_own_model_is_known(bench, scripted):
+    """The library's table holds for the provider's own server, which the test's one stands in for."""
+    server = scripted(turns(Reply("Done.", usage=(1_000_000, 0))))
+    model = ModelChoice("openai:gpt-5", "model", base_url=server.base_url)
+
+    outcome = await bench.run(GOAL, model=model, limits=RunLimits(tokens=None))
+
+    assert outcome.usage["cost_usd"] == pytest.approx(1.25)
+
+
+async def test_limit_that_the_task_set_itself_says_so(bench, scripted):
+    limits = Limits().asked({"requests": 1})
+
+    outcome = await bench.run(GOAL, model=choice(scripted(FOR_EVER)), limits=limits)
+
+    assert "limits.requests" in outcome.error["hint"]
+
+
+def test_a_task_can_only_lower_limits():
+    limits = Limits(RunLimits(requests=10, cost_usd=None)).asked({"requests": 99, "cost_usd": 2.5, "tokens": 5})
+
+    assert (limits.task.requests, limits.task.cost_usd, limits.task.tokens) == (10, 2.5, 5)
+    assert limits.own == {"cost_usd", "tokens"}
+
+
+def test_settings_give_the_limits():
+    settings = Settings.load(
+        {"BERAY_MAX_COST_USD": "0.5", "BERAY_MAX_TOKENS_PER_USER_DAY": "9", "BERAY_MAX_COST_USD_PER_DAY": "20"}
+    )
+
+    limits = limits_of(settings)
+
+    assert (limits.task.cost_usd, limits.user_day.tokens, limits.server_day.cost_usd) == (0.5, 9, 20)
+    assert limits.user_day.requests is None
+    assert money_settings(limits) == ["BERAY_MAX_COST_USD", "BERAY_MAX_COST_USD_PER_DAY"]
+
+
+@pytest.mark.parametrize("raw", ["-1", "1e9", "much", "0.1234567", "nan"])
+def test_money_that_is_none_stops_the_start(raw):
+    with pytest.raises(SettingError, match="BERAY_MAX_COST_USD"):
+        Settings.load({"BERAY_MAX_COST_USD": raw})
