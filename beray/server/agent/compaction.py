@@ -18,7 +18,6 @@ from pydantic_ai.messages import (
     ModelRequest,
     ModelRequestPart,
     ModelResponse,
-    RetryPromptPart,
     TextPart,
     ThinkingPart,
     ToolCallPart,
@@ -169,8 +168,6 @@ def _told(part: Any) -> Iterator[str]:
             yield f"CALL {part.tool_name}: {_cut(part.args_as_json_str())}"
         case ToolReturnPart():
             yield f"RESULT: {_cut(part.model_response_str())}"
-        case RetryPromptPart():
-            yield f"RESULT: {_cut(part.model_response())}"
 
 
 def _as_text(content: Any) -> str:

@@ -59,6 +59,8 @@ class ContextRoom:
     async def make(self, messages: list[ModelMessage], summarise: Summarise, *, is_forced: bool = False) -> Made | None:
         """The conversation made smaller, if it takes too much, or by force; None if it is well, or can't be."""
         before = self.tokens(messages)
+        if is_forced and self._size is None:
+            self._size = before  # what was refused is more than the model takes: from now on that is known
         if not is_forced and (self._size is None or before < self._size * compaction.CLEAR_AT):
             return None
         cleared = compaction.clear_results(messages)
