@@ -9,7 +9,7 @@ import mimetypes
 import os
 import random
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
@@ -208,6 +208,7 @@ class BeRayClient:
         goal: str,
         tools: Sequence[str] | None = None,
         *,
+        limits: Mapping[str, float] | None = None,
         hold: bool = False,
         idempotency_key: str | None = None,
     ) -> Task:
@@ -216,6 +217,8 @@ class BeRayClient:
         Args:
             goal: What shall be done, in words.
             tools: Names of the tools the agent may use; None is the server's default set.
+            limits: What the task may use, each at most what the server allows: `requests`, `tool_calls`, `tokens`,
+                `wall_seconds`, `cost_usd`.
             hold: Wait for `start_task`, so that files can be uploaded first; after an hour the task ends `stopped`.
             idempotency_key: The same key and goal within 24 hours give the same task again, not a second one. Without
                 it each call has a key of its own, which covers the repetitions made here.
@@ -225,7 +228,9 @@ class BeRayClient:
             ConflictError: The key was used with another goal.
         """
         key = uuid.uuid4().hex if idempotency_key is None else _header_value("idempotency_key", idempotency_key)
-        return cast(Task, self._value(calls.create_task(goal, tools=tools, hold=hold, idempotency_key=key)))
+        return cast(
+            Task, self._value(calls.create_task(goal, tools=tools, limits=limits, hold=hold, idempotency_key=key))
+        )
 
     def start_task(self, task_id: int) -> Task:
         """Start a task that was created with `hold=True`.

@@ -33,6 +33,7 @@ UNITS: Final[dict[str, tuple[str, str]]] = {
 KINDS: Final[dict[Any, tuple[str, str]]] = {
     bool: ("1 或 0", "1 or 0"),
     int: ("整数", "whole number"),
+    float: ("美元", "US dollars"),
     Path: ("路径", "path"),
     Path | None: ("路径", "path"),
     tuple[str, ...]: ("逗号分隔", "comma-separated"),

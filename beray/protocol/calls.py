@@ -82,9 +82,16 @@ def get_current_user() -> Call:
 
 
 def create_task(
-    goal: str, *, tools: Sequence[str] | None, hold: bool = False, idempotency_key: str | None = None
+    goal: str,
+    *,
+    tools: Sequence[str] | None,
+    limits: Mapping[str, float] | None = None,
+    hold: bool = False,
+    idempotency_key: str | None = None,
 ) -> Call:
     content: dict[str, Any] = {"goal": goal, "tools": None if tools is None else list(tools)}
+    if limits is not None:
+        content["limits"] = dict(limits)
     if hold:
         content["hold"] = True
     headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}

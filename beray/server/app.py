@@ -58,6 +58,7 @@ from beray.server.tasks.control import RunControl
 from beray.server.tasks.runner import RunAgent, Runner, Workshop
 from beray.server.tasks.service import Tasks
 from beray.server.tasks.stream import Streams
+from beray.server.tasks.usage import DayUsage
 from beray.server.validation import malformed_body, validation_refusal
 from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.work_dir import WorkDirs
@@ -216,7 +217,9 @@ class App:
             return web
         web.include_router(info, prefix=API)
         web.include_router(auth_routes.build_router(self.accounts), prefix=API)
-        web.include_router(task_routes.build_router(self.tasks, self.accounts, self.events, self.streams), prefix=API)
+        usage = DayUsage(self.database, self._clock, self._budgets)
+        tasks = task_routes.build_router(self.tasks, self.accounts, self.events, self.streams, usage)
+        web.include_router(tasks, prefix=API)
         files = Files(
             self.tasks.open_work_dir, self.stored, self.trail, max_upload_bytes=self.settings.max_upload_bytes
         )

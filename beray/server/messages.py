@@ -360,7 +360,7 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "可以缩小任务，或用 {setting} 提高上限。",
         "Make the task smaller, or raise the limit with {setting}.",
     ),
-    "budget_exceeded_own_hint": (
+    "budget_raise_own": (
         "该上限由任务自己的 limits.{limit} 设定；请以更高的值重新提交（不得超过服务器的 {setting}）。",
         "The task set this limit itself (limits.{limit}): submit it with a higher one, up to the server's {setting}.",
     ),
@@ -372,7 +372,7 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "服务器用完了今天的{name}（{limit}）：已用 {used}，上限 {most}。文件已保留。",
         "The server used up today's {name} ({limit}): {used} used, {most} allowed. The files are kept.",
     ),
-    "budget_exceeded_day_hint": (
+    "budget_raise_day": (
         "额度在 UTC 零点重新计算；运营者可用 {setting} 提高上限。",
         "It is counted anew at midnight UTC; the operator can raise the limit with {setting}.",
     ),

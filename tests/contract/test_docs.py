@@ -12,6 +12,7 @@ import pytest
 from beray.client import BeRayClient
 from beray.protocol.types import EventType
 from beray.server.agent.models import PROVIDERS
+from beray.server.agent.prices import load_prices
 from beray.server.audit import ACTIONS
 from beray.server.auth.rates import RULES
 from beray.server.errors import STATUS_OF
@@ -198,6 +199,24 @@ def test_snippets_of_the_quick_start_run(language: str, server: ServerProcess, a
     assert (tmp_path / "result" / "sorted.txt").read_bytes() == b"Ada\nZoe\n"
     assert refusal.startswith("404 task_not_found ")
     assert bool(CJK.search(refusal)) is (language == "zh")
+
+
+@both_languages
+def test_snippet_about_limits_runs(language: str, server: ServerProcess, account: str, tmp_path: Path) -> None:
+    snippet, *others = [code for kind, code in FENCE.findall(page(language, "limits")) if kind == "python"]
+
+    shown = run_snippet(snippet, server, tmp_path)
+
+    assert "'requests': 2" in shown
+    assert others == []
+
+
+@both_languages
+def test_example_of_a_price_table_can_be_used(language: str, tmp_path: Path) -> None:
+    example = next(code for kind, code in FENCE.findall(page(language, "limits")) if kind == "json")
+    (tmp_path / "prices.json").write_text(example)
+
+    assert load_prices(tmp_path / "prices.json").find("ollama:qwen3") is not None
 
 
 @pytest.mark.parametrize(

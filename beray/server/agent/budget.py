@@ -86,7 +86,8 @@ def money_settings(limits: Limits) -> list[str]:
         "user_day": limits.user_day,
         "server_day": limits.server_day,
     }
-    return [_SETTINGS["cost_usd"] + _SUFFIXES[scope] for scope, each in scopes.items() if each.cost_usd is not None]
+    name = _LIMITS["cost_usd"][1]
+    return [name + _SUFFIXES[scope] for scope, each in scopes.items() if each.cost_usd is not None]
 
 
 class BudgetExceeded(Exception):
@@ -100,12 +101,12 @@ class BudgetExceeded(Exception):
         self.scope: Scope = scope
 
 
-_SETTINGS: Final = {  # a field of RunLimits: the setting of a task's limit; those of days end in _PER_…
-    "requests": "BERAY_MAX_REQUESTS",
-    "tool_calls": "BERAY_MAX_TOOL_CALLS",
-    "tokens": "BERAY_MAX_TOKENS",
-    "wall_seconds": "BERAY_MAX_RUN_SECONDS",
-    "cost_usd": "BERAY_MAX_COST_USD",
+_LIMITS: Final = {  # a field of RunLimits: its name's key, and the setting of a task's limit; days' end in _PER_…
+    "requests": ("limit_requests", "BERAY_MAX_REQUESTS"),
+    "tool_calls": ("limit_tool_calls", "BERAY_MAX_TOOL_CALLS"),
+    "tokens": ("limit_tokens", "BERAY_MAX_TOKENS"),
+    "wall_seconds": ("limit_wall_seconds", "BERAY_MAX_RUN_SECONDS"),
+    "cost_usd": ("limit_cost_usd", "BERAY_MAX_COST_USD"),
 }
 _SUFFIXES: Final[Mapping[Scope, str]] = {"task": "", "user_day": "_PER_USER_DAY", "server_day": "_PER_DAY"}
 _MESSAGES: Final[Mapping[Scope, str]] = {
@@ -147,12 +148,14 @@ def _check(name: str, amount: float, most: float | None, scope: Scope) -> None:
 
 def describe_budget(exceeded: BudgetExceeded, limits: Limits, language: Language) -> TaskError:
     """What the task's `error` says: which limit, how far, and how to raise it."""
-    setting = _SETTINGS[exceeded.limit] + _SUFFIXES[exceeded.scope]
+    name_key, name = _LIMITS[exceeded.limit]
+    setting = name + _SUFFIXES[exceeded.scope]
     shown = {"used": _amount(exceeded, exceeded.used), "most": _amount(exceeded, exceeded.most)}
-    name = text(f"limit_{exceeded.limit}", language)
     return {
         "code": "budget_exceeded",
-        "message": text(_MESSAGES[exceeded.scope], language, limit=exceeded.limit, name=name, **shown),
+        "message": text(
+            _MESSAGES[exceeded.scope], language, limit=exceeded.limit, name=text(name_key, language), **shown
+        ),
         "hint": _hint(exceeded, limits, setting, language),
         "retryable": exceeded.scope != "task",  # tomorrow
         "budget": {
@@ -167,9 +170,9 @@ def describe_budget(exceeded: BudgetExceeded, limits: Limits, language: Language
 
 def _hint(exceeded: BudgetExceeded, limits: Limits, setting: str, language: Language) -> str:
     if exceeded.scope != "task":
-        return text("budget_exceeded_day_hint", language, setting=setting)
+        return text("budget_raise_day", language, setting=setting)
     if exceeded.limit in limits.own:
-        return text("budget_exceeded_own_hint", language, limit=exceeded.limit, setting=setting)
+        return text("budget_raise_own", language, limit=exceeded.limit, setting=setting)
     return text("budget_exceeded_hint", language, setting=setting)
 
 

@@ -93,6 +93,32 @@ class BudgetBody(BaseModel):
     setting: str
 
 
+class DayUsedBody(BaseModel):
+    requests: int
+    tool_calls: int
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    wall_seconds: int
+    cost_usd: float
+    requests_of_unknown_cost: int
+
+
+class DayLimitsBody(BaseModel):
+    requests: int | None
+    tool_calls: int | None
+    tokens: int | None
+    wall_seconds: int | None
+    cost_usd: float | None
+
+
+class DayUsageBody(BaseModel):
+    day: str
+    resets_at: str
+    used: DayUsedBody
+    limits: DayLimitsBody
+
+
 class TaskErrorBody(BaseModel):
     code: str
     message: str

@@ -16,9 +16,18 @@ from beray.server.errors import Refused
 from beray.server.events.log import EventLog
 from beray.server.messages import text
 from beray.server.refusals import READING, SIGNED_IN, WRITING, refused_with
-from beray.server.tasks.bodies import CreateTask, MessageBody, Plain, StopBody, TaskBody, TaskWithEventsBody
+from beray.server.tasks.bodies import (
+    CreateTask,
+    DayUsageBody,
+    MessageBody,
+    Plain,
+    StopBody,
+    TaskBody,
+    TaskWithEventsBody,
+)
 from beray.server.tasks.service import Tasks
 from beray.server.tasks.stream import Streams, TaskStream, Watcher
+from beray.server.tasks.usage import DayUsage
 from beray.server.tasks.view import task_body, task_body_with_events
 
 LIST_MOST = 1000  # tasks of one page at most; without `limit` all are listed (WIRE.md)
@@ -57,7 +66,7 @@ STREAMED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: Streams) -> APIRouter:
+def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: Streams, usage: DayUsage) -> APIRouter:
     """The routes of tasks."""
     router = APIRouter(tags=["tasks"])
 
@@ -113,6 +122,12 @@ def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: St
             return Response(task_body(row), media_type=JSON)
         frames = await tasks.read_events(task_id, tail=tail)
         return Response(task_body_with_events(row, frames), media_type=JSON)
+
+    @router.get("/users/me/usage", response_model=DayUsageBody, responses=refused_with(*READING, *SIGNED_IN))
+    async def get_usage(request: Request) -> dict[str, Any]:
+        """What the user's tasks have used today (UTC), and may; a limit of null is none."""
+        user = await accounts.authenticate(request)
+        return await usage.today(user.id)
 
     @router.get(
         "/tasks/{task_id}/stream", response_class=Response, responses=STREAMED | refused_with(*READ, "too_many_streams")
