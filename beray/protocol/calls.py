@@ -82,9 +82,16 @@ def get_current_user() -> Call:
 
 
 def create_task(
-    goal: str, *, tools: Sequence[str] | None, hold: bool = False, idempotency_key: str | None = None
+    goal: str,
+    *,
+    tools: Sequence[str] | None,
+    model: str | None = None,
+    hold: bool = False,
+    idempotency_key: str | None = None,
 ) -> Call:
     content: dict[str, Any] = {"goal": goal, "tools": None if tools is None else list(tools)}
+    if model is not None:
+        content["model"] = model
     if hold:
         content["hold"] = True
     headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
@@ -171,6 +178,11 @@ def get_ready() -> Call:
 
 def get_info() -> Call:
     return _get("/info")
+
+
+def check_model(model: str | None = None) -> Call:
+    """A repetition within a minute gives the same answer again."""
+    return _post_json("/model/check", {"model": model}, is_idempotent=True)
 
 
 def _task(task_id: int) -> str:
