@@ -25,7 +25,17 @@ from beray.protocol.calls import Body, Call
 from beray.protocol.flows import Conditions, Emit, Flow, Read, Send, Sleep
 from beray.protocol.responses import Answer, value_of
 from beray.protocol.retry import RetryPolicy
-from beray.protocol.types import FileNode, JsonObject, Message, Session, StopAnswer, Task, UploadAnswer, User
+from beray.protocol.types import (
+    FileNode,
+    JsonObject,
+    Message,
+    ModelCheck,
+    Session,
+    StopAnswer,
+    Task,
+    UploadAnswer,
+    User,
+)
 from beray.transport import (
     UPLOAD_CHUNK_BYTES,
     BearerAuth,
@@ -209,6 +219,7 @@ class BeRayClient:
         tools: Sequence[str] | None = None,
         *,
         limits: Mapping[str, float] | None = None,
+        model: str | None = None,
         hold: bool = False,
         idempotency_key: str | None = None,
     ) -> Task:
@@ -219,18 +230,18 @@ class BeRayClient:
             tools: Names of the tools the agent may use; None is the server's default set.
             limits: What the task may use, each at most what the server allows: `requests`, `tool_calls`, `tokens`,
                 `wall_seconds`, `cost_usd`.
+            model: Name of one of the models that `get_info` lists; None is the server's default.
             hold: Wait for `start_task`, so that files can be uploaded first; after an hour the task ends `stopped`.
             idempotency_key: The same key and goal within 24 hours give the same task again, not a second one. Without
                 it each call has a key of its own, which covers the repetitions made here.
 
         Raises:
-            UnprocessableEntityError: The goal is empty or too long, or a tool is unknown.
+            UnprocessableEntityError: The goal is empty or too long, a tool is unknown, or the model is not offered.
             ConflictError: The key was used with another goal.
         """
         key = uuid.uuid4().hex if idempotency_key is None else _header_value("idempotency_key", idempotency_key)
-        return cast(
-            Task, self._value(calls.create_task(goal, tools=tools, limits=limits, hold=hold, idempotency_key=key))
-        )
+        call = calls.create_task(goal, tools=tools, model=model, limits=limits, hold=hold, idempotency_key=key)
+        return cast(Task, self._value(call))
 
     def start_task(self, task_id: int) -> Task:
         """Start a task that was created with `hold=True`.
@@ -394,8 +405,20 @@ class BeRayClient:
         return cast(JsonObject, self._value(calls.get_ready()))
 
     def get_info(self) -> JsonObject:
-        """The server's version, model, sandbox and limits."""
+        """The server's version, models, sandbox and limits."""
         return cast(JsonObject, self._value(calls.get_info()))
+
+    def check_model(self, model: str | None = None) -> ModelCheck:
+        """Have the server ask a model for one word, to see whether it works; may take half a minute.
+
+        Args:
+            model: Name of one of the models that `get_info` lists; None is the server's default.
+
+        Raises:
+            UnprocessableEntityError: The model is not offered.
+            NotFoundError: The server is an older one, which can't tell.
+        """
+        return cast(ModelCheck, self._value(calls.check_model(model)))
 
     # From calls to answers
 

@@ -117,7 +117,7 @@ def providers_table(language: Language) -> str:
 
 
 def _provider_row(name: str, provider: Provider) -> tuple[str, ...]:
-    keys = ", ".join(f"`{key}`" for key in provider.key_names)
+    keys = ", ".join(f"`{key}`" for key in provider.key_names) or "–"
     moved_by = f"`{provider.base_url_name}`" if provider.base_url_name else "–"
     taken = f"`{provider.default_model}`" if name in KEY_ORDER else "–"
     return f"`{name}`", keys, f"`{provider.base_url}`", moved_by, taken

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import rich_click as click
 
@@ -19,6 +19,9 @@ from beray.cli.failures import explain
 from beray.cli.language import language, say
 from beray.cli.options import common, pass_app
 from beray.cli.terminal import one_line
+
+if TYPE_CHECKING:
+    from beray.client import BeRayClient
 
 DISK_LEAST_BYTES: Final = 1_000_000_000
 
@@ -76,12 +79,15 @@ def _server(app: App, server: Server) -> Iterator[Finding]:
         yield Finding(
             "server", is_good=state.is_ready, seen=seen, remedy="" if state.is_ready else say("doctor.see_ready")
         )
-        yield _login(server, _try("login", client.get_current_user))
+        login = _login(server, _try("login", client.get_current_user))
+        yield login
         info = _try("model", client.get_info)
         if isinstance(info, Finding):
             yield info
             return
         yield _model(info)
+        if login.is_good and info.get("model_kind") == "model":
+            yield from _model_call(client)
         yield from _sandbox(info.get("sandbox"))
 
 
@@ -105,6 +111,34 @@ def _model(info: Mapping[str, Any]) -> Finding:
     notice = info.get("model_notice")
     text = notice.get(language()) if isinstance(notice, Mapping) else notice
     return Finding("model", is_good=True, seen=str(text or info.get("model") or say("usage.unknown")))
+
+
+def _model_call(client: "BeRayClient") -> Iterator[Finding]:
+    """Whether the model answers a real request; nothing where the server is too old to be asked."""
+    from beray.exceptions import NotFoundError
+
+    def ask() -> Any:
+        try:
+            return client.check_model()
+        except NotFoundError:
+            return None
+
+    checked = _try("model_call", ask)
+    if isinstance(checked, Finding):
+        yield checked
+    elif checked is not None:
+        yield _answer(checked)
+
+
+def _answer(checked: Mapping[str, Any]) -> Finding:
+    error = checked.get("error")
+    if isinstance(error, Mapping):
+        seen = f"{error.get('message')} ({error.get('code')})"
+        return Finding("model_call", is_good=False, seen=seen, remedy=str(error.get("hint") or ""))
+    latency = checked.get("latency_ms")
+    duration = formats.seconds(latency / 1000) if isinstance(latency, int) else say("usage.unknown")
+    seen = say("doctor.answered", text=one_line(str(checked.get("answered") or "")), duration=duration)
+    return Finding("model_call", is_good=True, seen=seen)
 
 
 def _sandbox(sandbox: Any) -> Iterator[Finding]:

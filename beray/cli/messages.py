@@ -40,6 +40,10 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "开始之前上传文件或文件夹，可重复使用。",
         "Upload a file or folder before it begins; can be repeated.",
     ),
+    "help.run.model": (
+        "使用服务器提供的这个模型，而不是默认模型。",
+        "Use this one of the server's models instead of its default.",
+    ),
     "help.run.detach": ("只创建任务并打印编号，不等待。", "Only create the task and print its id; do not wait."),
     "help.run.timeout": (
         "超过此时间则停止任务，退出码 124（例如 30s、5m、1h）。",
@@ -217,8 +221,8 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "help.logout": ("登出，令牌立即失效。", "Log out; the token is dead at once."),
     "help.whoami": ("显示当前登录的账户。", "Show who is logged in."),
     "help.doctor": (
-        "检查服务器、登录、模型、沙箱和磁盘，并说明如何修复。",
-        "Check server, login, model, sandbox and disk, and say how to mend what is broken.",
+        "检查服务器、登录、模型（实际调用一次）、沙箱和磁盘，并说明如何修复。",
+        "Check server, login, model (by one real call), sandbox and disk, and say how to mend what is broken.",
     ),
     # usage errors
     "usage.bad_duration": (
@@ -291,6 +295,10 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "note.model_retry": (
         "↻ 模型没有应答（{code}），{duration} 后重试",
         "↻ the model did not answer ({code}); trying again in {duration}",
+    ),
+    "note.model_fallback": (
+        "↪ 模型 {before} 彻底失败（{code}），改用 {after}",
+        "↪ model {before} has failed for good ({code}); {after} takes over",
     ),
     "note.compacted": ("上下文已压缩", "the context was compacted"),
     "end.completed": ("完成", "completed"),
@@ -525,6 +533,8 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "doctor.server": ("服务器", "server"),
     "doctor.login": ("登录", "login"),
     "doctor.model": ("模型", "model"),
+    "doctor.model_call": ("模型应答", "model answers"),
+    "doctor.answered": ("“{text}”，用时 {duration}", "“{text}” after {duration}"),
     "doctor.sandbox": ("沙箱", "sandbox"),
     "doctor.python": ("沙箱中的 Python", "Python in the sandbox"),
     "doctor.disk": ("磁盘", "disk"),

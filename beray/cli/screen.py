@@ -112,6 +112,7 @@ class Screen:
             "plan.updated": self._plan_updated,
             "input.requested": self._input_requested,
             "model.retry": self._model_retry,
+            "model.fallback": self._model_fallback,
             "context.compacted": self._context_compacted,
             "error": self._error,
             "task.finished": self._task_finished,
@@ -290,6 +291,10 @@ class Screen:
         wait = event.get("wait_s")
         duration = formats.seconds(wait) if isinstance(wait, int | float) else "?"
         self._note(say("note.model_retry", code=_text_of(event, "code"), duration=duration), "warn")
+
+    def _model_fallback(self, event: JsonObject) -> None:
+        before, after, code = (one_line(_text_of(event, name)) for name in ("from", "to", "code"))
+        self._note(say("note.model_fallback", before=before, after=after, code=code), "warn")
 
     def _context_compacted(self, event: JsonObject) -> None:
         self._note(say("note.compacted"))

@@ -52,6 +52,7 @@ class Shape:
 @click.option(
     "-a", "--attach", multiple=True, type=click.Path(exists=True, path_type=Path), help=say("help.run.attach")
 )
+@click.option("-m", "--model", metavar="NAME", help=say("help.run.model"))
 @click.option("-d", "--detach", is_flag=True, help=say("help.run.detach"))
 @click.option("--timeout", type=Duration(), help=say("help.run.timeout"))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help=say("help.run.out"))
@@ -69,6 +70,7 @@ def run(
     goal: tuple[str, ...],
     goal_file: str | None,
     attach: tuple[Path, ...],
+    model: str | None,
     detach: bool,
     timeout: float | None,
     out: Path | None,
@@ -86,7 +88,7 @@ def run(
     words = read_goal(goal, goal_file)
     server = app.logged_in("settings")
     with app.client_of(server) as client:
-        task = _create(app, client, words, attach)
+        task = _create(app, client, words, attach, model)
         if detach:
             return _leave(app, task, shape)
         try:
@@ -245,13 +247,13 @@ def _read_text(stream: Any) -> str:
         raise click.UsageError(say("usage.goal_no_text")) from error
 
 
-def _create(app: App, client: "BeRayClient", goal: str, attachments: tuple[Path, ...]) -> JsonObject:
+def _create(app: App, client: "BeRayClient", goal: str, attachments: tuple[Path, ...], model: str | None) -> JsonObject:
     if not attachments:
-        return dict(client.create_task(goal))
+        return dict(client.create_task(goal, model=model))
     from beray.cli.transfer import attached_files, upload
 
     files = attached_files(attachments)  # read the folders first: a wrong name must not leave a held task behind
-    task_id = client.create_task(goal, hold=True)["id"]
+    task_id = client.create_task(goal, model=model, hold=True)["id"]
     try:
         for file in files:
             upload(app.terminal, client, task_id, file)

@@ -86,12 +86,15 @@ def create_task(
     *,
     tools: Sequence[str] | None,
     limits: Mapping[str, float] | None = None,
+    model: str | None = None,
     hold: bool = False,
     idempotency_key: str | None = None,
 ) -> Call:
     content: dict[str, Any] = {"goal": goal, "tools": None if tools is None else list(tools)}
     if limits is not None:
         content["limits"] = dict(limits)
+    if model is not None:
+        content["model"] = model
     if hold:
         content["hold"] = True
     headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
@@ -178,6 +181,11 @@ def get_ready() -> Call:
 
 def get_info() -> Call:
     return _get("/info")
+
+
+def check_model(model: str | None = None) -> Call:
+    """A repetition within a minute gives the same answer again."""
+    return _post_json("/model/check", {"model": model}, is_idempotent=True)
 
 
 def _task(task_id: int) -> str:

@@ -29,6 +29,7 @@ EventType = Literal[
     "input.requested",
     "input.received",
     "model.retry",
+    "model.fallback",
     "context.compacted",
     "usage.updated",
     "error",
@@ -101,6 +102,19 @@ class TaskError(TypedDict):
     retryable: bool
     budget: NotRequired[Budget]
     """Of `budget_exceeded`."""
+
+
+class ModelCheck(TypedDict):
+    """How a model answered one small request."""
+
+    model: str
+    model_kind: ModelKind
+    ok: bool
+    answered: str | None
+    """The beginning of its answer; null where there was none, and in rules mode, which asks nobody."""
+    latency_ms: int | None
+    error: TaskError | None
+    """What is wrong, and what to do about it."""
 
 
 class Event(TypedDict):

@@ -37,8 +37,9 @@ def _complete(document: dict[str, Any], models: Sequence[str]) -> None:
         content = response.get("content", {})
         if content.get("application/json", {}).get("schema") == PROBLEM:
             response["content"] = {"application/problem+json": {"schema": PROBLEM}}
-    if "CreateTask" in (schemas := components.get("schemas", {})):  # a worker has no tasks to be asked for
-        schemas["CreateTask"]["properties"]["model"] = {"enum": [*models, None], "title": "Model"}
+    schemas = components.get("schemas", {})
+    for name in {"CreateTask", "CheckModel"} & set(schemas):  # a worker is asked for neither
+        schemas[name]["properties"]["model"] = {"enum": [*models, None], "title": "Model"}
 
 
 def _responses(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

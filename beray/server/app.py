@@ -19,8 +19,10 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from beray import __version__
+from beray.server.agent import routes as model_routes
 from beray.server.agent.budget import limits_of
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.checking import ModelChecks
+from beray.server.agent.models import Models
 from beray.server.agent.prices import load_prices
 from beray.server.agent.run import AgentRun, Outcome
 from beray.server.agent.stuck import StuckRules
@@ -85,7 +87,7 @@ _has_app = False
 
 def create_app(
     settings: Settings,
-    model: ModelChoice,
+    models: Models,
     *,
     clock: Clock = system_clock,
     announce: Callable[[str], None] = lambda line: None,
@@ -94,7 +96,7 @@ def create_app(
 
     Args:
         settings: What the operator set.
-        model: The model that works (`choose_model`).
+        models: The models that work (`choose_models`).
         clock: Milliseconds since the epoch.
         announce: Shows a line to the operator (a verification code that went to the outbox).
 
@@ -107,17 +109,15 @@ def create_app(
     if _has_app:
         raise RuntimeError("create_app was called twice in one process; start a second process instead")
     _has_app = True
-    return App(settings, model, clock=clock, announce=announce)
+    return App(settings, models, clock=clock, announce=announce)
 
 
 class App:
     """The server's parts, and the ASGI callable over them."""
 
-    def __init__(
-        self, settings: Settings, model: ModelChoice, *, clock: Clock, announce: Callable[[str], None]
-    ) -> None:
+    def __init__(self, settings: Settings, models: Models, *, clock: Clock, announce: Callable[[str], None]) -> None:
         self.settings = settings
-        self.model = model
+        self.models = models
         self.prices = load_prices(settings.prices)
         self._budgets = limits_of(settings)
         self.readiness = Readiness()
@@ -137,6 +137,7 @@ class App:
         self._accounts: Accounts | None = None
         if settings.role != "worker":
             self._accounts = open_accounts(settings, self.database, clock=clock, trail=self.trail, announce=announce)
+        self.model_checks = ModelChecks(models)
         self.capabilities: Capabilities | None = None
         self._sandbox: Sandbox | None = None
         self._task_uids = TaskUids(settings.sandbox_uid_base)
@@ -155,7 +156,7 @@ class App:
             work_dirs=work_dirs,
             control=control,
             clock=clock,
-            model=model,
+            models=models,
             trail=self.trail,
             task_uid=self._task_uids,
             stored=self.stored,
@@ -208,7 +209,7 @@ class App:
             docs_url=None,  # the framework's pages load scripts from another host; ours is `api_page.py`
             redoc_url=None,
         )
-        describe_api(web, models=[self.model.name])
+        describe_api(web, models=[choice.name for choice in self.models.offered])
         add_api_page(web)
         service, info = build_service_routers(self._check, self.info)
         web.include_router(service)
@@ -216,6 +217,7 @@ class App:
         if self.settings.role == "worker":
             return web
         web.include_router(info, prefix=API)
+        web.include_router(model_routes.build_router(self.model_checks, self.accounts), prefix=API)
         web.include_router(auth_routes.build_router(self.accounts), prefix=API)
         usage = DayUsage(self.database, self._clock, self._budgets)
         tasks = task_routes.build_router(self.tasks, self.accounts, self.events, self.streams, usage)
@@ -361,7 +363,7 @@ class App:
     def _make_workshop(self, sandbox: Sandbox, capabilities: Capabilities) -> Workshop:
         settings = self.settings
         return Workshop(
-            model=self.model,
+            models=self.models,
             sandbox=sandbox,
             capabilities=capabilities,
             sandbox_limits=Limits(
@@ -441,6 +443,7 @@ class App:
         for job in tuple(self._background):
             job.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self.model_checks.close()
         self.tasks.engine = None
         await self._engine.close()
         if self.cluster is not None:
@@ -459,12 +462,14 @@ class App:
 
     def info(self) -> dict[str, Any]:
         """What /api/v1/info answers."""
-        settings = self.settings
+        settings, model = self.settings, self.models.default
         return {
             "version": __version__,
-            "model": self.model.name,
-            "model_kind": self.model.kind,
-            "model_notice": {"zh": self.model.notice("zh"), "en": self.model.notice("en")},
+            "model": model.name,
+            "model_kind": model.kind,
+            "model_notice": {"zh": model.notice("zh"), "en": model.notice("en")},
+            "models": [{"name": choice.name, "model_kind": choice.kind} for choice in self.models.offered],
+            "model_fallback": [choice.name for choice in self.models.fallback],
             "sandbox": self._sandbox_info(),
             "prices": self.prices.info(),
             "limits": {

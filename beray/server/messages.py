@@ -244,9 +244,14 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "环境中指定的模型服务 {url} 没有应答，或没有模型。",
         "The model server {url} named by the environment does not answer, or has no models.",
     ),
-    "model_anthropic_ignored": (
-        "环境中有 ANTHROPIC_API_KEY，但此安装不支持 Anthropic 协议，未使用。",
-        "ANTHROPIC_API_KEY is set but not used: Anthropic's protocol is not in this installation.",
+    "model_key_unusable": (
+        "环境中有 {key}，但缺少所需的软件包，未使用。请安装：{install}",
+        "{key} is set but not used: a package is missing. Install it: {install}",
+    ),
+    "model_further": ("任务还可以指定：{models}。", "A task may also ask for: {models}."),
+    "model_fallbacks": (
+        "模型彻底失败时依次改用：{models}。",
+        "When a run's model has failed for good, these take over in turn: {models}.",
     ),
     # agent: rules mode
     "rules_unsupported": (
@@ -341,6 +346,17 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "The answer of model {model} was cut at its length limit: {reason}",
     ),
     "model_output_cut_hint": ("请把任务拆小，或换一个模型。", "Split the task, or choose another model."),
+    "model_not_offered": (
+        "这个任务的模型 {model} 在运行它的服务器上不可用。",
+        "The task's model {model} is not offered by the server that was to run it.",
+    ),
+    "model_not_offered_hint": (
+        "请用可用的模型重新提交；或把该模型加入每个服务器和 worker 的 BERAY_MODELS，然后重新启动。",
+        (
+            "Submit the task again with a model that is offered; or add the model to BERAY_MODELS of every server and "
+            "worker, and restart."
+        ),
+    ),
     "model_empty": ("模型 {model} 连续返回空的回答。", "Model {model} kept giving empty answers."),
     "model_empty_hint": (
         "请换一个支持工具调用的模型。",

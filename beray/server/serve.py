@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from beray import __version__
 from beray.server.agent.budget import limits_of, money_settings
-from beray.server.agent.models import choose_model, probe_models
+from beray.server.agent.models import choose_models, probe_models
 from beray.server.agent.prices import load_prices, require_prices
 from beray.server.app import App, create_app
 from beray.server.connection import connection_speaking
@@ -75,11 +75,11 @@ def run(settings: Settings, *, announce: Callable[[str], None]) -> None:
     with owning as is_owner, _listening(settings) as listener:
         base_url = _base_url(settings, listener)
         own = replace(settings, port=listener.getsockname()[1])  # the search for local models skips our own port
-        model = choose_model(own, os.environ, probe=probe_models)  # noqa: TID251  # providers' keys are no settings
+        models = choose_models(own, os.environ, probe=probe_models)  # noqa: TID251  # providers' keys are no settings
         for setting in money_settings(limits_of(settings)):
-            require_prices(load_prices(settings.prices), [model], setting=setting)
+            require_prices(load_prices(settings.prices), [*models.offered, *models.fallback], setting=setting)
         try:
-            app = create_app(settings, model, announce=announce)
+            app = create_app(settings, models, announce=announce)
         except SandboxUnavailable as error:
             raise StartError(str(error)) from error
         server_file = settings.data_dir / SERVER_FILE if is_owner else None
@@ -247,7 +247,7 @@ def banner(app: App, base_url: str) -> list[str]:
     lines = [
         first if role == "worker" else f"{first}  ({base_url}/docs)",
         f"data     {app.settings.data_dir}",
-        f"model    {app.model.notice('zh' if app.settings.language == 'zh' else 'en')}",
+        f"model    {app.models.default.notice('zh' if app.settings.language == 'zh' else 'en')}",
     ]
     if app.database.is_shared:
         lines += [

@@ -193,10 +193,31 @@ class Settings:
         "Model as provider:name, for example openai:gpt-5; rules = fixed rules, no AI.",
         "模型，写作 提供商:模型名，例如 openai:gpt-5；rules 表示固定规则，不用 AI。",
     )
-    model_base_url: str | None = _set(
-        None, _text, "Base URL of an OpenAI-compatible server.", "OpenAI 兼容服务的根地址。"
+    models: tuple[str, ...] = _set(
+        (),
+        _words,
+        "Further models that a task may ask for, comma-separated, each as provider:name.",
+        "任务还可以指定的其他模型，以逗号分隔，各写作 提供商:模型名。",
     )
-    model_api_key: str | None = _set(None, _text, "Key for the model's server.", "模型服务的密钥。", is_secret=True)
+    model_fallback: tuple[str, ...] = _set(
+        (),
+        _words,
+        "Models that take over in this order when a run's model has failed for good, comma-separated.",
+        "运行中的模型彻底失败后依次接替的模型，以逗号分隔。",
+    )
+    model_base_url: str | None = _set(
+        None,
+        _text,
+        "Base URL of BERAY_MODEL's server, for all models of its provider.",
+        "BERAY_MODEL 所用服务的根地址，用于该提供商的所有模型。",
+    )
+    model_api_key: str | None = _set(
+        None,
+        _text,
+        "Key for BERAY_MODEL's server, for all models of its provider.",
+        "BERAY_MODEL 所用服务的密钥，用于该提供商的所有模型。",
+        is_secret=True,
+    )
     model_probe: bool = _set(
         True,
         _flag,

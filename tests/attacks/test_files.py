@@ -17,7 +17,7 @@ import requests
 
 from beray.client import BeRayClient
 from beray.exceptions import APIError
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models import ModelChoice, Models
 from beray.server.app import create_app
 from beray.server.files.routes import TRUNCATED
 from beray.server.files.zipstream import ZipPieces
@@ -245,7 +245,7 @@ def test_attack_31_server_that_confines_nothing_knows_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: str, is_refused: bool
 ) -> None:
     monkeypatch.setattr("beray.server.app._has_app", False)  # it is not started
-    app = create_app(Settings(data_dir=tmp_path, sandbox=sandbox), ModelChoice("beray:rules", "rules"))
+    app = create_app(Settings(data_dir=tmp_path, sandbox=sandbox), Models(ModelChoice("beray:rules", "rules")))
     work_dir = app.tasks.deletions._work_dirs.create(1, owner=None)
     work_dir.write_bytes("own", b"x")
     os.link(work_dir.path / "own", work_dir.path / "link")

@@ -211,6 +211,22 @@ def test_detached_run_prints_the_id_and_how_to_come_back(beray: CommandLine, fak
     assert "GET /api/v1/tasks/42/stream" not in fake.requests
 
 
+def test_run_can_name_the_model(beray: CommandLine, fake: FakeServer, home: Path) -> None:
+    (home / "a.txt").write_text("a")
+    fake.next_script = [*BEGINNING, finished()]
+
+    for further in ((), ("-a", str(home / "a.txt"))):
+        ended = beray("run", "--model", "openai:some", *further, "do it")
+        assert "  model  openai:some\n" in ended.err
+
+
+def test_model_that_takes_over_is_said_in_one_line(beray: CommandLine, fake: FakeServer) -> None:
+    fallback = {"type": "model.fallback", "from": "openai:a", "to": "ollama:b", "code": "model_quota"}
+    fake.next_script = [*BEGINNING, fallback, finished()]
+
+    assert "model openai:a has failed for good (model_quota); ollama:b takes over" in beray("run", "do it").err
+
+
 def test_attachments_are_there_before_the_task_begins(beray: CommandLine, fake: FakeServer, home: Path) -> None:
     fake.next_script = [*BEGINNING, finished()]
     folder = home / "data set"

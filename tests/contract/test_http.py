@@ -28,6 +28,7 @@ WIRE_ROUTES = {
     ("post", "/api/v1/tasks/{task_id}/files/download"),
     ("get", "/api/v1/tasks/{task_id}/files/download"),
     ("get", "/api/v1/info"),
+    ("post", "/api/v1/model/check"),
     ("get", "/health"),
     ("get", "/ready"),
 }

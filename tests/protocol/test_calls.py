@@ -25,6 +25,14 @@ JSON_CALLS = [
         "/tasks/",
         {"goal": "g", "tools": ["shell"], "hold": True},
     ),
+    (
+        calls.create_task("g", tools=None, model="openai:x"),
+        "POST",
+        "/tasks/",
+        {"goal": "g", "tools": None, "model": "openai:x"},
+    ),
+    (calls.check_model(), "POST", "/model/check", {"model": None}),
+    (calls.check_model("openai:x"), "POST", "/model/check", {"model": "openai:x"}),
     (calls.download_files_as_zip(1, ["a/", "b"]), "POST", "/tasks/1/files/download", {"paths": ["a/", "b"]}),
 ]
 PLAIN_CALLS = [

@@ -5,7 +5,7 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 
 from beray.server import app as app_module
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models import ModelChoice, Models
 from beray.server.app import App, create_app
 from beray.server.db.processes import Living
 from beray.server.errors import Refused
@@ -26,7 +26,7 @@ def app(tmp_path, monkeypatch) -> App:
     monkeypatch.setattr(app_module, "_has_app", False)
     monkeypatch.setattr(app_module, "PURGE_LOOK_SECONDS", 0.001)
     app = create_app(
-        Settings(data_dir=tmp_path, retention_days=30), ModelChoice("beray:rules", "rules"), clock=lambda: AT
+        Settings(data_dir=tmp_path, retention_days=30), Models(ModelChoice("beray:rules", "rules")), clock=lambda: AT
     )
     app._engine = AsyncMock()
     monkeypatch.setattr(app.tasks.deletions, "purge", AsyncMock(return_value=0))

@@ -98,6 +98,8 @@ class FakeServer:
         self.headers: list[dict[str, str]] = []
         self.refusals: dict[str, tuple[int, dict[str, Any]]] = {}
         """Answers to give instead, by `METHOD path`."""
+        self.model_check: dict[str, Any] | None = None
+        """What the model's check answers; None: the server is too old to be asked."""
         self.info: dict[str, Any] = {
             "version": "0.1.0",
             "model": "beray:rules",
@@ -192,6 +194,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(401, "not_authenticated", "Not logged in.")
         elif path == "/api/v1/users/me":
             self._json(_user())
+        elif path == "/api/v1/model/check" and self.fake.model_check is not None:
+            self._json(self.fake.model_check)
+        elif not path.startswith("/api/v1/tasks"):
+            self._refuse(404, "not_found", f"There is nothing at {path}.")
         else:
             self._tasks(path.removeprefix("/api/v1/tasks").strip("/"))
 
@@ -241,8 +247,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _list_or_create(self) -> None:
         if self.command == "POST":
-            goal = json.loads(self.body)["goal"]
-            self._json(self.fake.add(list(self.fake.next_script), goal=goal).view(), 201)
+            asked = json.loads(self.body)
+            fields = {"model": asked["model"], "model_kind": "model"} if "model" in asked else {}
+            self._json(self.fake.add(list(self.fake.next_script), goal=asked["goal"], **fields).view(), 201)
             return
         views = [task.view() for _, task in sorted(self.fake.tasks.items(), reverse=True)]
         self._json(views[: int(self.query.get("limit", 1000))])

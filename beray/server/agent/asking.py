@@ -21,13 +21,14 @@ from pydantic_ai.messages import (
     TextPart,
     TextPartDelta,
 )
-from pydantic_ai.models import Model
 from pydantic_ai.run import AgentRun as LibraryRun
 from pydantic_ai.settings import ModelSettings
 from pydantic_graph import End
+from sqlalchemy import Connection
 
 from beray.server.agent import faults
 from beray.server.agent.budget import check_model_call
+from beray.server.agent.chain import ModelChain
 from beray.server.agent.coalesce import Coalescer
 from beray.server.agent.context import ContextRoom
 from beray.server.agent.memory import RunMemory
@@ -49,13 +50,13 @@ class Asker:
         texts: The pieces of text of the latest answer, by message.
     """
 
-    def __init__(self, run: AgentRun, memory: RunMemory, agent: Agent[None, str], model: Model) -> None:
+    def __init__(self, run: AgentRun, memory: RunMemory, agent: Agent[None, str], models: ModelChain) -> None:
         self.texts: dict[str, list[str]] = {}
         self._run = run
         self._memory = memory
         self._agent = agent
-        self._model = model
-        self._room = ContextRoom(memory.progress, run.context_tokens or model.context_window)
+        self._models = models
+        self._room = self._make_context()
 
     async def ask(self) -> None:
         """Get the model's answer to the conversation; it becomes the latest message.
@@ -75,8 +76,10 @@ class Asker:
     @asynccontextmanager
     async def resumed(self) -> AsyncIterator[LibraryRun[None, str]]:
         """A run of the library from the conversation as it is."""
-        history = self._memory.messages
-        async with self._agent.iter(None, message_history=history, usage_limits=NO_LIBRARY_LIMITS) as library_run:
+        history, model = self._memory.messages, self._models.model
+        async with self._agent.iter(
+            None, model=model, message_history=history, usage_limits=NO_LIBRARY_LIMITS
+        ) as library_run:
             yield library_run
 
     async def first_node(self, library_run: LibraryRun[None, str]) -> Any:  # the library has no public name for it
@@ -96,16 +99,19 @@ class Asker:
         return events
 
     async def _again(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """What `attempt` gives, tried again after faults that may pass."""
+        """What `attempt` gives, tried again after faults that may pass, and by another model after others."""
         tries = 0
         while True:
             tries += 1
             try:
                 return await attempt()
             except AgentRunError as error:
-                if not faults.is_transient(error) or tries >= faults.MOST_TRIES:
+                if faults.is_transient(error) and tries < faults.MOST_TRIES:
+                    await self._wait_to_retry(error, tries)
+                elif await self._fall_back(error):
+                    tries = 0
+                else:
                     raise
-                await self._wait_to_retry(error, tries)
 
     async def _wait_to_retry(self, error: Exception, tries: int) -> None:
         wait_seconds = faults.wait_seconds(error, tries)
@@ -113,6 +119,22 @@ class Asker:
         retry = NewEvent("model.retry", {"attempt": tries, "wait_s": round(wait_seconds, 3), "code": code})
         await self._run.emit(*self.resets(code), retry, also=self._memory.save_state)
         await asyncio.sleep(wait_seconds)
+
+    async def _fall_back(self, error: Exception) -> bool:
+        """Whether another model takes over from here; that is announced and remembered."""
+        following = self._models.give_up(error)
+        if following is None:
+            return False
+        code = faults.code_of(error)
+
+        def save(connection: Connection) -> None:
+            self._memory.save_state(connection)
+            self._models.save(connection, following)
+
+        await self._run.emit(*self.resets(code), *self._models.announce(following, code=code), also=save)
+        await self._models.change_to(following)
+        self._room = self._make_context()
+        return True
 
     async def _ask_once(self) -> None:
         await self._check_limits()
@@ -151,7 +173,7 @@ class Asker:
             used.cost_usd += cost
 
     def _cost(self, answer: ModelResponse) -> float | None:
-        model, usage = self._run.model, answer.usage
+        model, usage = self._models.choice, answer.usage
         own = self._run.prices.find(model.name)
         if own is not None:
             return own.of(
@@ -202,6 +224,10 @@ class Asker:
 
     # ---- room in the model's context
 
+    def _make_context(self) -> ContextRoom:
+        size = self._run.context_tokens or self._models.model.context_window
+        return ContextRoom(self._memory.progress, size)
+
     async def _make_room(self, *, is_forced: bool = False) -> bool:
         """Compact the conversation if it needs it; whether it was."""
         made = await self._room.make(self._memory.messages, self._summarise, is_forced=is_forced)
@@ -219,7 +245,7 @@ class Asker:
         async def attempt() -> str:
             await self._check_limits()
             settings = ModelSettings(timeout=self._run.model.timeout_seconds)
-            async with model_request_stream(self._model, prompt, model_settings=settings) as stream:
+            async with model_request_stream(self._models.model, prompt, model_settings=settings) as stream:
                 async for _ in stream:
                     pass
                 answer = stream.get()

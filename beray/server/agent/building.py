@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pydantic_ai.models import Model
 
 
-def build_model(choice: ModelChoice, language: Language) -> "Model":
+def build_model(choice: ModelChoice, language: Language, *, cache_key: str = "beray") -> "Model":
     """The model library's object for `choice`; close it with `close_model`.
 
     Rules mode is spared the provider's client, which is half of what there is to load.
@@ -17,21 +17,30 @@ def build_model(choice: ModelChoice, language: Language) -> "Model":
     Imports the model library, which takes a second or two the first time: call it in a thread.
 
     Args:
-        choice: From `choose_model`.
+        choice: From `choose_models`.
         language: Language in which rules mode speaks; a model takes the user's.
+        cache_key: The same for requests that begin alike.
     """
     if choice.kind == "rules":
         from beray.server.agent.rules_model import build_rules_model
 
         return build_rules_model(language)
+    if choice.provider == "anthropic":
+        from beray.server.agent.anthropic_provider import build_anthropic_model
+
+        return build_anthropic_model(choice)
     from beray.server.agent.providers import build_provider_model
 
-    return build_provider_model(choice)
+    return build_provider_model(choice, cache_key=cache_key)
 
 
 async def close_model(choice: ModelChoice, model: "Model") -> None:
     """Close the connections of a model built for `choice`."""
-    if choice.kind == "model":
+    if choice.provider == "anthropic":
+        from beray.server.agent.anthropic_provider import close_anthropic_model
+
+        await close_anthropic_model(model)
+    elif choice.kind == "model":
         from beray.server.agent.providers import close_provider_model
 
         await close_provider_model(model)

@@ -36,11 +36,20 @@ _CODES: Final[tuple[tuple[type[Exception], str, str], ...]] = (  # the first tha
     (Exception, "model_error", "model_error_hint"),
 )
 MOST_REASON_CHARACTERS: Final = 500
+_OF_ONE_MODEL: Final = frozenset(
+    {"model_auth", "model_quota", "model_not_found", "model_rate_limited", "model_unavailable", "model_unreachable"}
+)
+"""What is wrong with a provider rather than with what it was asked: another model may not share it."""
 
 
 def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed in a moment."""
     return isinstance(error, _TRANSIENT)
+
+
+def may_fall_back(error: Exception) -> bool:
+    """Whether another model may succeed where this one has failed for good."""
+    return code_of(error) in _OF_ONE_MODEL
 
 
 def wait_seconds(error: Exception, tries: int) -> float:

@@ -80,6 +80,7 @@ class Progress:
         empty_answers: Answers in a row that held nothing.
         repeats: The latest calls, as far as circles are seen in them.
         measured: What the latest request and its answer were, in tokens and in bytes, if the provider has said so.
+        failed_models: Names of models that have failed for good in this run.
         final_text: What `finish` was given.
         outcome: How the run ended, once it has.
     """
@@ -100,6 +101,7 @@ class Progress:
     empty_answers: int = 0
     repeats: Repeats = field(default_factory=Repeats)
     measured: list[int] | None = None
+    failed_models: list[str] = field(default_factory=list)
     final_text: str | None = None
     outcome: dict[str, Any] | None = None
 

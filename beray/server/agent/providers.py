@@ -1,12 +1,9 @@
-"""Builds the model library's objects. Imports that library: only for use once a task runs."""
+"""Builds the model library's objects for OpenAI's protocol. Imports that library: only for use once a task runs."""
 
-from urllib.parse import urlsplit
-
-import httpx2
 from openai import AsyncOpenAI
 from pydantic_ai.models import Model
 from pydantic_ai.models.ollama import OllamaModel
-from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIChatModelSettings
 from pydantic_ai.models.zai import ZaiModel
 from pydantic_ai.providers import Provider
 from pydantic_ai.providers.alibaba import AlibabaProvider
@@ -18,22 +15,27 @@ from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from pydantic_ai.providers.vllm import VLLMProvider
 from pydantic_ai.providers.zai import ZaiProvider
 
+from beray.server.agent.http_client import http_client, timeout_of
 from beray.server.agent.models import ModelChoice
 
-CONNECT_TIMEOUT_SECONDS = 10
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
+def build_provider_model(choice: ModelChoice, *, cache_key: str) -> Model:
+    """The library's model for `choice`, which speaks OpenAI's protocol.
 
-def build_provider_model(choice: ModelChoice) -> Model:
-    """The library's model for `choice`, which is not rules."""
-    assert choice.base_url is not None, "only rules have no server"
+    Args:
+        choice: Not rules.
+        cache_key: The same for requests that begin alike; OpenAI sends them to the machine that has cached that.
+    """
     prefix, _, name = choice.name.partition(":")
-    client = _client(choice, choice.base_url)
+    client = _client(choice)
     if prefix == "ollama":
         return OllamaModel(name, provider=OllamaProvider(openai_client=client))
-    if prefix == "zai":
+    if prefix in {"zai", "zhipu"}:
         return ZaiModel(name, provider=ZaiProvider(openai_client=client))
-    return OpenAIChatModel(name, provider=_provider(prefix, client, is_own_url=choice.is_own_url))
+    # Others cache by themselves what requests have in common, and may refuse a field they do not know.
+    takes_key = prefix == "openai" and not choice.is_own_url
+    settings = OpenAIChatModelSettings(openai_prompt_cache_key=cache_key) if takes_key else None
+    return OpenAIChatModel(name, provider=_provider(prefix, client, is_own_url=choice.is_own_url), settings=settings)
 
 
 async def close_provider_model(model: Model) -> None:
@@ -52,20 +54,19 @@ def _provider(prefix: str, client: AsyncOpenAI, *, is_own_url: bool) -> Provider
             return MoonshotAIProvider(openai_client=client)
         case "vllm":
             return VLLMProvider(openai_client=client)
-        case _ if is_own_url:
+        case _ if is_own_url or prefix == "llamacpp":
             return OpenAICompatibleProvider("openai-compatible", openai_client=client)
         case _:
             return OpenAIProvider(openai_client=client)
 
 
-def _client(choice: ModelChoice, base_url: str) -> AsyncOpenAI:
-    """A client that never retries by itself (retrying is the loop's) and asks no proxy for loopback."""
-    timeout = httpx2.Timeout(choice.timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS)
-    is_loopback = urlsplit(base_url).hostname in LOOPBACK_HOSTS
+def _client(choice: ModelChoice) -> AsyncOpenAI:
+    """A client that never retries by itself (retrying is the loop's)."""
+    assert choice.base_url is not None, "only rules have no server"
     return AsyncOpenAI(
-        base_url=base_url,
+        base_url=choice.base_url,
         api_key=choice.api_key or "no-key",  # the client demands one; servers without keys ignore it
         max_retries=0,
-        timeout=timeout,
-        http_client=httpx2.AsyncClient(trust_env=not is_loopback, timeout=timeout, follow_redirects=True),
+        timeout=timeout_of(choice),
+        http_client=http_client(choice),
     )

@@ -35,6 +35,8 @@ class AgentRun:
 
     Attributes:
         tools: Names of the tools the model may use.
+        model: The task's model.
+        fallback: Models that take over in turn when it has failed for good.
         ledger: Counts what the run uses, and knows its limits.
         prices: What answers cost.
         context_tokens: What the model's context takes, where the operator has said so.
@@ -67,6 +69,7 @@ class AgentRun:
     emit: Emit
     step: Step
     clock: Clock
+    fallback: tuple[ModelChoice, ...] = ()
 
 
 @dataclass(frozen=True)

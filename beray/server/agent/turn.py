@@ -27,7 +27,7 @@ from beray.protocol.types import TaskError
 from beray.server.agent import faults, notes
 from beray.server.agent.asking import Asker
 from beray.server.agent.budget import BudgetExceeded, describe_budget
-from beray.server.agent.building import build_model, close_model
+from beray.server.agent.chain import ModelChain
 from beray.server.agent.memory import RunMemory
 from beray.server.agent.progress import Progress
 from beray.server.agent.prompts import system_prompt
@@ -61,7 +61,7 @@ class TurnPlayer:
         self._memory = RunMemory(run, progress)
         self._box = Toolbox(run, progress)
         self._recorder = Recorder(self._box, self._memory.save_state)
-        self._model = build_model(run.model, run.language)
+        self._models = ModelChain(run, progress)
         tools: FunctionToolset[None] = FunctionToolset(
             build_tools(self._box),
             max_retries=TOOL_RETRIES,
@@ -70,14 +70,14 @@ class TurnPlayer:
             sequential=True,  # the second command of an answer may need what the first one made
         )
         agent: Agent[None, str] = Agent(
-            self._model,
+            self._models.model,
             deps_type=type(None),
             instructions=system_prompt(run.tools) if run.model.kind == "model" else None,
             toolsets=[RecordedToolset(tools, self._recorder)],
             retries=TOOL_RETRIES,
             model_settings=ModelSettings(timeout=run.model.timeout_seconds, max_retries=0),
         )
-        self._asker = Asker(run, self._memory, agent, self._model)
+        self._asker = Asker(run, self._memory, agent, self._models)
         self._late: list[NewEvent] = []
 
     async def close(self) -> None:
@@ -85,7 +85,7 @@ class TurnPlayer:
         try:
             await asyncio.shield(self._box.background.close())
         finally:
-            await close_model(self._run.model, self._model)
+            await self._models.close()
 
     async def play(self) -> None:
         """Play the turn that `progress` leads into; afterwards it leads into the next, or holds the outcome."""
@@ -106,7 +106,7 @@ class TurnPlayer:
         except RulesFailed as failed:
             self._fail(failed.error)
         except AgentRunError as error:
-            self._fail(faults.describe(error, self._run.model, self._run.language))
+            self._fail(faults.describe(error, self._models.choice, self._run.language))
         await self._end_turn()
 
     @asynccontextmanager
@@ -223,7 +223,7 @@ class TurnPlayer:
         language = self._run.language
         return {
             "code": "model_empty",
-            "message": text("model_empty", language, model=self._run.model.name),
+            "message": text("model_empty", language, model=self._models.choice.name),
             "hint": text("model_empty_hint", language),
             "retryable": True,
         }

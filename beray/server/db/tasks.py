@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, select, text, update
 
 from beray.protocol.status import STOPPABLE, TRANSITIONS, Status
+from beray.protocol.types import ModelKind
 from beray.server.db.connect import RunAgain
 from beray.server.db.notices import Notice, notify
 from beray.server.db.tables import idempotency_key, task
@@ -42,6 +43,7 @@ class RunRecord:
     attempt: int
     interrupts: int
     model: str | None
+    model_kind: ModelKind | None
     tools: str | None
     limits: str | None
     usage: str

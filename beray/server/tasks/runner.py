@@ -8,7 +8,7 @@ checkpoint.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 import orjson
@@ -19,7 +19,7 @@ from beray.protocol.status import Status
 from beray.protocol.types import JsonObject, TaskError
 from beray.server.agent.budget import Limits as Budgets
 from beray.server.agent.ledger import Ledger
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models import Models
 from beray.server.agent.prices import PriceTable
 from beray.server.agent.run import AgentRun, Outcome
 from beray.server.agent.stuck import StuckRules
@@ -47,6 +47,7 @@ _FAILURES: Final = {  # code: sentence and hint
     "internal_error": ("task_internal_error", "task_internal_error_hint"),
     "disk_full": ("task_disk_full", "task_disk_full_hint"),
     "interrupted": ("task_interrupted", "task_interrupted_hint"),
+    "model_not_offered": ("model_not_offered", "model_not_offered_hint"),
 }
 
 T = TypeVar("T")
@@ -64,7 +65,7 @@ class RunAgent(Protocol):
 class Workshop:
     """What every run in this process works with."""
 
-    model: ModelChoice
+    models: Models
     sandbox: Sandbox
     capabilities: Capabilities
     sandbox_limits: Limits
@@ -120,11 +121,11 @@ class Runner:
             record = queries.take_run(connection, task_id, run, self._clock())
             if record is None:
                 return None
-            queries.update_task(
-                connection, task_id, model=workshop.model.name, model_kind=workshop.model.kind, held_until=None
-            )
-            started = NewEvent("task.started", _status_fields(record, workshop.model))
-            self._events.insert(connection, task_id, [started])
+            if record.model is None:  # made by a version that left it open
+                default = workshop.models.default
+                record = replace(record, model=default.name, model_kind=default.kind)
+            queries.update_task(connection, task_id, model=record.model, model_kind=record.model_kind, held_until=None)
+            self._events.insert(connection, task_id, [NewEvent("task.started", _status_fields(record))])
             return record
 
         record = await self._store(take)
@@ -137,6 +138,10 @@ class Runner:
         if record.interrupts > INTERRUPTS_MOST:
             log.error("run given up", extra={"task_id": record.id, "run": record.run})
             await self._finish(record, _failed(record, "interrupted", retryable=False))
+            return
+        if self._require_workshop().models.find(record.model) is None:
+            failed = _failed(record, "model_not_offered", retryable=False)
+            await self._finish(record, None if handle.stop.is_set() else failed)
             return
         try:
             outcome = await self._until_stopped(record, handle, step)
@@ -168,6 +173,8 @@ class Runner:
 
     async def _work(self, record: queries.RunRecord, step: Step) -> Outcome:
         workshop = self._require_workshop()
+        model = workshop.models.find(record.model)
+        assert model is not None, "a run whose model is not offered has been ended"
         uid = workshop.task_uid(record.id)
         work_dir = await _until_stored(lambda: asyncio.to_thread(self._work_dirs.create, record.id, owner=uid))
         return await self._run_agent(
@@ -177,7 +184,7 @@ class Runner:
                 attempt=record.attempt,
                 goal=record.goal,
                 tools=_tools(record, workshop),
-                model=workshop.model,
+                model=model,
                 ledger=self._ledger(record, workshop.budgets),
                 prices=workshop.prices,
                 context_tokens=workshop.context_tokens,
@@ -194,6 +201,7 @@ class Runner:
                 emit=_Emit(self._events, record),
                 step=step,
                 clock=self._clock,
+                fallback=workshop.models.fallback if model.kind == "model" else (),
             )
         )
 
@@ -330,11 +338,11 @@ class _Emit:
         )
 
 
-def _status_fields(record: queries.RunRecord, model: ModelChoice) -> JsonObject:
+def _status_fields(record: queries.RunRecord) -> JsonObject:
     return {
         "status": record.status,
-        "model": model.name,
-        "model_kind": model.kind,
+        "model": record.model,
+        "model_kind": record.model_kind,
         "run": record.run,
         "attempt": record.attempt,
         "stop_requested": record.stop_requested,
@@ -364,7 +372,7 @@ def _failed(record: queries.RunRecord, code: str, *, retryable: bool) -> Outcome
     language = language_of(record.goal)
     told: TaskError = {
         "code": code,
-        "message": text(message, language),
+        "message": text(message, language, model=record.model),
         "hint": text(hint, language),
         "retryable": retryable,
     }

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from beray.protocol.status import ENDED, Status
 from beray.protocol.types import ErrorItem, JsonObject, StopAnswer
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models import ModelChoice, Models
 from beray.server.agent.prices import PriceTable
 from beray.server.agent.tools import TOOL_NAMES
 from beray.server.audit import AuditTrail
@@ -64,7 +64,7 @@ class Tasks:
         work_dirs: WorkDirs,
         control: RunControl,
         clock: Clock,
-        model: ModelChoice,
+        models: Models,
         trail: AuditTrail,
         task_uid: Callable[[int], int | None],
         stored: StoredBytes,
@@ -75,7 +75,7 @@ class Tasks:
         self._work_dirs = work_dirs
         self._control = control
         self._clock = clock
-        self._model = model
+        self._models = models
         self._trail = trail
         self._task_uid = task_uid
         self._stored = stored
@@ -138,6 +138,7 @@ class Tasks:
 
     def _insert(self, connection: Connection, engine: Engine, user: UserRow, new: NewTask, entry: AuditRow) -> bytes:
         now = self._clock()
+        model = self._model_of(new)
         task_id = queries.insert_task(
             connection,
             {
@@ -146,8 +147,8 @@ class Tasks:
                 "status": "queued",
                 "created_at": now,
                 "updated_at": now,
-                "model": self._model.name,
-                "model_kind": self._model.kind,
+                "model": model.name,
+                "model_kind": model.kind,
                 "tools": None if new.tools is None else orjson.dumps(new.tools).decode(),
                 "limits": None if new.limits is None else orjson.dumps(new.limits).decode(),
                 "usage": orjson.dumps(NO_USAGE).decode(),
@@ -158,8 +159,8 @@ class Tasks:
         insert_row(connection, replace(entry, task_id=task_id))
         created = {
             "status": "queued",
-            "model": self._model.name,
-            "model_kind": self._model.kind,
+            "model": model.name,
+            "model_kind": model.kind,
             "run": 1,
             "attempt": 0,
             "stop_requested": False,
@@ -187,10 +188,23 @@ class Tasks:
         unknown = [name for name in new.tools or () if name not in TOOL_NAMES]
         if unknown:
             raise _wrong_field("tools", "unknown_tools", unknown=", ".join(unknown), known=", ".join(TOOL_NAMES))
-        if new.model is not None and new.model != self._model.name:
-            raise _wrong_field("model", "unknown_model", model=new.model, known=self._model.name)
-        if "cost_usd" in (new.limits or {}) and not await asyncio.to_thread(self._prices.is_known, self._model):
-            raise _wrong_field("limits", "cost_limit_unknown", model=self._model.name)
+        model = self._model_of(new)
+        if "cost_usd" in (new.limits or {}):
+            unpriced = await asyncio.to_thread(self._find_unpriced, model)
+            if unpriced is not None:
+                raise _wrong_field("limits", "cost_limit_unknown", model=unpriced.name)
+
+    def _model_of(self, new: NewTask) -> ModelChoice:
+        model = self._models.find_offered(new.model)
+        if model is None:
+            known = ", ".join(choice.name for choice in self._models.offered)
+            raise _wrong_field("model", "unknown_model", model=new.model, known=known)
+        return model
+
+    def _find_unpriced(self, model: ModelChoice) -> ModelChoice | None:
+        """The first of the models that may work for a task of `model` whose answers have no known price."""
+        may_work = (model, *self._models.fallback) if model.kind == "model" else (model,)
+        return next((choice for choice in may_work if not self._prices.is_known(choice)), None)
 
     async def start(self, user: UserRow, task_id: int) -> TaskRecord:
         """Queue a task that was made with `hold`.

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from beray.server.agent.models import choose_model, probe_models
+from beray.server.agent.models import PROVIDERS, choose_models, probe_models
 from beray.server.settings import SettingError, Settings
 from tests.support.scripted_model import ScriptedModel, turns
 
@@ -20,8 +20,15 @@ def choose(environ=None, *, servers=None, **settings):
         asked.append(base_url)
         return (servers or {}).get(base_url)
 
-    choice = choose_model(Settings(**settings), environ or {}, own_port=4000, probe=probe)
-    return SimpleNamespace(choice=choice, asked=asked, zh=choice.notice("zh"), en=choice.notice("en"))
+    models = choose_models(Settings(**settings), environ or {}, own_port=4000, probe=probe)
+    choice = models.default
+    return SimpleNamespace(models=models, choice=choice, asked=asked, zh=choice.notice("zh"), en=choice.notice("en"))
+
+
+@pytest.fixture
+def without_anthropic(monkeypatch):
+    """As where the extra is not installed."""
+    monkeypatch.setattr("beray.server.agent.models.find_spec", lambda name: None)
 
 
 @pytest.mark.parametrize("name", ["rules", "beray:rules"])
@@ -75,13 +82,18 @@ def test_a_providers_key_is_not_sent_to_another_address():
         ({}, {"model": "gemini:x"}, "Providers:"),
         ({}, {"model": "openai:gpt-5"}, "OPENAI_API_KEY"),
         ({"OPENAI_API_KEY": " "}, {"model": "openai:gpt-5"}, "OPENAI_API_KEY"),
-        ({}, {"model": "anthropic:claude"}, "Anthropic"),
+        ({}, {"model": "anthropic:claude"}, "ANTHROPIC_API_KEY or BERAY_MODEL_API_KEY"),
         ({}, {"model": "openai:x", "model_base_url": "localhost:9"}, "BERAY_MODEL_BASE_URL"),
         ({}, {"model": "openai:x", "model_base_url": "http://:9"}, "BERAY_MODEL_BASE_URL"),
         ({}, {"model": "openai:x", "model_base_url": "http://127.0.0.1:4000"}, "this server itself"),
         ({}, {"model_base_url": "http://127.0.0.1:9"}, "BERAY_MODEL_BASE_URL"),
         ({}, {"model_api_key": "k"}, "BERAY_MODEL_API_KEY"),
         ({"OLLAMA_BASE_URL": "nonsense"}, {}, "OLLAMA_BASE_URL"),
+        ({}, {"models": ("gpt-5",)}, "BERAY_MODELS='gpt-5'"),
+        ({}, {"models": ("ollama:a", "openai:gpt-5")}, "BERAY_MODELS='openai:gpt-5' .* Set OPENAI_API_KEY\\.$"),
+        ({}, {"model_fallback": ("gemini:x",)}, "BERAY_MODEL_FALLBACK='gemini:x'"),
+        ({}, {"model_fallback": ("rules",)}, "BERAY_MODEL_FALLBACK cannot hold rules"),
+        ({"LLAMACPP_BASE_URL": "http://localhost:4000"}, {"models": ("llamacpp:a",)}, "Set LLAMACPP_BASE_URL"),
     ],
 )
 def test_a_broken_setting_fails_and_never_falls_back(environ, settings, named):
@@ -97,6 +109,9 @@ def test_a_broken_setting_fails_and_never_falls_back(environ, settings, named):
         ("DASHSCOPE_API_KEY", "dashscope:qwen-plus"),
         ("MOONSHOTAI_API_KEY", "moonshotai:kimi-k2.6"),
         ("ZAI_API_KEY", "zai:glm-4.7"),
+        ("ANTHROPIC_API_KEY", "anthropic:claude-sonnet-5-5"),
+        ("ZHIPUAI_API_KEY", "zhipu:glm-4.7"),
+        ("ZHIPU_API_KEY", "zhipu:glm-4.7"),
     ],
 )
 def test_one_key_is_used_and_said_to_cost_money(key, name):
@@ -116,11 +131,88 @@ def test_of_several_keys_the_first_in_the_order_is_used_and_the_others_are_named
     assert "MOONSHOTAI_API_KEY, ZAI_API_KEY" in made.en
 
 
-def test_a_key_of_anthropic_is_not_used_and_that_is_said():
+def test_openai_comes_before_anthropic_and_anthropic_before_the_others():
+    keys = {"ZAI_API_KEY": "z", "ANTHROPIC_API_KEY": "a", "DEEPSEEK_API_KEY": "d"}
+
+    assert choose(keys).choice.name == "anthropic:claude-sonnet-5-5"
+    assert choose({**keys, "OPENAI_API_KEY": "o"}).choice.name == "openai:gpt-5"
+
+
+@pytest.mark.usefixtures("without_anthropic")
+def test_without_its_package_a_key_of_anthropic_is_not_used_and_what_to_install_is_said():
     made = choose({"ANTHROPIC_API_KEY": "a"})
 
     assert made.choice.kind == "rules"
     assert "ANTHROPIC_API_KEY" in made.en
+    assert "pip install 'beray[anthropic]'" in made.en
+    assert choose({"ANTHROPIC_API_KEY": "a", "ZAI_API_KEY": "z"}).choice.name == "zai:glm-4.7"
+
+
+@pytest.mark.usefixtures("without_anthropic")
+def test_without_its_package_a_model_of_anthropic_stops_the_start():
+    with pytest.raises(SettingError, match=r"pip install 'beray\[anthropic\]'"):
+        choose({"ANTHROPIC_API_KEY": "a"}, model="anthropic:claude-sonnet-5-5")
+
+
+@pytest.mark.parametrize("url", ["http://gateway.example", "http://gateway.example/v1/", "http://gateway.example/v1"])
+def test_anthropics_address_can_be_moved_and_its_path_is_not_doubled(url):
+    """The client adds `/v1/messages` by itself."""
+    made = choose({"ANTHROPIC_API_KEY": "a", "ANTHROPIC_BASE_URL": url})
+
+    assert (made.choice.base_url, made.choice.is_own_url) == ("http://gateway.example", True)
+
+
+def test_llama_cpp_is_found_under_its_name():
+    made = choose(servers={"http://127.0.0.1:8080/v1": ["qwen3"]})
+
+    assert (made.choice.name, made.choice.base_url) == ("llamacpp:qwen3", "http://127.0.0.1:8080/v1")
+
+
+# what a task may ask for, and what takes over
+
+
+def test_further_models_are_offered_once_beside_the_default():
+    keys = {"OPENAI_API_KEY": "o", "DEEPSEEK_API_KEY": "d"}
+    made = choose(keys, models=("deepseek:chat", "openai:gpt-5", "deepseek:chat", "rules"))
+
+    assert [choice.name for choice in made.models.offered] == ["openai:gpt-5", "deepseek:chat", "beray:rules"]
+    assert [choice.api_key for choice in made.models.offered] == ["o", "d", None]
+    assert made.models.find_offered(None) is made.choice
+    assert made.models.find_offered("deepseek:other") is None
+    assert "deepseek:chat" in made.en
+
+
+def test_a_fallback_takes_over_but_is_not_offered():
+    made = choose({"OPENAI_API_KEY": "o"}, model_fallback=("ollama:qwen3", "vllm:m"))
+
+    assert [choice.name for choice in made.models.fallback] == ["ollama:qwen3", "vllm:m"]
+    assert made.models.find_offered("ollama:qwen3") is None
+    assert made.models.find("ollama:qwen3") is made.models.fallback[0]
+    assert "ollama:qwen3, vllm:m" in made.en
+
+
+def test_address_and_key_of_the_model_count_for_models_of_its_provider_only():
+    """One gateway may offer several; another provider's server is never sent its key."""
+    made = choose(
+        {"DEEPSEEK_API_KEY": "d"},
+        model="openai:a",
+        model_base_url="http://gateway.example/v1",
+        model_api_key="k",
+        models=("openai:b", "deepseek:chat"),
+    )
+
+    reached = [(choice.base_url, choice.api_key) for choice in made.models.further]
+    assert reached == [("http://gateway.example/v1", "k"), ("https://api.deepseek.com", "d")]
+
+
+def test_the_models_can_be_set_while_rules_are_the_default():
+    made = choose({"DEEPSEEK_API_KEY": "d"}, model="rules", models=("deepseek:chat",))
+
+    assert [choice.name for choice in made.models.offered] == ["beray:rules", "deepseek:chat"]
+
+
+def test_every_provider_that_needs_a_key_says_where_it_is_looked_up():
+    assert all(provider.key_names for provider in PROVIDERS.values() if provider.needs_key)
 
 
 def test_a_local_server_with_one_model_is_used():
@@ -141,7 +233,7 @@ def test_of_several_local_models_none_is_picked():
 def test_only_loopback_is_searched_and_not_our_own_port():
     settings = Settings()
     asked = []
-    choose_model(settings, {}, own_port=8080, probe=lambda url, seconds: asked.append(url))
+    choose_models(settings, {}, own_port=8080, probe=lambda url, seconds: asked.append(url))
 
     assert asked == ["http://127.0.0.1:11434/v1", "http://127.0.0.1:8000/v1"]
 
@@ -186,10 +278,11 @@ def test_choosing_does_not_load_the_model_library():
     """It costs a second or two and 50 MB: only once a task runs."""
     program = (
         "import sys, json, beray.server.agent.models, beray.server.agent.run, beray.server.agent.loop,"
-        " beray.server.agent.tools; print(json.dumps(sorted(sys.modules)))"
+        " beray.server.agent.tools, beray.server.agent.checking, beray.server.agent.routes;"
+        " print(json.dumps(sorted(sys.modules)))"
     )
 
     modules = json.loads(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
 
     assert "beray.server.agent.loop" in modules
-    assert not {"pydantic_ai", "openai", "httpx2"} & set(modules)
+    assert not {"pydantic_ai", "openai", "anthropic", "httpx2"} & set(modules)

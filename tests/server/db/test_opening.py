@@ -10,7 +10,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
 
 from beray.server import serve
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models import ModelChoice, Models
 from beray.server.app import create_app
 from beray.server.db.faults import reason
 from beray.server.db.open import database_url
@@ -162,7 +162,7 @@ def test_old_server_is_refused_before_anything_is_changed(settings, postgres_url
 
 async def test_ready_shows_nobody_what_the_driver_says(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("beray.server.app._has_app", False)
-    app = create_app(Settings(data_dir=tmp_path), ModelChoice("beray:rules", "rules"))
+    app = create_app(Settings(data_dir=tmp_path), Models(ModelChoice("beray:rules", "rules")))
     said = 'connection to server at "10.1.2.3", port 5432 failed: no password supplied for user "beray"'
     monkeypatch.setattr(app._engine, "start", AsyncMock(side_effect=psycopg.OperationalError(said)))
 

@@ -8,7 +8,7 @@ from unittest.mock import AsyncMock
 import pytest
 from sqlalchemy import insert, select, update
 
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models import ModelChoice, Models
 from beray.server.agent.prices import PriceTable
 from beray.server.audit import AuditTrail
 from beray.server.db import tasks as queries
@@ -65,7 +65,7 @@ def tasks(database, work_dirs) -> Tasks:
         work_dirs=work_dirs,
         control=RunControl(),
         clock=lambda: AT,
-        model=ModelChoice("beray:rules", "rules"),
+        models=Models(ModelChoice("beray:rules", "rules")),
         trail=AuditTrail(database, lambda: AT),
         task_uid=lambda task_id: None,
         stored=StoredBytes(database, work_dirs, most=0),

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from beray.server.agent.budget import Limits as Budgets
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models import ModelChoice, Models
 from beray.server.agent.prices import PriceTable
 from beray.server.agent.run import AgentRun, Outcome
 from beray.server.agent.stuck import StuckRules
@@ -66,7 +66,7 @@ def make_runner(database: Database, tmp_path, run_agent: RunAgent, control: RunC
         stored=StoredBytes(database, WorkDirs(tmp_path / "tasks"), most=0),
     )
     runner.workshop = Workshop(
-        model=ModelChoice("beray:rules", "rules"),
+        models=Models(ModelChoice("beray:rules", "rules")),
         sandbox=PlainSandbox(),
         capabilities=Capabilities("plain", (), None),
         sandbox_limits=Limits(),
@@ -86,7 +86,7 @@ def make_tasks(database: Database, tmp_path, events: EventLog, control: RunContr
         work_dirs=WorkDirs(tmp_path / "tasks"),
         control=control,
         clock=lambda: AT,
-        model=ModelChoice("beray:rules", "rules"),
+        models=Models(ModelChoice("beray:rules", "rules")),
         trail=AuditTrail(database, lambda: AT),
         task_uid=lambda task_id: None,
         stored=StoredBytes(database, WorkDirs(tmp_path / "tasks"), most=0),

@@ -1,0 +1,123 @@
+"""Does a model answer? One small real request, as a task would make it: a fault shows before a task meets it.
+
+This module is imported at start, so it knows nothing of the model library; `one_call.py` does, which asks.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from beray.protocol.types import ModelCheck
+from beray.server.agent.models import ModelChoice, Models
+from beray.server.errors import Refused, wrong_field
+from beray.server.messages import current_language
+
+if TYPE_CHECKING:
+    from beray.server.agent.one_call import Answered
+
+CHECK_SECONDS: Final = 28  # with the loading of the library; a client waits 30 s for the first byte of an answer
+KEPT_SECONDS: Final = 60.0  # an answer is given again for so long: each costs money
+FAILED_KEPT_SECONDS: Final = 5.0  # a fault costs nothing, and whoever mends it wants to see that it is mended
+SHOWN_CHARACTERS: Final = 100
+
+log = logging.getLogger("beray.agent")
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """How a check ended: with an answer or with what went wrong, and when."""
+
+    at: float
+    answered: "Answered | None"
+    error: Exception | None
+
+
+class ModelChecks:
+    """Checks of this server's models: one of each model at a time, whose answer is kept for a while.
+
+    Args:
+        models: What may be checked.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, models: Models, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._models = models
+        self._clock = clock
+        self._jobs: dict[str, asyncio.Task[_Checked]] = {}
+
+    async def check(self, name: str | None) -> ModelCheck:
+        """Ask the model `name`, or the default one, for one word.
+
+        Raises:
+            Refused: `unknown_model`.
+        """
+        choice = self._models.find(name)
+        if choice is None:
+            known = ", ".join(dict.fromkeys(each.name for each in (*self._models.offered, *self._models.fallback)))
+            item = wrong_field("model", "unknown_model", model=name, known=known)
+            raise Refused("unknown_model", errors=[item], model=name, known=known)
+        if choice.kind == "rules":
+            return _result(choice)
+        return _described(choice, await asyncio.shield(self._job_of(choice)))
+
+    async def close(self) -> None:
+        """Cut what is still asked."""
+        for job in self._jobs.values():
+            job.cancel()
+        await asyncio.gather(*self._jobs.values(), return_exceptions=True)
+
+    def _job_of(self, choice: ModelChoice) -> asyncio.Task[_Checked]:
+        job = self._jobs.get(choice.name)
+        if job is None or self._is_stale(job):
+            job = self._jobs[choice.name] = asyncio.create_task(self._ask(choice))
+        return job
+
+    def _is_stale(self, job: asyncio.Task[_Checked]) -> bool:
+        if not job.done():
+            return False
+        checked = job.result()
+        return self._clock() - checked.at > (KEPT_SECONDS if checked.error is None else FAILED_KEPT_SECONDS)
+
+    async def _ask(self, choice: ModelChoice) -> _Checked:
+        answered: Answered | None = None
+        error: Exception | None = None
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                answered = await (await asyncio.to_thread(_load))(choice)
+        except Exception as fault:  # whatever it is, it is what was asked about
+            log.info("model check failed", extra={"model": choice.name}, exc_info=True)
+            error = fault
+        return _Checked(self._clock(), answered, error)
+
+
+def _load() -> "Callable[[ModelChoice], Awaitable[Answered]]":
+    from beray.server.agent.one_call import ask_for_a_word  # a second or two the first time, hence in a thread
+
+    return ask_for_a_word
+
+
+def _described(choice: ModelChoice, checked: _Checked) -> ModelCheck:
+    from beray.server.agent.one_call import describe
+
+    result = _result(choice)
+    if checked.answered is not None:
+        result["answered"] = checked.answered.text[:SHOWN_CHARACTERS]
+        result["latency_ms"] = checked.answered.latency_ms
+    if checked.error is not None:
+        result["ok"] = False
+        result["error"] = describe(checked.error, choice, current_language.get(), seconds=CHECK_SECONDS)
+    return result
+
+
+def _result(choice: ModelChoice) -> ModelCheck:
+    return {
+        "model": choice.name,
+        "model_kind": choice.kind,
+        "ok": True,
+        "answered": None,
+        "latency_ms": None,
+        "error": None,
+    }
