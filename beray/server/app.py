@@ -24,6 +24,7 @@ from beray.server.agent.models import ModelChoice
 from beray.server.agent.prices import load_prices
 from beray.server.agent.run import AgentRun, Outcome
 from beray.server.agent.stuck import StuckRules
+from beray.server.agent.tools.catalogue import ToolCatalogue
 from beray.server.api_document import describe_api
 from beray.server.api_page import add_api_page
 from beray.server.audit import AuditTrail
@@ -119,6 +120,7 @@ class App:
         self.model = model
         self.prices = load_prices(settings.prices)
         self._budgets = limits_of(settings)
+        self.catalogue = ToolCatalogue()
         self.readiness = Readiness()
         self.work_dirs_path = settings.work_dirs or settings.data_dir / "tasks"
         url = database_url(settings)
@@ -159,6 +161,7 @@ class App:
             task_uid=self._task_uids,
             stored=self.stored,
             prices=self.prices,
+            catalogue=self.catalogue,
         )
         patient = self.database.patient
         self.runner = Runner(
@@ -207,7 +210,7 @@ class App:
             docs_url=None,  # the framework's pages load scripts from another host; ours is `api_page.py`
             redoc_url=None,
         )
-        describe_api(web, models=[self.model.name])
+        describe_api(web, models=[self.model.name], tools=self.catalogue.names)
         add_api_page(web)
         service, info = build_service_routers(self._check, self.info)
         web.include_router(service)
@@ -373,6 +376,7 @@ class App:
             context_tokens=settings.model_context_tokens or None,
             stuck=StuckRules() if settings.stuck_detection else None,
             task_uid=self._task_uids,
+            catalogue=self.catalogue,
         )
 
     def _spawn(self, work: Any) -> None:
@@ -462,6 +466,7 @@ class App:
             "model": self.model.name,
             "model_kind": self.model.kind,
             "model_notice": {"zh": self.model.notice("zh"), "en": self.model.notice("en")},
+            "tools": self.catalogue.shown(),
             "sandbox": self._sandbox_info(),
             "prices": self.prices.info(),
             "limits": {

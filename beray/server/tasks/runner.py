@@ -8,7 +8,7 @@ checkpoint.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
 import orjson
@@ -23,7 +23,7 @@ from beray.server.agent.models import ModelChoice
 from beray.server.agent.prices import PriceTable
 from beray.server.agent.run import AgentRun, Outcome
 from beray.server.agent.stuck import StuckRules
-from beray.server.agent.tools import TOOL_NAMES
+from beray.server.agent.tools.catalogue import ToolCatalogue
 from beray.server.clock import Clock
 from beray.server.db import tasks as queries
 from beray.server.db.connect import Queries
@@ -47,6 +47,7 @@ _FAILURES: Final = {  # code: sentence and hint
     "internal_error": ("task_internal_error", "task_internal_error_hint"),
     "disk_full": ("task_disk_full", "task_disk_full_hint"),
     "interrupted": ("task_interrupted", "task_interrupted_hint"),
+    "tool_not_offered": ("tool_not_offered", "tool_not_offered_hint"),
 }
 
 T = TypeVar("T")
@@ -73,6 +74,7 @@ class Workshop:
     context_tokens: int | None
     stuck: StuckRules | None
     task_uid: Callable[[int], int | None]
+    catalogue: ToolCatalogue = field(default_factory=ToolCatalogue)
 
 
 class Runner:
@@ -138,6 +140,11 @@ class Runner:
             log.error("run given up", extra={"task_id": record.id, "run": record.run})
             await self._finish(record, _failed(record, "interrupted", retryable=False))
             return
+        missing = self._require_workshop().catalogue.unknown(_asked_tools(record) or ())
+        if missing:  # made at another process, or before this one was started with less
+            log.error("run needs tools that this process has not", extra={"task_id": record.id, "tools": missing})
+            await self._finish(record, _failed(record, "tool_not_offered", retryable=True, tools=", ".join(missing)))
+            return
         try:
             outcome = await self._until_stopped(record, handle, step)
         except Fenced:
@@ -168,6 +175,7 @@ class Runner:
 
     async def _work(self, record: queries.RunRecord, step: Step) -> Outcome:
         workshop = self._require_workshop()
+        tools = _tools(record, workshop)
         uid = workshop.task_uid(record.id)
         work_dir = await _until_stored(lambda: asyncio.to_thread(self._work_dirs.create, record.id, owner=uid))
         return await self._run_agent(
@@ -176,7 +184,8 @@ class Runner:
                 run=record.run,
                 attempt=record.attempt,
                 goal=record.goal,
-                tools=_tools(record, workshop),
+                tools=tools,
+                sources=workshop.catalogue.sources_of(tools),
                 model=workshop.model,
                 ledger=self._ledger(record, workshop.budgets),
                 prices=workshop.prices,
@@ -342,10 +351,16 @@ def _status_fields(record: queries.RunRecord, model: ModelChoice) -> JsonObject:
 
 
 def _tools(record: queries.RunRecord, workshop: Workshop) -> tuple[str, ...]:
-    wanted = TOOL_NAMES if record.tools is None else tuple(orjson.loads(record.tools))
+    asked = _asked_tools(record)
+    wanted = workshop.catalogue.default if asked is None else asked
     if workshop.capabilities.python is None:
         return tuple(name for name in wanted if name != "python")
     return wanted
+
+
+def _asked_tools(record: queries.RunRecord) -> tuple[str, ...] | None:
+    """What the task's maker has asked for; None: the default set."""
+    return None if record.tools is None else tuple(orjson.loads(record.tools))
 
 
 def _ending(outcome: Outcome | None) -> tuple[Status, str | None, TaskError | None]:
@@ -359,13 +374,13 @@ def _failure(record: queries.RunRecord, error: Exception) -> Outcome:
     return _failed(record, "disk_full" if is_full else "internal_error", retryable=True)
 
 
-def _failed(record: queries.RunRecord, code: str, *, retryable: bool) -> Outcome:
+def _failed(record: queries.RunRecord, code: str, *, retryable: bool, **fields: str) -> Outcome:
     message, hint = _FAILURES[code]
     language = language_of(record.goal)
     told: TaskError = {
         "code": code,
-        "message": text(message, language),
-        "hint": text(hint, language),
+        "message": text(message, language, **fields),
+        "hint": text(hint, language, **fields),
         "retryable": retryable,
     }
     return Outcome(is_completed=False, result=None, error=told, usage=None)

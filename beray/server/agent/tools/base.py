@@ -69,9 +69,15 @@ class Toolbox:
 
 def title_of(name: str, args: dict[str, Any]) -> str:
     """One line for people that says what a call does, such as `write_file hello.py`."""
-    details = [args.get(detail, "") for detail in _DETAILS.get(name, ())]
-    shown = [str(len(detail)) if isinstance(detail, list) else str(detail) for detail in details]
+    shown = [str(len(detail)) if isinstance(detail, list) else str(detail) for detail in _details(name, args)]
     return f"{name} {first_line(' '.join(shown))}".strip()
+
+
+def _details(name: str, args: dict[str, Any]) -> list[Any]:
+    """What of its arguments tells a call from others; of a tool that is not built in the first text."""
+    if name in _DETAILS:
+        return [args.get(detail, "") for detail in _DETAILS[name]]
+    return [value for value in args.values() if isinstance(value, str)][:1]
 
 
 def first_line(text: str) -> str:
@@ -95,4 +101,5 @@ _DETAILS = {
     "list_files": ("path",),
     "search_files": ("pattern",),
     "update_plan": ("items",),
+    "finish": (),
 }
