@@ -21,9 +21,11 @@ from starlette.types import Receive, Scope, Send
 from beray import __version__
 from beray.server.agent.budget import limits_of
 from beray.server.agent.models import ModelChoice
+from beray.server.agent.plugins import load_plugins
 from beray.server.agent.prices import load_prices
 from beray.server.agent.run import AgentRun, Outcome
 from beray.server.agent.stuck import StuckRules
+from beray.server.agent.tools import TOOL_NAMES
 from beray.server.agent.tools.catalogue import ToolCatalogue
 from beray.server.api_document import describe_api
 from beray.server.api_page import add_api_page
@@ -101,6 +103,7 @@ def create_app(
     Raises:
         RuntimeError: There is an application in this process already.
         SandboxUnavailable: The server is root, but can't give commands another uid.
+        CatalogueError: A plug-in can't be used.
         SettingError: A setting of its parts can't be used.
     """
     global _has_app  # the engine library is a singleton; a second app would share its runs silently
@@ -120,7 +123,7 @@ class App:
         self.model = model
         self.prices = load_prices(settings.prices)
         self._budgets = limits_of(settings)
-        self.catalogue = ToolCatalogue()
+        self.catalogue = ToolCatalogue(sources=load_plugins(TOOL_NAMES))
         self.readiness = Readiness()
         self.work_dirs_path = settings.work_dirs or settings.data_dir / "tasks"
         url = database_url(settings)

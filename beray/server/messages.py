@@ -426,6 +426,7 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
     "tool_search_files": ("在文件中搜索", "searches in files"),
     "tool_update_plan": ("向用户展示计划及进度", "shows the user the plan and how far it is done"),
     "tool_finish": ("结束任务并给出总结", "ends the task with a summary"),
+    "agent_tool_silent": ("完成，没有返回内容", "done; it gave nothing back"),
     "agent_command_exit": ("退出码 {code}", "exit code {code}"),
     "agent_command_timeout": ("超过 {seconds} 秒，已终止", "killed after {seconds} s"),
     "agent_command_signal": ("被信号 {signal} 终止", "ended by signal {signal}"),

@@ -200,6 +200,15 @@ def test_snippets_of_the_quick_start_run(language: str, server: ServerProcess, a
     assert bool(CJK.search(refusal)) is (language == "zh")
 
 
+@both_languages
+def test_the_example_of_a_tool_is_the_tested_one(language: str) -> None:
+    """Which a real server runs (tests/e2e/test_plugin.py)."""
+    shown = dict(FENCE.findall(page(language, "write-a-tool")))
+
+    assert shown["python"] == (ROOT / "examples/tool_plugin/office_tools.py").read_text(encoding="utf-8")
+    assert shown["toml"] == (ROOT / "examples/tool_plugin/pyproject.toml").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("goal", "types"),
     [

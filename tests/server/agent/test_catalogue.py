@@ -8,7 +8,7 @@ from pydantic_ai import FunctionToolset
 
 from beray.server.agent.tools import TOOL_NAMES
 from beray.server.agent.tools.base import Answer, ToolError, title_of
-from beray.server.agent.tools.catalogue import CHANGES_FILES, DESCRIPTIONS, ToolCatalogue, ToolClash
+from beray.server.agent.tools.catalogue import CHANGES_FILES, DESCRIPTIONS, CatalogueError, ToolCatalogue
 from tests.server.agent.test_loop import choice
 from tests.support.agent_bench import Crash
 from tests.support.scripted_model import Reply, call, turns
@@ -56,7 +56,7 @@ def test_a_task_may_ask_for_what_is_built_in_and_what_sources_add():
 
 @pytest.mark.parametrize("names", [("shell",), ("weather", "weather")])
 def test_two_tools_of_one_name_are_refused(names):
-    with pytest.raises(ToolClash, match=f"The name {names[0]} stands for two tools"):
+    with pytest.raises(CatalogueError, match=f"The name {names[0]} stands for two tools"):
         ToolCatalogue(sources=tuple(Weather(name) for name in names))
 
 

@@ -11,10 +11,7 @@ from beray.server.agent.progress import Progress
 from beray.server.agent.run import AgentRun
 from beray.server.events.log import NewEvent
 from beray.server.work_dirs.listing import FileChange
-
-
-class ToolError(Exception):
-    """A call failed; the text tells the model what failed and what to do instead."""
+from beray.tools import ToolError as ToolError
 
 
 @dataclass(frozen=True)

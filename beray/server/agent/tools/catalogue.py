@@ -61,8 +61,8 @@ class ToolSource(Protocol):
         ...
 
 
-class ToolClash(ValueError):
-    """Two tools have the same name."""
+class CatalogueError(ValueError):
+    """The tools can't be offered as they are installed or configured; the text says which, why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class ToolCatalogue:
         sources: What gives the others.
 
     Raises:
-        ToolClash: A name stands for two of them.
+        CatalogueError: A name stands for two of them.
     """
 
     built_in: tuple[str, ...] = TOOL_NAMES
@@ -84,7 +84,7 @@ class ToolCatalogue:
         names = self.names
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ToolClash(f"The name {twice[0]} stands for two tools. Rename or remove one of them.")
+            raise CatalogueError(f"The name {twice[0]} stands for two tools. Rename or remove one of them.")
 
     @property
     def names(self) -> tuple[str, ...]:
