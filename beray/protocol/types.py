@@ -150,6 +150,16 @@ class Task(TypedDict):
     """Only in the answer of `get_task`; objects of the shape `Event`."""
 
 
+class ToolInfo(TypedDict):
+    """A name that a task's `tools` may hold (`/api/v1/info`)."""
+
+    name: str
+    description: str
+    """One line, for people."""
+    is_default: bool
+    """A task whose `tools` is null may use it."""
+
+
 class FileNode(TypedDict):
     """A file, directory or symlink of a work_dir; `path` is relative to it and `/`-separated."""
 

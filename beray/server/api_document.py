@@ -13,21 +13,21 @@ REQUEST_ID: Final = {
 }
 
 
-def describe_api(web: FastAPI, *, models: Sequence[str]) -> None:
-    """Complete the document that `web.openapi()` gives; `models` are the names a task may ask for."""
+def describe_api(web: FastAPI, *, models: Sequence[str], tools: Sequence[str]) -> None:
+    """Complete the document that `web.openapi()` gives; `models` and `tools` are the names a task may ask for."""
     make = web.openapi
 
     def openapi() -> dict[str, Any]:
         is_new = web.openapi_schema is None
         document = make()  # the same one each time
         if is_new:
-            _complete(document, models)
+            _complete(document, models, tools)
         return document
 
     web.openapi = openapi  # type: ignore[method-assign]  # the framework's own way to change its document
 
 
-def _complete(document: dict[str, Any], models: Sequence[str]) -> None:
+def _complete(document: dict[str, Any], models: Sequence[str], tools: Sequence[str]) -> None:
     components = document.setdefault("components", {})
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     components["headers"] = {"RequestId": REQUEST_ID}
@@ -40,6 +40,10 @@ def _complete(document: dict[str, Any], models: Sequence[str]) -> None:
     schemas = components.get("schemas", {})
     for name in {"CreateTask", "CheckModel"} & set(schemas):  # a worker is asked for neither
         schemas[name]["properties"]["model"] = {"enum": [*models, None], "title": "Model"}
+    if "CreateTask" in schemas:
+        asked = schemas["CreateTask"]["properties"]
+        names = {"type": "array", "items": {"enum": list(tools)}}
+        asked["tools"] = {"anyOf": [names, {"type": "null"}], "title": "Tools"}
 
 
 def _responses(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -23,9 +23,12 @@ from beray.server.agent import routes as model_routes
 from beray.server.agent.budget import limits_of
 from beray.server.agent.checking import ModelChecks
 from beray.server.agent.models import Models
+from beray.server.agent.plugins import load_plugins
 from beray.server.agent.prices import load_prices
 from beray.server.agent.run import AgentRun, Outcome
 from beray.server.agent.stuck import StuckRules
+from beray.server.agent.tools import TOOL_NAMES
+from beray.server.agent.tools.catalogue import ToolCatalogue
 from beray.server.api_document import describe_api
 from beray.server.api_page import add_api_page
 from beray.server.audit import AuditTrail
@@ -103,6 +106,7 @@ def create_app(
     Raises:
         RuntimeError: There is an application in this process already.
         SandboxUnavailable: The server is root, but can't give commands another uid.
+        CatalogueError: A plug-in can't be used.
         SettingError: A setting of its parts can't be used.
     """
     global _has_app  # the engine library is a singleton; a second app would share its runs silently
@@ -120,6 +124,7 @@ class App:
         self.models = models
         self.prices = load_prices(settings.prices)
         self._budgets = limits_of(settings)
+        self.catalogue = ToolCatalogue(sources=load_plugins(TOOL_NAMES))
         self.readiness = Readiness()
         self.work_dirs_path = settings.work_dirs or settings.data_dir / "tasks"
         url = database_url(settings)
@@ -161,6 +166,7 @@ class App:
             task_uid=self._task_uids,
             stored=self.stored,
             prices=self.prices,
+            catalogue=self.catalogue,
         )
         patient = self.database.patient
         self.runner = Runner(
@@ -209,7 +215,8 @@ class App:
             docs_url=None,  # the framework's pages load scripts from another host; ours is `api_page.py`
             redoc_url=None,
         )
-        describe_api(web, models=[choice.name for choice in self.models.offered])
+        offered = [choice.name for choice in self.models.offered]
+        describe_api(web, models=offered, tools=self.catalogue.names)
         add_api_page(web)
         service, info = build_service_routers(self._check, self.info)
         web.include_router(service)
@@ -378,6 +385,7 @@ class App:
             context_tokens=settings.model_context_tokens or None,
             stuck=StuckRules() if settings.stuck_detection else None,
             task_uid=self._task_uids,
+            catalogue=self.catalogue,
         )
 
     def _spawn(self, work: Any) -> None:
@@ -470,6 +478,7 @@ class App:
             "model_notice": {"zh": model.notice("zh"), "en": model.notice("en")},
             "models": [{"name": choice.name, "model_kind": choice.kind} for choice in self.models.offered],
             "model_fallback": [choice.name for choice in self.models.fallback],
+            "tools": self.catalogue.shown(),
             "sandbox": self._sandbox_info(),
             "prices": self.prices.info(),
             "limits": {

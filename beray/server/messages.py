@@ -171,6 +171,14 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "任务本身可能耗尽了内存；请查看服务器日志，把目标拆小后重新提交。",
         "The task itself may use up the memory: look at the server's log, and submit it again in smaller parts.",
     ),
+    "tool_not_offered": (
+        "运行该任务的进程没有它所需的工具：{tools}。",
+        "The process that ran the task does not have tools that it needs: {tools}.",
+    ),
+    "tool_not_offered_hint": (
+        "请在每个进程上安装并启用相同的工具，或创建不需要它们的任务。",
+        "Install and switch on the same tools at every process, or make the task without them.",
+    ),
     "task_disk_full": (
         "服务器的磁盘已满，任务无法继续；已有的文件保留。",
         "The server's disk is full, so the task could not go on; its files are kept.",
@@ -424,6 +432,17 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "Say more exactly what is wanted, split the task, or use a more capable model.",
     ),
     # agent: how a tool call ended, in one line
+    "tool_shell": ("运行 bash 命令", "runs a bash command"),
+    "tool_background": ("照看在后台运行的命令", "looks after commands that run in the background"),
+    "tool_python": ("运行 Python 代码", "runs Python code"),
+    "tool_read_file": ("读取工作目录中的文件", "reads a file of the work_dir"),
+    "tool_write_file": ("写入工作目录中的文件", "writes a file in the work_dir"),
+    "tool_edit_file": ("替换文件中的一段文字", "replaces one passage of a file"),
+    "tool_list_files": ("列出工作目录中的文件", "lists the files of the work_dir"),
+    "tool_search_files": ("在文件中搜索", "searches in files"),
+    "tool_update_plan": ("向用户展示计划及进度", "shows the user the plan and how far it is done"),
+    "tool_finish": ("结束任务并给出总结", "ends the task with a summary"),
+    "agent_tool_silent": ("完成，没有返回内容", "done; it gave nothing back"),
     "agent_command_exit": ("退出码 {code}", "exit code {code}"),
     "agent_command_timeout": ("超过 {seconds} 秒，已终止", "killed after {seconds} s"),
     "agent_command_signal": ("被信号 {signal} 终止", "ended by signal {signal}"),

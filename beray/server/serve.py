@@ -26,6 +26,7 @@ from beray import __version__
 from beray.server.agent.budget import limits_of, money_settings
 from beray.server.agent.models import choose_models, probe_models
 from beray.server.agent.prices import load_prices, require_prices
+from beray.server.agent.tools.catalogue import CatalogueError
 from beray.server.app import App, create_app
 from beray.server.connection import connection_speaking
 from beray.server.db.faults import reason
@@ -80,7 +81,7 @@ def run(settings: Settings, *, announce: Callable[[str], None]) -> None:
             require_prices(load_prices(settings.prices), [*models.offered, *models.fallback], setting=setting)
         try:
             app = create_app(settings, models, announce=announce)
-        except SandboxUnavailable as error:
+        except (SandboxUnavailable, CatalogueError) as error:
             raise StartError(str(error)) from error
         server_file = settings.data_dir / SERVER_FILE if is_owner else None
         web = _Uvicorn(app, open_most=_raise_file_limit() // 2)  # files and the database need descriptors too

@@ -219,6 +219,15 @@ def test_example_of_a_price_table_can_be_used(language: str, tmp_path: Path) -> 
     assert load_prices(tmp_path / "prices.json").find("ollama:qwen3") is not None
 
 
+@both_languages
+def test_the_example_of_a_tool_is_the_tested_one(language: str) -> None:
+    """Which a real server runs (tests/e2e/test_plugin.py)."""
+    shown = dict(FENCE.findall(page(language, "write-a-tool")))
+
+    assert shown["python"] == (ROOT / "examples/tool_plugin/office_tools.py").read_text(encoding="utf-8")
+    assert shown["toml"] == (ROOT / "examples/tool_plugin/pyproject.toml").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("goal", "types"),
     [

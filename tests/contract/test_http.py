@@ -150,6 +150,18 @@ def test_info_says_what_works_and_what_confines_it(server):
     assert all(row["is_confined"] or row["note"] for row in info["sandbox"]["confinements"])
 
 
+def test_info_lists_the_tools_a_task_may_ask_for(server):
+    url = f"{server.base_url}/api/v1/info"
+
+    tools = requests.get(url, headers={"Accept-Language": "en"}, timeout=10).json()["tools"]
+
+    asked = requests.get(f"{server.base_url}/openapi.json", timeout=10).json()["components"]["schemas"]["CreateTask"]
+    assert asked["properties"]["tools"]["anyOf"][0]["items"] == {"enum": [tool["name"] for tool in tools]}
+    assert tools[0] == {"name": "shell", "description": "runs a bash command", "is_default": True}
+    in_chinese = requests.get(url, timeout=10).json()["tools"]
+    assert in_chinese[0]["description"] == "运行 bash 命令"
+
+
 def test_ready_names_every_part(server):
     answer = requests.get(f"{server.base_url}/ready", timeout=10)
 

@@ -79,6 +79,7 @@ class _Session:
         if self._player is None or self._player.progress is not progress:
             await self.close()
             self._player = await asyncio.to_thread(_make_player, self._run, progress)
+            await self._player.open()
         return self._player
 
 

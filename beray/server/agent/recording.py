@@ -23,6 +23,7 @@ from beray.server.agent.budget import check_tool_call
 from beray.server.agent.stuck import Stuck, fingerprint_of
 from beray.server.agent.tools.base import Answer, Toolbox, ToolError, title_of
 from beray.server.agent.tools.build import WATCHED
+from beray.server.agent.tools.catalogue import CHANGES_FILES
 from beray.server.agent.wellformed import wellformed
 from beray.server.db import agent_runs
 from beray.server.db.agent_runs import ToolCallRow
@@ -53,13 +54,15 @@ class Recorder:
     open_calls: dict[str, int] = field(default_factory=dict)
     _settled: set[str] = field(default_factory=set)
 
-    async def call(self, name: str, args: dict[str, Any], call_id: str, body: Callable[[], Awaitable[Answer]]) -> Any:
-        """The call's result: from the record, or by running `body`."""
+    async def call(
+        self, name: str, args: dict[str, Any], call_id: str, body: Callable[[], Awaitable[Answer]], *, is_watched: bool
+    ) -> Any:
+        """The call's result: from the record, or by running `body`; `is_watched`: it may change any file."""
         row = await self._find(call_id)
         self._settled.add(call_id)
         if row is None:
             await self._start(name, args, call_id)
-            answer = await self._run(name, args, call_id, body)
+            answer = await self._run(name, args, call_id, body, is_watched=is_watched)
             return self._returned(answer.text, ok=answer.ok, exit_code=answer.exit_code)
         if row.result is None:
             answer = self._interrupted()
@@ -111,11 +114,12 @@ class Recorder:
         await run.emit(NewEvent("tool.started", request_fields(call_id, name, args)), also=also)
 
     async def _run(
-        self, name: str, args: dict[str, Any], call_id: str, body: Callable[[], Awaitable[Answer]]
+        self, name: str, args: dict[str, Any], call_id: str, body: Callable[[], Awaitable[Answer]], *, is_watched: bool
     ) -> Answer:
-        before = await self._snapshot(name)
+        before = await self._snapshot() if is_watched else Snapshot()
         answer = await self._answer(name, body)
-        changes = [*answer.changes, *compare(before, await self._snapshot(name))][:MOST_CHANGES]
+        after = await self._snapshot() if is_watched else Snapshot()
+        changes = [*answer.changes, *compare(before, after)][:MOST_CHANGES]
         answer = replace(answer, events=[*map(_changed, changes), *answer.events])
         stuck = self._note_repeats(name, args, answer)
         await self._finish(call_id, answer, started_at=self.open_calls[call_id])
@@ -189,9 +193,7 @@ class Recorder:
         await run.emit(finished, *answer.events, also=also)
         self.open_calls.pop(call_id, None)
 
-    async def _snapshot(self, name: str) -> Snapshot:
-        if name not in WATCHED:
-            return Snapshot()
+    async def _snapshot(self) -> Snapshot:
         try:
             return await asyncio.to_thread(self.box.run.work_dir.snapshot)
         except Refused as refused:  # a command may do anything to its folder: the run goes on
@@ -227,6 +229,11 @@ class RecordedToolset(WrapperToolset[None]):
         super().__init__(wrapped)
         self.recorder = recorder
 
+    async def get_tools(self, ctx: RunContext[None]) -> dict[str, ToolsetTool[None]]:
+        """The tools, whoever gives them, for one call at a time: the second may need what the first one made."""
+        tools = await self.wrapped.get_tools(ctx)
+        return {name: replace(tool, tool_def=replace(tool.tool_def, sequential=True)) for name, tool in tools.items()}
+
     async def call_tool(
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[None], tool: ToolsetTool[None]
     ) -> Any:
@@ -237,4 +244,7 @@ class RecordedToolset(WrapperToolset[None]):
             answer: Answer = await self.wrapped.call_tool(name, tool_args, ctx, tool)
             return answer
 
-        return await self.recorder.call(name, to_jsonable_python(tool_args), ctx.tool_call_id, body)
+        is_watched = name in WATCHED or bool((tool.tool_def.metadata or {}).get(CHANGES_FILES))
+        return await self.recorder.call(
+            name, to_jsonable_python(tool_args), ctx.tool_call_id, body, is_watched=is_watched
+        )

@@ -11,6 +11,7 @@ from beray.server.agent.ledger import Ledger
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.prices import PriceTable
 from beray.server.agent.stuck import StuckRules
+from beray.server.agent.tools.catalogue import ToolSource
 from beray.server.clock import Clock
 from beray.server.db.connect import Queries
 from beray.server.engine.base import Step
@@ -41,6 +42,7 @@ class AgentRun:
         prices: What answers cost.
         context_tokens: What the model's context takes, where the operator has said so.
         stuck: When the run counts as stuck; None: never.
+        sources: Those of them that are not built in.
         room: How much the task's files may take on the disk, which each command asks for.
         uid: Uid its commands run under when the server is root.
         python: Interpreter inside the sandbox; None: no python tool.
@@ -70,6 +72,7 @@ class AgentRun:
     step: Step
     clock: Clock
     fallback: tuple[ModelChoice, ...] = ()
+    sources: tuple[ToolSource, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ takeover resumes in exactly that way, so what happens after a crash is what happ
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, cast
 
 import pydantic_ai
@@ -22,6 +22,7 @@ from pydantic_ai.messages import (
     ToolCallPart,
 )
 from pydantic_ai.settings import ModelSettings
+from pydantic_ai.toolsets import AbstractToolset, CombinedToolset
 
 from beray.protocol.types import TaskError
 from beray.server.agent import faults, notes
@@ -62,30 +63,39 @@ class TurnPlayer:
         self._box = Toolbox(run, progress)
         self._recorder = Recorder(self._box, self._memory.save_state)
         self._models = ModelChain(run, progress)
-        tools: FunctionToolset[None] = FunctionToolset(
+        built_in: FunctionToolset[None] = FunctionToolset(
             build_tools(self._box),
             max_retries=TOOL_RETRIES,
             docstring_format="google",
             require_parameter_descriptions=True,
-            sequential=True,  # the second command of an answer may need what the first one made
         )
+        self._toolsets: list[AbstractToolset[None]] = [built_in]
+        self._sources = AsyncExitStack()
         agent: Agent[None, str] = Agent(
             self._models.model,
             deps_type=type(None),
             instructions=system_prompt(run.tools) if run.model.kind == "model" else None,
-            toolsets=[RecordedToolset(tools, self._recorder)],
+            toolsets=[RecordedToolset(CombinedToolset(self._toolsets), self._recorder)],
             retries=TOOL_RETRIES,
             model_settings=ModelSettings(timeout=run.model.timeout_seconds, max_retries=0),
         )
         self._asker = Asker(run, self._memory, agent, self._models)
         self._late: list[NewEvent] = []
 
+    async def open(self) -> None:
+        """Open the tools that are not built in; call it once, before the first turn."""
+        for source in self._run.sources:
+            self._toolsets.append(await self._sources.enter_async_context(source.open(self._box)))
+
     async def close(self) -> None:
-        """End what runs in the background, and close the model's connections."""
+        """End what runs in the background, and close the sources of tools and the model's connections."""
         try:
             await asyncio.shield(self._box.background.close())
         finally:
-            await self._models.close()
+            try:
+                await self._sources.aclose()
+            finally:
+                await self._models.close()
 
     async def play(self) -> None:
         """Play the turn that `progress` leads into; afterwards it leads into the next, or holds the outcome."""

@@ -10,7 +10,6 @@ from pydantic_core import PydanticCustomError
 
 from beray.protocol.status import Status
 from beray.protocol.types import ModelKind
-from beray.server.agent.tools import TOOL_NAMES
 from beray.server.bodies import Text
 from beray.server.tasks.service import GOAL_MOST, NewTask
 
@@ -60,7 +59,7 @@ class CreateTask(BaseModel):
     goal: Annotated[
         Plain, Field(json_schema_extra={"pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$", "maxLength": GOAL_MOST})
     ]
-    tools: list[Annotated[Plain, Field(json_schema_extra={"enum": list(TOOL_NAMES)})]] | None = None
+    tools: list[Plain] | None = None
     model: Plain | None = None
     limits: AskedLimits | None = None
     hold: StrictBool = False

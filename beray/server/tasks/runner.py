@@ -8,7 +8,7 @@ checkpoint.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
 import orjson
@@ -23,7 +23,7 @@ from beray.server.agent.models import Models
 from beray.server.agent.prices import PriceTable
 from beray.server.agent.run import AgentRun, Outcome
 from beray.server.agent.stuck import StuckRules
-from beray.server.agent.tools import TOOL_NAMES
+from beray.server.agent.tools.catalogue import ToolCatalogue
 from beray.server.clock import Clock
 from beray.server.db import tasks as queries
 from beray.server.db.connect import Queries
@@ -48,6 +48,7 @@ _FAILURES: Final = {  # code: sentence and hint
     "disk_full": ("task_disk_full", "task_disk_full_hint"),
     "interrupted": ("task_interrupted", "task_interrupted_hint"),
     "model_not_offered": ("model_not_offered", "model_not_offered_hint"),
+    "tool_not_offered": ("tool_not_offered", "tool_not_offered_hint"),
 }
 
 T = TypeVar("T")
@@ -74,6 +75,7 @@ class Workshop:
     context_tokens: int | None
     stuck: StuckRules | None
     task_uid: Callable[[int], int | None]
+    catalogue: ToolCatalogue = field(default_factory=ToolCatalogue)
 
 
 class Runner:
@@ -139,9 +141,9 @@ class Runner:
             log.error("run given up", extra={"task_id": record.id, "run": record.run})
             await self._finish(record, _failed(record, "interrupted", retryable=False))
             return
-        if self._require_workshop().models.find(record.model) is None:
-            failed = _failed(record, "model_not_offered", retryable=False)
-            await self._finish(record, None if handle.stop.is_set() else failed)
+        lacking = self._not_offered(record)
+        if lacking is not None:
+            await self._finish(record, None if handle.stop.is_set() else lacking)
             return
         try:
             outcome = await self._until_stopped(record, handle, step)
@@ -157,6 +159,18 @@ class Runner:
         except Exception:  # an outcome that can't be kept must not leave the task running for ever either
             log.exception("outcome not kept", extra={"task_id": record.id, "run": record.run})
             await self._finish(record, _failed(record, "internal_error", retryable=True))
+
+    def _not_offered(self, record: queries.RunRecord) -> Outcome | None:
+        """The end of a run that was made at another process, or before this one was started with less."""
+        workshop = self._require_workshop()
+        if workshop.models.find(record.model) is None:
+            log.error("run needs a model that this process has not", extra={"task_id": record.id})
+            return _failed(record, "model_not_offered", retryable=False)
+        missing = workshop.catalogue.unknown(_asked_tools(record) or ())
+        if missing:
+            log.error("run needs tools that this process has not", extra={"task_id": record.id, "tools": missing})
+            return _failed(record, "tool_not_offered", retryable=True, tools=", ".join(missing))
+        return None
 
     async def _until_stopped(self, record: queries.RunRecord, handle: RunHandle, step: Step) -> Outcome | None:
         """The agent's outcome, or None if a user stopped it first. Cancelled itself, it takes the agent with it."""
@@ -175,6 +189,7 @@ class Runner:
         workshop = self._require_workshop()
         model = workshop.models.find(record.model)
         assert model is not None, "a run whose model is not offered has been ended"
+        tools = _tools(record, workshop)
         uid = workshop.task_uid(record.id)
         work_dir = await _until_stored(lambda: asyncio.to_thread(self._work_dirs.create, record.id, owner=uid))
         return await self._run_agent(
@@ -183,8 +198,9 @@ class Runner:
                 run=record.run,
                 attempt=record.attempt,
                 goal=record.goal,
-                tools=_tools(record, workshop),
                 model=model,
+                tools=tools,
+                sources=workshop.catalogue.sources_of(tools),
                 ledger=self._ledger(record, workshop.budgets),
                 prices=workshop.prices,
                 context_tokens=workshop.context_tokens,
@@ -350,10 +366,16 @@ def _status_fields(record: queries.RunRecord) -> JsonObject:
 
 
 def _tools(record: queries.RunRecord, workshop: Workshop) -> tuple[str, ...]:
-    wanted = TOOL_NAMES if record.tools is None else tuple(orjson.loads(record.tools))
+    asked = _asked_tools(record)
+    wanted = workshop.catalogue.default if asked is None else asked
     if workshop.capabilities.python is None:
         return tuple(name for name in wanted if name != "python")
     return wanted
+
+
+def _asked_tools(record: queries.RunRecord) -> tuple[str, ...] | None:
+    """What the task's maker has asked for; None: the default set."""
+    return None if record.tools is None else tuple(orjson.loads(record.tools))
 
 
 def _ending(outcome: Outcome | None) -> tuple[Status, str | None, TaskError | None]:
@@ -367,13 +389,13 @@ def _failure(record: queries.RunRecord, error: Exception) -> Outcome:
     return _failed(record, "disk_full" if is_full else "internal_error", retryable=True)
 
 
-def _failed(record: queries.RunRecord, code: str, *, retryable: bool) -> Outcome:
+def _failed(record: queries.RunRecord, code: str, *, retryable: bool, **fields: str) -> Outcome:
     message, hint = _FAILURES[code]
     language = language_of(record.goal)
     told: TaskError = {
         "code": code,
-        "message": text(message, language, model=record.model),
-        "hint": text(hint, language),
+        "message": text(message, language, model=record.model, **fields),
+        "hint": text(hint, language, **fields),
         "retryable": retryable,
     }
     return Outcome(is_completed=False, result=None, error=told, usage=None)

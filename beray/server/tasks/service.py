@@ -14,7 +14,7 @@ from beray.protocol.status import ENDED, Status
 from beray.protocol.types import ErrorItem, JsonObject, StopAnswer
 from beray.server.agent.models import ModelChoice, Models
 from beray.server.agent.prices import PriceTable
-from beray.server.agent.tools import TOOL_NAMES
+from beray.server.agent.tools.catalogue import ToolCatalogue
 from beray.server.audit import AuditTrail
 from beray.server.clock import Clock
 from beray.server.db import tasks as queries
@@ -69,6 +69,7 @@ class Tasks:
         task_uid: Callable[[int], int | None],
         stored: StoredBytes,
         prices: PriceTable,
+        catalogue: ToolCatalogue = ToolCatalogue(),  # noqa: B008 - frozen: the tools built in
     ) -> None:
         self._database = database
         self._events = events
@@ -80,6 +81,7 @@ class Tasks:
         self._task_uid = task_uid
         self._stored = stored
         self._prices = prices
+        self._catalogue = catalogue
         self.deletions = Deletions(
             database=database, work_dirs=work_dirs, control=control, clock=clock, is_alone=not database.is_shared
         )
@@ -185,9 +187,11 @@ class Tasks:
             raise _wrong_field("goal", "goal_empty")
         if len(new.goal) > GOAL_MOST:
             raise _wrong_field("goal", "goal_too_long", length=len(new.goal), most=GOAL_MOST)
-        unknown = [name for name in new.tools or () if name not in TOOL_NAMES]
+        unknown = self._catalogue.unknown(new.tools or ())
         if unknown:
-            raise _wrong_field("tools", "unknown_tools", unknown=", ".join(unknown), known=", ".join(TOOL_NAMES))
+            raise _wrong_field(
+                "tools", "unknown_tools", unknown=", ".join(unknown), known=", ".join(self._catalogue.names)
+            )
         model = self._model_of(new)
         if "cost_usd" in (new.limits or {}):
             unpriced = await asyncio.to_thread(self._find_unpriced, model)

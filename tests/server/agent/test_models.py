@@ -278,8 +278,8 @@ def test_choosing_does_not_load_the_model_library():
     """It costs a second or two and 50 MB: only once a task runs."""
     program = (
         "import sys, json, beray.server.agent.models, beray.server.agent.run, beray.server.agent.loop,"
-        " beray.server.agent.tools, beray.server.agent.checking, beray.server.agent.routes;"
-        " print(json.dumps(sorted(sys.modules)))"
+        " beray.server.agent.tools, beray.server.agent.checking, beray.server.agent.routes,"
+        " beray.server.agent.tools.catalogue, beray.server.app; print(json.dumps(sorted(sys.modules)))"
     )
 
     modules = json.loads(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)

@@ -269,6 +269,20 @@ async def test_run_whose_process_goes_away_again_and_again_is_given_up(tmp_path,
     assert (finished["error"] or {}).get("code") == (None if status == "completed" else "interrupted")
 
 
+async def test_run_that_needs_a_tool_this_process_has_not_fails_and_names_it(tmp_path, control):
+    agent = AsyncMock()
+    asked = json.dumps(["shell", "weather"])
+    with seeded_database(tmp_path / "beray.db", 1, status="queued", tools=asked) as database:
+        runner, events = make_runner(database, tmp_path, agent, control)
+        await runner.run_task(1, 1, run_step)
+
+        last = json.loads(frame_body(await events.read_last(1)))
+    assert agent.await_count == 0
+    assert (last["status"], last["error"]["code"]) == ("failed", "tool_not_offered")
+    assert "weather" in last["error"]["message"]
+    assert "shell" not in last["error"]["message"]
+
+
 async def test_run_that_begins_anew_has_not_been_interrupted(tmp_path, control):
     async def agent(run: AgentRun) -> Outcome:
         return Outcome(is_completed=True, result="done", error=None, usage=NO_USAGE)

@@ -11,10 +11,7 @@ from beray.server.agent.progress import Progress
 from beray.server.agent.run import AgentRun
 from beray.server.events.log import NewEvent
 from beray.server.work_dirs.listing import FileChange
-
-
-class ToolError(Exception):
-    """A call failed; the text tells the model what failed and what to do instead."""
+from beray.tools import ToolError as ToolError
 
 
 @dataclass(frozen=True)
@@ -69,9 +66,15 @@ class Toolbox:
 
 def title_of(name: str, args: dict[str, Any]) -> str:
     """One line for people that says what a call does, such as `write_file hello.py`."""
-    details = [args.get(detail, "") for detail in _DETAILS.get(name, ())]
-    shown = [str(len(detail)) if isinstance(detail, list) else str(detail) for detail in details]
+    shown = [str(len(detail)) if isinstance(detail, list) else str(detail) for detail in _details(name, args)]
     return f"{name} {first_line(' '.join(shown))}".strip()
+
+
+def _details(name: str, args: dict[str, Any]) -> list[Any]:
+    """What of its arguments tells a call from others; of a tool that is not built in the first text."""
+    if name in _DETAILS:
+        return [args.get(detail, "") for detail in _DETAILS[name]]
+    return [value for value in args.values() if isinstance(value, str)][:1]
 
 
 def first_line(text: str) -> str:
@@ -95,4 +98,5 @@ _DETAILS = {
     "list_files": ("path",),
     "search_files": ("pattern",),
     "update_plan": ("items",),
+    "finish": (),
 }

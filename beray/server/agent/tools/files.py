@@ -36,7 +36,7 @@ def build_read_file(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
             offset: Line to start at, counted from 1.
             limit: Lines to read, at most 2000.
         """
-        lines = (await _read_text(box, path)).splitlines(keepends=True)
+        lines = (await read_text(box, path)).splitlines(keepends=True)
         if offset > max(len(lines), 1):
             raise ToolError(f"{path} has {len(lines)} lines; offset {offset} is behind its end.")
         part = "".join(lines[offset - 1 : offset - 1 + limit])
@@ -60,7 +60,7 @@ def build_write_file(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
             path: Relative to the work_dir.
             content: The whole content.
         """
-        change = await _write(box, path, content.encode())
+        change = await write_content(box, path, content.encode())
         return Answer(
             f"Wrote {change.size} bytes to {path}{'' if change.change == 'created' else ' (replaced)'}.",
             text("agent_bytes_written", box.run.language, count=change.size),
@@ -81,11 +81,11 @@ def build_edit_file(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
             old: The passage as it stands in the file, blanks included; it must occur exactly once: give enough of it.
             new: What replaces it; empty to delete the passage.
         """
-        content = await _read_text(box, path)
+        content = await read_text(box, path)
         if "\r\n" in content and "\r\n" not in old:
             old, new = old.replace("\n", "\r\n"), new.replace("\n", "\r\n")
         _check_edit(path, content, old, new)
-        change = await _write(box, path, content.replace(old, new).encode())
+        change = await write_content(box, path, content.replace(old, new).encode())
         return Answer(f"Edited {path}.", text("agent_edited", box.run.language), changes=[change])
 
     return edit_file
@@ -125,10 +125,25 @@ def _files(nodes: list[FileNode]) -> Iterator[FileNode]:
             yield from _files(node.get("children", []))
 
 
-async def _read_text(box: Toolbox, path: str) -> str:
-    content = await asyncio.to_thread(box.run.work_dir.read_bytes, path, limit=MOST_TEXT_BYTES + 1)
-    if len(content) > MOST_TEXT_BYTES:
-        raise ToolError(f"{path} is larger than {MOST_TEXT_BYTES} bytes. Use the shell: head, tail, sed, grep.")
+async def read_content(box: Toolbox, path: str, *, most_bytes: int) -> bytes:
+    """The whole content of a file.
+
+    Raises:
+        ToolError: It is larger than `most_bytes`.
+    """
+    content = await asyncio.to_thread(box.run.work_dir.read_bytes, path, limit=most_bytes + 1)
+    if len(content) > most_bytes:
+        raise ToolError(f"{path} is larger than {size_text(most_bytes)}. Use the shell: head, tail, sed, grep.")
+    return content
+
+
+async def read_text(box: Toolbox, path: str) -> str:
+    """The text of a file.
+
+    Raises:
+        ToolError: It is larger than MOST_TEXT_BYTES, or no text.
+    """
+    content = await read_content(box, path, most_bytes=MOST_TEXT_BYTES)
     try:
         decoded = content.decode()
     except UnicodeDecodeError:
@@ -138,7 +153,12 @@ async def _read_text(box: Toolbox, path: str) -> str:
     return decoded
 
 
-async def _write(box: Toolbox, path: str, content: bytes) -> FileChange:
+async def write_content(box: Toolbox, path: str, content: bytes) -> FileChange:
+    """Write a file; folders are made as needed.
+
+    Raises:
+        ToolError: The task's files may not take so much.
+    """
     room = await box.run.room.within(box.run.sandbox_limits.disk_bytes)
     limits = replace(box.run.sandbox_limits, disk_bytes=room)
     held = held_bytes(box) or 0
