@@ -32,7 +32,7 @@ from beray.server.agent.chain import ModelChain
 from beray.server.agent.coalesce import Coalescer
 from beray.server.agent.context import ContextRoom
 from beray.server.agent.memory import RunMemory
-from beray.server.agent.prompts import SUMMARISE
+from beray.server.agent.prompts import summary_prompt
 from beray.server.agent.run import AgentRun
 from beray.server.agent.wellformed import wellformed
 from beray.server.events.log import NewEvent
@@ -240,7 +240,7 @@ class Asker:
 
     async def _summarise(self, record: str) -> str:
         """The model's own summary of what happened."""
-        prompt: list[ModelMessage] = [ModelRequest.user_text_prompt(f"{SUMMARISE}\n\n{record}")]
+        prompt: list[ModelMessage] = [ModelRequest.user_text_prompt(summary_prompt(record))]
 
         async def attempt() -> str:
             await self._check_limits()
