@@ -312,8 +312,8 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
     ),
     "model_not_found": ("{url} 上没有模型 {model}：{reason}", "There is no model {model} at {url}: {reason}"),
     "model_not_found_hint": (
-        "请检查 BERAY_MODEL 和 BERAY_MODEL_BASE_URL 的拼写。",
-        "Check the spelling of BERAY_MODEL and BERAY_MODEL_BASE_URL.",
+        "请检查 BERAY_MODEL（或列出该模型的设置）和 BERAY_MODEL_BASE_URL 的拼写。",
+        "Check the spelling of BERAY_MODEL (or the setting that lists the model) and BERAY_MODEL_BASE_URL.",
     ),
     "context_exceeded": (
         "对话超出了模型 {model} 的上下文长度：{reason}",
@@ -333,8 +333,11 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "The server of model {model} is not available: {reason}",
     ),
     "model_unavailable_hint": (
-        "请稍后重新提交，或用 BERAY_MODEL 换一个模型。",
-        "Submit the task again later, or choose another model with BERAY_MODEL.",
+        "请稍后重新提交，或用 BERAY_MODEL 换一个模型；BERAY_MODEL_FALLBACK 可指定接替的模型。",
+        (
+            "Submit the task again later, or choose another model with BERAY_MODEL; BERAY_MODEL_FALLBACK names one that "
+            "takes over."
+        ),
     ),
     "model_unreachable": (
         "无法与 {url} 上的模型 {model} 通信：{reason}",

@@ -113,7 +113,7 @@ class ModelChoice:
         name: As `provider:model`; `beray:rules` for fixed rules.
         kind: Whether it is an AI model at all.
         base_url: Where its server is; None for rules.
-        is_own_url: The server is not the provider's usual one, so what it costs is not known.
+        is_own_url: The server is not a provider's usual one (somebody's own, or a gateway): nobody knows what it costs.
         timeout_seconds: How long its stream may stay silent.
         notices: Keys of the catalogue with their fields, for `notice`.
     """
@@ -324,12 +324,13 @@ def _candidates(around: _Surroundings) -> list[tuple[str, str, float, bool]]:
 
 
 def _reached(settings: Settings, name: str, base_url: str, key: str | None, /, *notices: NamedNotice) -> ModelChoice:
+    provider = PROVIDERS[name.partition(":")[0]]
     return ModelChoice(
         name,
         "model",
         base_url=base_url,
         api_key=key,
-        is_own_url=base_url != PROVIDERS[name.partition(":")[0]].base_url,
+        is_own_url=base_url != provider.base_url or not provider.needs_key,
         timeout_seconds=settings.model_timeout_seconds,
         notices=notices,
     )

@@ -112,9 +112,13 @@ async def test_what_the_next_would_meet_too_ends_the_run(bench, scripted, reply)
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 async def test_a_takeover_stays_with_the_model_that_took_over(bench, scripted, number):
-    """Whether the process dies before or after the change is stored: what was announced counts."""
+    """Whether the process dies before or after the change is stored: what was announced counts.
+
+    Who takes over is given the task's model, which has changed with the announcement.
+    """
     first, second = scripted(sequence(failure(401))), scripted(HELLO)
-    models = {"model": choice(first), "fallback": (choice(second, "second"),)}
+    known = {each.name: each for each in (choice(first), choice(second, "second"))}
+    fallback = (known["openai:second"],)
     since: list[str] = []
 
     def crash(when, types):
@@ -125,11 +129,12 @@ async def test_a_takeover_stays_with_the_model_that_took_over(bench, scripted, n
 
     bench.crash = crash
     with pytest.raises(Crash):
-        await bench.run(GOAL, **models)
+        await bench.run(GOAL, model=known["openai:first"], fallback=fallback)
     bench.crash = None
     is_announced = bool(await bench.events("model.fallback"))
 
-    outcome = await bench.run(GOAL, **models)
+    taken = known[await model_of(bench) or "openai:first"]
+    outcome = await bench.run(GOAL, model=taken, fallback=fallback)
 
     assert outcome.is_completed
     assert len(await bench.events("model.fallback")) == 1

@@ -162,6 +162,12 @@ def test_anthropics_address_can_be_moved_and_its_path_is_not_doubled(url):
     assert (made.choice.base_url, made.choice.is_own_url) == ("http://gateway.example", True)
 
 
+@pytest.mark.parametrize("name", ["ollama:m", "llamacpp:m", "vllm:m"])
+def test_what_a_server_of_ones_own_costs_is_not_known(name):
+    """The model's name may be one that is sold elsewhere."""
+    assert choose(model=name).choice.is_own_url
+
+
 def test_llama_cpp_is_found_under_its_name():
     made = choose(servers={"http://127.0.0.1:8080/v1": ["qwen3"]})
 
