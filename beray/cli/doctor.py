@@ -87,7 +87,7 @@ def _server(app: App, server: Server) -> Iterator[Finding]:
             return
         yield _model(info)
         if login.is_good and info.get("model_kind") == "model":
-            yield from _model_call(client)
+            yield from _model_call(app, client)
         yield from _sandbox(info.get("sandbox"))
 
 
@@ -113,7 +113,7 @@ def _model(info: Mapping[str, Any]) -> Finding:
     return Finding("model", is_good=True, seen=str(text or info.get("model") or say("usage.unknown")))
 
 
-def _model_call(client: "BeRayClient") -> Iterator[Finding]:
+def _model_call(app: App, client: "BeRayClient") -> Iterator[Finding]:
     """Whether the model answers a real request; nothing where the server is too old to be asked."""
     from beray.exceptions import NotFoundError
 
@@ -123,7 +123,11 @@ def _model_call(client: "BeRayClient") -> Iterator[Finding]:
         except NotFoundError:
             return None
 
-    checked = _try("model_call", ask)
+    app.terminal.status(lambda: say("doctor.asking"))
+    try:
+        checked = _try("model_call", ask)
+    finally:
+        app.terminal.status(None)
     if isinstance(checked, Finding):
         yield checked
     elif checked is not None:

@@ -534,6 +534,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "doctor.login": ("登录", "login"),
     "doctor.model": ("模型", "model"),
     "doctor.model_call": ("模型应答", "model answers"),
+    "doctor.asking": ("正在请模型回答一个词", "asking the model for one word"),
     "doctor.answered": ("“{text}”，用时 {duration}", "“{text}” after {duration}"),
     "doctor.sandbox": ("沙箱", "sandbox"),
     "doctor.python": ("沙箱中的 Python", "Python in the sandbox"),

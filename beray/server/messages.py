@@ -335,8 +335,8 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
     "model_unavailable_hint": (
         "请稍后重新提交，或用 BERAY_MODEL 换一个模型；BERAY_MODEL_FALLBACK 可指定接替的模型。",
         (
-            "Submit the task again later, or choose another model with BERAY_MODEL; BERAY_MODEL_FALLBACK names one that "
-            "takes over."
+            "Submit the task again later, or choose another model with BERAY_MODEL; BERAY_MODEL_FALLBACK names those "
+            "that take over."
         ),
     ),
     "model_unreachable": (

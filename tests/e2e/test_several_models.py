@@ -74,6 +74,17 @@ def test_another_model_takes_over_and_the_task_shows_it(client):
     assert (fallback["from"], fallback["to"], fallback["code"]) == (BROKEN, SPARE, "model_auth")
 
 
+def test_a_check_leaves_no_part_of_the_key_in_the_log(make_server):
+    with ScriptedModel(lambda request, number: failure(401, "Incorrect API key provided: sk-canary")) as provider:
+        server = make_server(model=DEFAULT, model_base_url=provider.base_url, model_api_key="sk-canary").start()
+        with BeRayClient(server.base_url, token=server.register("a@example.com")) as client:
+            checked = client.check_model()
+
+    assert checked["error"]["code"] == "model_auth"
+    assert "sk-canary" not in str(checked)
+    assert "sk-canary" not in server.log_text()
+
+
 def test_a_model_is_asked_once_whether_it_answers(client, provider):
     for asked, name in ((None, "default"), (OTHER, "other"), (SPARE, "spare")):
         checked = client.check_model(asked)
