@@ -1,6 +1,9 @@
 """Models a task may ask for, and those that take over, on a real server."""
 
+import json
+
 import pytest
+import requests
 
 from beray.client import BeRayClient
 from beray.exceptions import AuthenticationError, UnprocessableEntityError
@@ -103,6 +106,20 @@ def test_a_model_is_asked_once_whether_it_answers(client, provider):
     client.set_token(None)
     with pytest.raises(AuthenticationError):
         client.check_model()
+
+
+def test_a_limit_on_money_needs_the_price_of_every_model_that_may_work(make_server, settings, tmp_path):
+    """The fallback's too: it would spend unseen."""
+    prices = tmp_path / "prices.json"
+    prices.write_text(json.dumps({"models": {DEFAULT: {"input": 1, "output": 1}, BROKEN: {"input": 1, "output": 1}}}))
+    server = make_server(**settings, prices=prices).start()
+    headers = {"Authorization": f"Bearer {server.register('a@example.com')}", "Accept-Language": "en"}
+    body = {"goal": "Who are you?", "limits": {"cost_usd": 1}}
+
+    answer = requests.post(f"{server.base_url}/api/v1/tasks/", json=body, headers=headers, timeout=30)
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "cost_limit_unknown")
+    assert SPARE in answer.json()["detail"]
 
 
 def test_a_task_whose_model_is_no_longer_offered_fails_and_says_so(make_server, settings):
