@@ -10,6 +10,7 @@ from pydantic import Field
 
 from beray.protocol.types import FileNode
 from beray.server.agent.tools.base import Answer, Toolbox, ToolError
+from beray.server.agent.tools.pictures import recognise
 from beray.server.agent.tools.process import held_bytes, size_text, why_less
 from beray.server.agent.tools.whereabouts import LISTED, UNLISTED_FOLDERS, astray
 from beray.server.errors import Refused
@@ -30,14 +31,18 @@ def build_read_file(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
     """The tool for one run."""
 
     async def read_file(path: str, offset: Line = 1, limit: LineCount = READ_LINES) -> Answer:
-        """Read a text file of the work_dir.
+        """Read a text file of the work_dir, or see a picture (PNG, JPEG, GIF or WebP), if this model can.
 
         Args:
             path: Relative to the work_dir, such as src/main.py.
-            offset: Line to start at, counted from 1.
-            limit: Lines to read, at most 2000.
+            offset: Line to start at, counted from 1; not for pictures.
+            limit: Lines to read, at most 2000; not for pictures.
         """
         content = await read_content(box, path, most_bytes=MOST_TEXT_BYTES)
+        picture = recognise(content)
+        if picture is not None:
+            summary = text("agent_picture_read", box.run.language, width=picture.width, height=picture.height)
+            return Answer(f"{path} is {picture.about}.", summary, pictures=[picture])
         return _shown(box, path, _split(_decoded(path, content)), first=offset, most=limit)
 
     return read_file
