@@ -376,13 +376,29 @@ async def test_files_are_listed_with_their_sizes(bench, use):
         (bench.work_dir / path).parent.mkdir(exist_ok=True)
         (bench.work_dir / path).write_text("xyz")
 
-    everything, python, src = await use(
-        call("list_files"), call("list_files", glob="*.py"), call("list_files", path="src")
+    everything, python, src, none = await use(
+        call("list_files"),
+        call("list_files", glob="*.py"),
+        call("list_files", path="src"),
+        call("list_files", path="src", glob="*.rs"),
     )
 
-    assert [line.split() for line in everything.splitlines()] == [["3", "src/b.py"], ["3", "src/c.txt"], ["3", "a.py"]]
-    assert python.split() == ["3", "src/b.py", "3", "a.py"]
+    *files, left_out = everything.splitlines()
+    assert [line.split() for line in files] == [["3", "src/b.py"], ["3", "src/c.txt"], ["3", "a.py"]]
+    assert left_out == "[left out: .git]"
+    assert python.splitlines()[:-1] == ["         3  src/b.py", "         3  a.py"]
+    assert none == "(no file matches *.rs; there are 2 others)"
     assert src.split() == ["3", "src/b.py", "3", "src/c.txt"]
+
+
+async def test_a_listing_of_long_names_is_bounded(bench, use):
+    for number in range(400):
+        (bench.work_dir / f"{number:03}{'n' * 240}").touch()
+
+    (told,) = await use(call("list_files"))
+
+    assert len(told) < 60_100
+    assert told.endswith("\n[cut: there are more; list a folder below]")
 
 
 async def test_files_are_searched(bench, use):

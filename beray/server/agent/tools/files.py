@@ -87,26 +87,43 @@ def build_list_files(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
             tree = await asyncio.to_thread(box.run.work_dir.list_tree, path, limit=LISTED)
         except Refused as refused:
             raise await astray(box, path, refused) from refused
-        entries = [
-            f"{node['size']:>10}  {node['path']}{'@' if node['type'] == 'symlink' else ''}"
-            for node in _files(tree.nodes)
-            if fnmatchcase(node["name"], glob) or fnmatchcase(node["path"], glob)
-        ]
-        listed = entries.copy()
+        files = list(_files(tree.nodes))
+        wanted = [node for node in files if fnmatchcase(node["name"], glob) or fnmatchcase(node["path"], glob)]
+        listed = [_entry(node) for node in wanted] or [_why_none(files, glob)]
+        if unlisted := sorted(node["name"] for node in tree.nodes if _is_unlisted(node)):
+            listed.append(f"[left out: {', '.join(unlisted)}]")
         if tree.is_truncated:
             listed.append(f"[cut: only {LISTED} entries are looked at; list a folder below, or use find]")
-        return Answer(
-            "\n".join(listed) or "(no files)", text("agent_files_found", box.run.language, count=len(entries))
-        )
+        return Answer(_bounded(listed), text("agent_files_found", box.run.language, count=len(wanted)))
 
     return list_files
+
+
+def _entry(node: FileNode) -> str:
+    return f"{node['size']:>10}  {node['path']}{'@' if node['type'] == 'symlink' else ''}"
+
+
+def _why_none(files: list[FileNode], glob: str) -> str:
+    return f"(no file matches {glob}; there are {len(files)} others)" if files else "(no files)"
+
+
+def _is_unlisted(node: FileNode) -> bool:
+    return node["type"] == "directory" and node["name"] in UNLISTED_FOLDERS
+
+
+def _bounded(lines: list[str]) -> str:
+    """The lines that have room; names may be long."""
+    whole = "\n".join(lines)
+    if len(whole) <= READ_CHARACTERS:
+        return whole
+    return whole[: whole.rindex("\n", 0, READ_CHARACTERS)] + "\n[cut: there are more; list a folder below]"
 
 
 def _files(nodes: list[FileNode]) -> Iterator[FileNode]:
     for node in nodes:
         if node["type"] != "directory":
             yield node
-        elif node["name"] not in UNLISTED_FOLDERS:
+        elif not _is_unlisted(node):
             yield from _files(node.get("children", []))
 
 
