@@ -460,6 +460,8 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
     "agent_background_output": ("{id} 输出了 {count} 字节", "{id} has printed {count} bytes"),
     "agent_background_ended": ("{id} 已终止", "{id} has been ended"),
     "agent_lines_read": ("读取了 {count} 行", "{count} lines read"),
+    "agent_picture_read": ("图片，{width}×{height} 像素", "a picture of {width} x {height} pixels"),
+    "agent_unchanged": ("内容相同，没有改动", "unchanged: it held this already"),
     "agent_bytes_written": ("写入了 {count} 字节", "{count} bytes written"),
     "agent_edited": ("已修改", "edited"),
     "agent_files_found": ("{count} 个文件", "{count} files"),

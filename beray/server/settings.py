@@ -228,6 +228,13 @@ class Settings:
         120, _positive, "Seconds a model's stream may stay silent.", "模型的流可以保持静默的秒数。"
     )
 
+    model_vision: str = _set(
+        "auto",
+        _one_of("auto", "1", "0"),
+        "Whether models can be shown pictures: auto (by the model's name), 1 or 0.",
+        "模型能否看图片：auto（按模型名判断）、1（能）或 0（不能）。",
+    )
+
     max_requests: int = _set(50, _positive, "Model requests a run may make.", "一次运行最多可以发出的模型请求数。")
     max_tool_calls: int = _set(100, _positive, "Tool calls a run may make.", "一次运行最多可以进行的工具调用次数。")
     max_tokens: int = _set(

@@ -3,6 +3,7 @@
 from anthropic import AsyncAnthropic
 from pydantic_ai.models import Model
 from pydantic_ai.models.anthropic import AnthropicModel, AnthropicModelSettings
+from pydantic_ai.profiles import ModelProfile
 from pydantic_ai.providers.anthropic import AnthropicProvider
 
 from beray.server.agent.http_client import http_client, timeout_of
@@ -31,7 +32,9 @@ def build_anthropic_model(choice: ModelChoice) -> Model:
         anthropic_cache_messages=True,  # by block, which gateways know too
     )
     name = choice.name.partition(":")[2]
-    return AnthropicModel(name, provider=AnthropicProvider(anthropic_client=client), settings=settings)
+    provider = AnthropicProvider(anthropic_client=client)
+    profile = ModelProfile(supports_image_input=choice.sees_images)
+    return AnthropicModel(name, provider=provider, profile=profile, settings=settings)
 
 
 async def close_anthropic_model(model: Model) -> None:

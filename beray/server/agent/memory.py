@@ -6,6 +6,7 @@ from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelRe
 from sqlalchemy import Connection
 
 from beray.protocol.types import Usage
+from beray.server.agent import images
 from beray.server.agent.progress import Progress
 from beray.server.agent.run import AgentRun
 from beray.server.agent.wellformed import wellformed
@@ -27,6 +28,15 @@ class RunMemory:
         self.messages: list[ModelMessage] = stored or [ModelRequest(parts=[UserPromptPart(wellformed(run.goal))])]
         self._began_at = 0.0  # by the monotonic clock: a clock that is set must not use up a run
         self._elapsed_before_ms = 0
+
+    async def restore_pictures(self) -> None:
+        """Put the pictures back into a conversation that was loaded; to be called before the first turn."""
+        self.messages = await images.filled(self.messages, self._run)
+
+    @property
+    def picture_bytes(self) -> int:
+        """What the pictures in the conversation hold."""
+        return images.count_bytes(self.messages)
 
     def begin_turn(self) -> None:
         """Count time from now on; the time between two attempts doesn't count."""
@@ -59,7 +69,7 @@ class RunMemory:
     def save_all(self, connection: Connection) -> None:
         """Write everything; for use in the transaction of the event that shows it."""
         run = self._run
-        self.progress.messages = ModelMessagesTypeAdapter.dump_json(self.messages)
+        self.progress.messages = ModelMessagesTypeAdapter.dump_json(images.emptied(self.messages))
         self._count(connection)
         agent_runs.save_checkpoint(connection, run.task_id, run.run, self.progress.to_row())
 

@@ -25,6 +25,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from beray.protocol.types import ModelKind
+from beray.server.agent.vision import sees_images
 from beray.server.messages import Language, text
 from beray.server.settings import SettingError, Settings
 
@@ -115,6 +116,7 @@ class ModelChoice:
         base_url: Where its server is; None for rules.
         is_own_url: The server is not a provider's usual one (somebody's own, or a gateway): nobody knows what it costs.
         timeout_seconds: How long its stream may stay silent.
+        sees_images: It can be shown pictures.
         notices: Keys of the catalogue with their fields, for `notice`.
     """
 
@@ -124,6 +126,7 @@ class ModelChoice:
     api_key: str | None = field(default=None, repr=False)
     is_own_url: bool = False
     timeout_seconds: int = 120
+    sees_images: bool = False
     notices: tuple[NamedNotice, ...] = ()
 
     def notice(self, language: Language) -> str:
@@ -332,6 +335,7 @@ def _reached(settings: Settings, name: str, base_url: str, key: str | None, /, *
         api_key=key,
         is_own_url=base_url != provider.base_url or not provider.needs_key,
         timeout_seconds=settings.model_timeout_seconds,
+        sees_images=sees_images(name, settings.model_vision),
         notices=notices,
     )
 

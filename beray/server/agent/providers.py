@@ -5,6 +5,7 @@ from pydantic_ai.models import Model
 from pydantic_ai.models.ollama import OllamaModel
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIChatModelSettings
 from pydantic_ai.models.zai import ZaiModel
+from pydantic_ai.profiles import ModelProfile
 from pydantic_ai.providers import Provider
 from pydantic_ai.providers.alibaba import AlibabaProvider
 from pydantic_ai.providers.deepseek import DeepSeekProvider
@@ -28,14 +29,17 @@ def build_provider_model(choice: ModelChoice, *, cache_key: str) -> Model:
     """
     prefix, _, name = choice.name.partition(":")
     client = _client(choice)
+    # where it is False the library puts a note in the place of a tool's picture: a fallback model may see less
+    profile = ModelProfile(supports_image_input=choice.sees_images)
     if prefix == "ollama":
-        return OllamaModel(name, provider=OllamaProvider(openai_client=client))
+        return OllamaModel(name, provider=OllamaProvider(openai_client=client), profile=profile)
     if prefix in {"zai", "zhipu"}:
-        return ZaiModel(name, provider=ZaiProvider(openai_client=client))
+        return ZaiModel(name, provider=ZaiProvider(openai_client=client), profile=profile)
     # Others cache by themselves what requests have in common, and may refuse a field they do not know.
     takes_key = prefix == "openai" and not choice.is_own_url
     settings = OpenAIChatModelSettings(openai_prompt_cache_key=cache_key) if takes_key else None
-    return OpenAIChatModel(name, provider=_provider(prefix, client, is_own_url=choice.is_own_url), settings=settings)
+    provider = _provider(prefix, client, is_own_url=choice.is_own_url)
+    return OpenAIChatModel(name, provider=provider, profile=profile, settings=settings)
 
 
 async def close_provider_model(model: Model) -> None:

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic_ai import RunContext
-from pydantic_ai.messages import ToolReturn, ToolReturnPart
+from pydantic_ai.messages import BinaryContent, ToolReturn, ToolReturnPart
 from pydantic_ai.toolsets import AbstractToolset, WrapperToolset
 from pydantic_ai.toolsets.abstract import ToolsetTool
 from pydantic_core import to_jsonable_python
 from sqlalchemy import Connection
 
+from beray.server.agent import images
 from beray.server.agent.budget import check_tool_call
 from beray.server.agent.stuck import Stuck, fingerprint_of
 from beray.server.agent.tools.base import Answer, Toolbox, ToolError, title_of
@@ -62,14 +63,12 @@ class Recorder:
         self._settled.add(call_id)
         if row is None:
             await self._start(name, args, call_id)
-            answer = await self._run(name, args, call_id, body, is_watched=is_watched)
-            return self._returned(answer.text, ok=answer.ok, exit_code=answer.exit_code)
+            return self._returned(call_id, await self._run(name, args, call_id, body, is_watched=is_watched))
         if row.result is None:
             answer = self._interrupted()
             await self._finish(call_id, answer, started_at=row.started_at)
-            return self._returned(answer.text, ok=False, exit_code=None)
-        recorded = json.loads(row.result)
-        return self._returned(recorded["text"], ok=recorded["ok"], exit_code=recorded["exit_code"])
+            return self._returned(call_id, answer)
+        return self._returned(call_id, _recorded(json.loads(row.result)))
 
     async def note_refused(self, part: ToolReturnPart) -> None:
         """A requested call came to its end; if its body never ran (unknown tool, wrong arguments), say so once."""
@@ -117,7 +116,7 @@ class Recorder:
         self, name: str, args: dict[str, Any], call_id: str, body: Callable[[], Awaitable[Answer]], *, is_watched: bool
     ) -> Answer:
         before = await self._snapshot() if is_watched else Snapshot()
-        answer = await self._answer(name, body)
+        answer = self.box.visible(await self._answer(name, body))
         after = await self._snapshot() if is_watched else Snapshot()
         changes = [*answer.changes, *compare(before, after)][:MOST_CHANGES]
         answer = replace(answer, events=[*map(_changed, changes), *answer.events])
@@ -162,9 +161,10 @@ class Recorder:
             ok=False,
         )
 
-    def _returned(self, content: str, *, ok: bool, exit_code: int | None) -> ToolReturn[str]:
-        self.box.has_failure = self.box.has_failure or not ok
-        return ToolReturn(return_value=content, metadata={"ok": ok, "exit_code": exit_code})
+    def _returned(self, call_id: str, answer: Answer) -> ToolReturn[str | list[str | BinaryContent]]:
+        self.box.has_failure = self.box.has_failure or not answer.ok
+        content = images.with_pictures(answer.text, call_id, answer.pictures)
+        return ToolReturn(return_value=content, metadata={"ok": answer.ok, "exit_code": answer.exit_code})
 
     async def _finish(
         self, call_id: str, answer: Answer, *, started_at: int, new_row: ToolCallRow | None = None
@@ -182,7 +182,10 @@ class Recorder:
                 "truncated": answer.truncated,
             },
         )
-        result = json.dumps({"text": answer.text, "ok": answer.ok, "exit_code": answer.exit_code})
+        kept: dict[str, Any] = {"text": answer.text, "ok": answer.ok, "exit_code": answer.exit_code}
+        if answer.pictures:
+            kept["pictures"] = images.to_record(answer.pictures)
+        result = json.dumps(kept)
 
         def also(connection: Connection) -> None:
             if new_row is not None:
@@ -201,6 +204,12 @@ class Recorder:
             nothing = Snapshot()
             nothing.is_complete = False
             return nothing
+
+
+def _recorded(kept: dict[str, Any]) -> Answer:
+    """A recorded result, as far as the model is told of it."""
+    pictures = images.from_record(kept)
+    return Answer(kept["text"], "", ok=kept["ok"], exit_code=kept["exit_code"], pictures=pictures)
 
 
 def _changed(change: FileChange) -> NewEvent:

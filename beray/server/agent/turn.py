@@ -83,7 +83,8 @@ class TurnPlayer:
         self._late: list[NewEvent] = []
 
     async def open(self) -> None:
-        """Open the tools that are not built in; call it once, before the first turn."""
+        """Get ready for the first turn: restore what checkpoints leave out, and open tools that are not built in."""
+        await self._memory.restore_pictures()
         for source in self._run.sources:
             self._toolsets.append(await self._sources.enter_async_context(source.open(self._box)))
 
@@ -102,6 +103,7 @@ class TurnPlayer:
         self._memory.begin_turn()
         self._late = []
         self._box.begin_turn(self._memory.seconds_left)
+        self._box.picture_bytes = self._memory.picture_bytes
         self._tell_news()
         resets = self._asker.resets("takeover")
         await self._run.emit(*resets, NewEvent("step.started", self._step_fields()), also=self._memory.save_all)
@@ -242,6 +244,7 @@ class TurnPlayer:
 
     async def _act(self) -> None:
         """Run the tools the last answer asks for; their results become the next request."""
+        self._box.sees_images = self._models.choice.sees_images
         async with self._asker.resumed() as library_run:
             node = await self._asker.first_node(library_run)
             assert Agent.is_call_tools_node(node), "messages that end in calls lead to them"

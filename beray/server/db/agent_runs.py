@@ -3,9 +3,10 @@
 Every change is made in the transaction of the event that shows it, so that log and memory can't disagree.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, bindparam, text
 
 _LOAD = text("SELECT turn, messages, usage, state FROM checkpoint WHERE task_id = :task_id AND run = :run")
 _LOAD_USAGE = text("SELECT usage FROM checkpoint WHERE task_id = :task_id AND run = :run")
@@ -20,6 +21,9 @@ _CALL = text(
     "SELECT call_id, name, started_at, finished_at, result FROM tool_call"
     " WHERE task_id = :task_id AND run = :run AND call_id = :call_id"
 )
+_RESULTS = text(
+    "SELECT call_id, result FROM tool_call WHERE task_id = :task_id AND call_id IN :call_ids AND result IS NOT NULL"
+).bindparams(bindparam("call_ids", expanding=True))
 _START_CALL = text(
     "INSERT INTO tool_call (task_id, run, call_id, name, started_at)"
     " VALUES (:task_id, :run, :call_id, :name, :started_at)"
@@ -94,6 +98,12 @@ def find_tool_call(connection: Connection, task_id: int, run: int, call_id: str)
     """What is recorded of a tool call."""
     row = connection.execute(_CALL, {"task_id": task_id, "run": run, "call_id": call_id}).one_or_none()
     return None if row is None else ToolCallRow(row.call_id, row.name, row.started_at, row.finished_at, row.result)
+
+
+def find_results(connection: Connection, task_id: int, call_ids: Sequence[str]) -> dict[str, str]:
+    """The recorded results of calls of any run of the task, by their ids; ids tell runs apart."""
+    rows = connection.execute(_RESULTS, {"task_id": task_id, "call_ids": list(call_ids)})
+    return {row.call_id: row.result for row in rows}
 
 
 def start_tool_call(connection: Connection, task_id: int, run: int, call: ToolCallRow) -> None:

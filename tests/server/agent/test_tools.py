@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import pytest
 
@@ -10,20 +11,6 @@ from beray.server.agent.tools import TOOL_NAMES
 from beray.server.agent.tools.output import HeadAndTail, LiveOutput, OutputLog
 from beray.server.agent.tools.shell import parse_report
 from tests.support.scripted_model import Reply, call, turns
-
-
-@pytest.fixture
-def use(bench, scripted):
-    """Let a model make these calls, one an answer; what it was told of each."""
-
-    async def run(*calls, **changes):
-        server = scripted(turns(*[Reply(calls=[made]) for made in calls], Reply("done")))
-        model = ModelChoice("openai:scripted", "model", base_url=server.base_url, is_own_url=True)
-        outcome = await bench.run("go", model=model, **changes)
-        assert outcome.result == "done"
-        return [message["content"] for message in server.requests[-1]["messages"] if message["role"] == "tool"]
-
-    return run
 
 
 async def test_a_command_tells_its_exit_code_and_output(bench, use):
@@ -168,6 +155,22 @@ def test_head_and_tail_lose_nothing_but_the_middle(size, piece):
         assert f"{size - 16_000} bytes left out" in text
 
 
+@pytest.mark.parametrize("before", range(4))
+@pytest.mark.parametrize("character", ["é", "你", "🎉"])
+def test_a_cut_leaves_no_part_of_a_character_and_hides_no_bad_byte(character, before):
+    """Whole characters or none of them at the cut; what is no text elsewhere is shown as such."""
+    kept = HeadAndTail()
+    kept.add(b"x" * before + b"\xff" + (character * 8000).encode() + b"\xfe")
+
+    head, marker, tail = re.split(r"\n(\[.+ bytes left out here.+\])\n", kept.text())
+
+    assert set(head) == {*("x" * before), "\ufffd", character}
+    assert set(tail) == {"\ufffd", character}
+    assert (head.count("\ufffd"), tail.count("\ufffd")) == (1, 1)
+    shown = len(head.encode()) + len(tail.encode()) - 2 * 2  # each bad byte is shown as three
+    assert int(re.search(r"\d+", marker)[0]) == before + 2 + len((character * 8000).encode()) - shown
+
+
 async def test_files_a_command_changed_are_told_to_people(bench, use):
     (bench.work_dir / "old").write_text("1")
     (bench.work_dir / "gone").write_text("1")
@@ -238,7 +241,7 @@ async def test_a_file_is_written_read_and_edited(bench, use):
     ("old", "told"),
     [
         ("four", "does not stand in"),
-        ("def  f(x):", "closest passage begins at line 1:\ndef f(x):"),
+        ("def  f(x):", "-def f(x):\n+def  f(x):"),
         ("x", "4 times (lines 1, 2, 2, 3)"),
         ("", "`old` is empty"),
     ],
@@ -291,18 +294,111 @@ async def test_nothing_outside_the_work_dir_is_reached(bench, use, made):
     assert "root:" not in told
 
 
+async def test_writing_what_is_there_changes_nothing(bench, use):
+    told = await use(
+        call("write_file", path="a.txt", content="one\n"),
+        call("write_file", path="a.txt", content="one\n"),
+        call("write_file", path="a.txt", content="one"),
+    )
+
+    assert told == [
+        "Wrote 4 bytes to a.txt.",
+        "a.txt holds exactly this already; nothing was changed.",
+        "Wrote 3 bytes to a.txt (replaced).",
+    ]
+    assert len(await bench.events("file.changed")) == 2
+
+
+async def test_a_long_file_is_read_part_by_part(bench, use):
+    """Each part says where the next begins; a line too long to be shown is named, and does not hide the others."""
+    (bench.work_dir / "long.txt").write_text("".join(f"{number:04} {'x' * 94}\n" for number in range(1, 1001)))
+    (bench.work_dir / "wide.txt").write_text(f"one\n{'y' * 70_000}\nthree\x0cstill three\n")
+
+    told = await use(
+        call("read_file", path="long.txt"),
+        call("read_file", path="long.txt", offset=601),
+        call("read_file", path="wide.txt"),
+        call("read_file", path="wide.txt", offset=2),
+        call("read_file", path="wide.txt", offset=3),
+        call("read_file", path="wide.txt", offset=4),
+    )
+
+    assert told[0].endswith("[lines 1 to 600 of 1000; go on with offset=601]")
+    assert told[1].startswith("0601 ")
+    assert told[1].endswith(f"1000 {'x' * 94}\n")
+    assert told[2] == "one\n\n[lines 1 to 1 of 3; go on with offset=2]"
+    assert "[line 2 has 70001 characters; for its rest use cut -c]" in told[3]
+    assert told[3].endswith("[lines 2 to 2 of 3; go on with offset=3]")
+    assert told[4] == "three\x0cstill three\n"
+    assert told[5] == "Error: wide.txt has 3 lines; offset 4 is behind its end."
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (call("read_file", path="main.py"), "There is no main.py in the work_dir. Did you mean src/main.py?"),
+        (call("read_file", path="src/mian.py"), "There is no src/mian.py in the work_dir. Did you mean src/main.py?"),
+        (call("read_file", path="SRC/Main.py"), "Did you mean src/main.py?"),
+        (call("edit_file", path="src/other", old="a", new="b"), "src is a folder. It holds lib/, main.py."),
+        (call("read_file", path="zzz"), "no zzz in the work_dir. The work_dir holds empty/, src/, notes.txt."),
+        (call("read_file", path="src"), "src is a folder. It holds lib/, main.py."),
+        (call("read_file", path="empty"), "empty is a folder. It holds nothing."),
+        (call("list_files", path="scr"), "There is no scr in the work_dir. Did you mean src?"),
+        (call("list_files", path="notes.txt"), "notes.txt is not a directory. Read a file with read_file."),
+        (
+            call("finish", summary="done", files=["main.py"]),
+            "Not finished: There is no main.py in the work_dir. Did you",
+        ),
+    ],
+    ids=lambda value: value["arguments"] if isinstance(value, dict) else "",
+)
+async def test_a_path_that_leads_astray_is_told_what_is_there(bench, use, made, told):
+    for folder in ("src/lib", "empty"):
+        (bench.work_dir / folder).mkdir(parents=True)
+    (bench.work_dir / "src/main.py").write_text("x")
+    (bench.work_dir / "notes.txt").write_text("x")
+
+    (answer,) = await use(made)
+
+    assert told in answer
+
+
+async def test_a_path_meant_from_the_shells_folder_is_recognised(bench, use):
+    told = await use(
+        call("shell", command="mkdir -p src && cd src && echo x > main.py"), call("read_file", path="main.py")
+    )
+
+    assert told[1].endswith("not to the shell's current folder: use src/main.py.")
+
+
 async def test_files_are_listed_with_their_sizes(bench, use):
     for path in ("a.py", "src/b.py", ".git/config", "src/c.txt"):
         (bench.work_dir / path).parent.mkdir(exist_ok=True)
         (bench.work_dir / path).write_text("xyz")
 
-    everything, python, src = await use(
-        call("list_files"), call("list_files", glob="*.py"), call("list_files", path="src")
+    everything, python, src, none = await use(
+        call("list_files"),
+        call("list_files", glob="*.py"),
+        call("list_files", path="src"),
+        call("list_files", path="src", glob="*.rs"),
     )
 
-    assert [line.split() for line in everything.splitlines()] == [["3", "src/b.py"], ["3", "src/c.txt"], ["3", "a.py"]]
-    assert python.split() == ["3", "src/b.py", "3", "a.py"]
+    *files, left_out = everything.splitlines()
+    assert [line.split() for line in files] == [["3", "src/b.py"], ["3", "src/c.txt"], ["3", "a.py"]]
+    assert left_out == "[left out: .git]"
+    assert python.splitlines()[:-1] == ["         3  src/b.py", "         3  a.py"]
+    assert none == "(no file matches *.rs; there are 2 others)"
     assert src.split() == ["3", "src/b.py", "3", "src/c.txt"]
+
+
+async def test_a_listing_of_long_names_is_bounded(bench, use):
+    for number in range(400):
+        (bench.work_dir / f"{number:03}{'n' * 240}").touch()
+
+    (told,) = await use(call("list_files"))
+
+    assert len(told) < 60_100
+    assert told.endswith("\n[cut: there are more; list a folder below]")
 
 
 async def test_files_are_searched(bench, use):
@@ -321,6 +417,37 @@ async def test_files_are_searched(bench, use):
     assert narrow.splitlines() == ["a.py:1:x = 1", "a.py:2:y = 22"]
     assert none == dash == "(no matches)"
     assert bad.startswith("Error: ")
+
+
+async def test_a_search_shows_context_and_says_what_is_wrong(bench, use):
+    (bench.work_dir / "a-1-b.py").write_text("".join(f"line {number}\n" for number in range(1, 10)))
+
+    around, perl, missing, one_file, cut = await use(
+        call("search_files", pattern="line 5", context=1),
+        call("search_files", pattern=r"line \d\d"),
+        call("search_files", pattern="x", path="a-1.py"),
+        call("search_files", pattern="line 9", path="a-1-b.py"),
+        call("search_files", pattern="line (5"),
+    )
+
+    assert around.splitlines() == ["a-1-b.py-4-line 4", "a-1-b.py:5:line 5", "a-1-b.py-6-line 6"]
+    assert perl.splitlines() == ["(no matches)", r"[grep -E knows neither \d nor (?: ; write [0-9] and ( instead]"]
+    assert missing == "Error: There is no a-1.py in the work_dir. Did you mean a-1-b.py?"
+    assert one_file == "a-1-b.py:9:line 9"
+    assert cut.startswith("Error: The search failed: grep: ")
+    assert r"\(" in cut
+    assert (await bench.events("tool.finished"))[0]["summary"] == "1 matches"
+
+
+async def test_many_matches_are_cut_and_that_is_said(bench, use):
+    (bench.work_dir / "a.txt").write_text("x\n" * 500)
+    (bench.work_dir / "b.txt").write_text("y\n" * 200)
+
+    more, all_of_them = await use(call("search_files", pattern="x"), call("search_files", pattern="y"))
+
+    assert len(more.splitlines()) == 201
+    assert more.endswith("[only the first 200 lines; narrow the pattern, path or glob]")
+    assert len(all_of_them.splitlines()) == 200
 
 
 async def test_a_plan_is_shown_to_people(bench, use):

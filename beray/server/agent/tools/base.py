@@ -3,12 +3,13 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from beray.server.agent.background import BackgroundProcesses
 from beray.server.agent.progress import Progress
 from beray.server.agent.run import AgentRun
+from beray.server.agent.tools.pictures import Picture, why_unseen
 from beray.server.events.log import NewEvent
 from beray.server.work_dirs.listing import FileChange
 from beray.tools import ToolError as ToolError
@@ -26,6 +27,7 @@ class Answer:
         truncated: People were shown less than the whole output.
         changes: Files the tool wrote itself.
         events: Further events that belong to the call's end.
+        pictures: What the model is shown beside the text.
     """
 
     text: str
@@ -35,6 +37,7 @@ class Answer:
     truncated: bool = False
     changes: Sequence[FileChange] = ()
     events: Sequence[NewEvent] = ()
+    pictures: Sequence[Picture] = ()
 
 
 @dataclass
@@ -45,6 +48,8 @@ class Toolbox:
         call_id: The call that runs.
         has_failure: An earlier call of the same answer failed.
         ends_at: When the run's wall time is up, by the monotonic clock.
+        sees_images: The model that works now takes pictures.
+        picture_bytes: What the pictures in the conversation hold.
         background: What the run's commands have left running.
     """
 
@@ -53,10 +58,24 @@ class Toolbox:
     call_id: str = ""
     has_failure: bool = False
     ends_at: float = 0.0
+    sees_images: bool = False
+    picture_bytes: int = 0
     background: BackgroundProcesses = field(init=False)
 
     def __post_init__(self) -> None:
         self.background = BackgroundProcesses(self.progress)
+
+    def visible(self, answer: Answer) -> Answer:
+        """The answer with what the model can be shown; of the other pictures it says why they are left out."""
+        shown, told = [], [answer.text]
+        for picture in answer.pictures:
+            why = why_unseen(picture, sees=self.sees_images, held_bytes=self.picture_bytes)
+            if why:
+                told.append(why)
+            else:
+                shown.append(picture)
+                self.picture_bytes += len(picture.content)
+        return replace(answer, text="\n".join(told), pictures=shown)
 
     def begin_turn(self, seconds_left: float | None) -> None:
         """A further answer's calls will come; None: the run has all the time."""

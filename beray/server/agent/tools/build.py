@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable
 
 from beray.server.agent.tools.background import build_background
 from beray.server.agent.tools.base import Answer, Toolbox
-from beray.server.agent.tools.files import build_edit_file, build_list_files, build_read_file, build_write_file
+from beray.server.agent.tools.edit import build_edit_file
+from beray.server.agent.tools.files import build_list_files, build_read_file, build_write_file
 from beray.server.agent.tools.plan import build_finish, build_update_plan
 from beray.server.agent.tools.python import build_python
 from beray.server.agent.tools.search import build_search_files

@@ -1,7 +1,6 @@
 """Tools that read and change single files of the work_dir. All go through its confined opens."""
 
 import asyncio
-import difflib
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -11,15 +10,18 @@ from pydantic import Field
 
 from beray.protocol.types import FileNode
 from beray.server.agent.tools.base import Answer, Toolbox, ToolError
+from beray.server.agent.tools.pictures import recognise
 from beray.server.agent.tools.process import held_bytes, size_text, why_less
+from beray.server.agent.tools.whereabouts import LISTED, UNLISTED_FOLDERS, astray
+from beray.server.errors import Refused
 from beray.server.messages import text
 from beray.server.work_dirs.listing import FileChange
 
 READ_LINES: Final = 2000
 READ_CHARACTERS: Final = 60_000
 MOST_TEXT_BYTES: Final = 8 << 20  # a text file read or edited; larger ones are for the shell
-LISTED: Final = 1000
-UNLISTED_FOLDERS: Final = frozenset({".git", "node_modules", "__pycache__", ".venv"})
+
+_LOOK: Final = "Use the shell to look at it: file, xxd, iconv."
 
 Line = Annotated[int, Field(ge=1)]
 LineCount = Annotated[int, Field(ge=1, le=READ_LINES)]
@@ -29,23 +31,19 @@ def build_read_file(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
     """The tool for one run."""
 
     async def read_file(path: str, offset: Line = 1, limit: LineCount = READ_LINES) -> Answer:
-        """Read a text file of the work_dir.
+        """Read a text file of the work_dir, or see a picture (PNG, JPEG, GIF or WebP), if this model can.
 
         Args:
             path: Relative to the work_dir, such as src/main.py.
-            offset: Line to start at, counted from 1.
-            limit: Lines to read, at most 2000.
+            offset: Line to start at, counted from 1; not for pictures.
+            limit: Lines to read, at most 2000; not for pictures.
         """
-        lines = (await read_text(box, path)).splitlines(keepends=True)
-        if offset > max(len(lines), 1):
-            raise ToolError(f"{path} has {len(lines)} lines; offset {offset} is behind its end.")
-        part = "".join(lines[offset - 1 : offset - 1 + limit])
-        shown = part[:READ_CHARACTERS]
-        last = offset + len(shown.splitlines()) - 1
-        summary = text("agent_lines_read", box.run.language, count=max(last - offset + 1, 0))
-        if len(shown) < len(part) or last < len(lines):
-            shown += f"\n[lines {offset} to {last} of {len(lines)}; go on with offset={last + 1}]"
-        return Answer(shown or "(the file is empty)", summary)
+        content = await read_content(box, path, most_bytes=MOST_TEXT_BYTES)
+        picture = recognise(content)
+        if picture is not None:
+            summary = text("agent_picture_read", box.run.language, width=picture.width, height=picture.height)
+            return Answer(f"{path} is {picture.about}.", summary, pictures=[picture])
+        return _shown(box, path, _split(_decoded(path, content)), first=offset, most=limit)
 
     return read_file
 
@@ -60,7 +58,12 @@ def build_write_file(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
             path: Relative to the work_dir.
             content: The whole content.
         """
-        change = await write_content(box, path, content.encode())
+        encoded = content.encode()
+        if encoded == await _content_now(box, path, len(encoded)):
+            return Answer(
+                f"{path} holds exactly this already; nothing was changed.", text("agent_unchanged", box.run.language)
+            )
+        change = await write_content(box, path, encoded)
         return Answer(
             f"Wrote {change.size} bytes to {path}{'' if change.change == 'created' else ' (replaced)'}.",
             text("agent_bytes_written", box.run.language, count=change.size),
@@ -68,27 +71,6 @@ def build_write_file(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
         )
 
     return write_file
-
-
-def build_edit_file(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
-    """The tool for one run."""
-
-    async def edit_file(path: str, old: str, new: str) -> Answer:
-        """Replace one passage of a text file of the work_dir.
-
-        Args:
-            path: Relative to the work_dir.
-            old: The passage as it stands in the file, blanks included; it must occur exactly once: give enough of it.
-            new: What replaces it; empty to delete the passage.
-        """
-        content = await read_text(box, path)
-        if "\r\n" in content and "\r\n" not in old:
-            old, new = old.replace("\n", "\r\n"), new.replace("\n", "\r\n")
-        _check_edit(path, content, old, new)
-        change = await write_content(box, path, content.replace(old, new).encode())
-        return Answer(f"Edited {path}.", text("agent_edited", box.run.language), changes=[change])
-
-    return edit_file
 
 
 def build_list_files(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
@@ -101,27 +83,47 @@ def build_list_files(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
             path: Folder, relative to the work_dir.
             glob: Only files whose name or path matches, such as *.py or src/*.
         """
-        tree = await asyncio.to_thread(box.run.work_dir.list_tree, path, limit=LISTED)
-        entries = [
-            f"{node['size']:>10}  {node['path']}{'@' if node['type'] == 'symlink' else ''}"
-            for node in _files(tree.nodes)
-            if fnmatchcase(node["name"], glob) or fnmatchcase(node["path"], glob)
-        ]
-        listed = entries.copy()
+        try:
+            tree = await asyncio.to_thread(box.run.work_dir.list_tree, path, limit=LISTED)
+        except Refused as refused:
+            raise await astray(box, path, refused) from refused
+        files = list(_files(tree.nodes))
+        wanted = [node for node in files if fnmatchcase(node["name"], glob) or fnmatchcase(node["path"], glob)]
+        listed = [_entry(node) for node in wanted] or [_why_none(files, glob)]
+        if unlisted := sorted(node["name"] for node in tree.nodes if _is_unlisted(node)):
+            listed.append(f"[left out: {', '.join(unlisted)}]")
         if tree.is_truncated:
             listed.append(f"[cut: only {LISTED} entries are looked at; list a folder below, or use find]")
-        return Answer(
-            "\n".join(listed) or "(no files)", text("agent_files_found", box.run.language, count=len(entries))
-        )
+        return Answer(_bounded(listed), text("agent_files_found", box.run.language, count=len(wanted)))
 
     return list_files
+
+
+def _entry(node: FileNode) -> str:
+    return f"{node['size']:>10}  {node['path']}{'@' if node['type'] == 'symlink' else ''}"
+
+
+def _why_none(files: list[FileNode], glob: str) -> str:
+    return f"(no file matches {glob}; there are {len(files)} others)" if files else "(no files)"
+
+
+def _is_unlisted(node: FileNode) -> bool:
+    return node["type"] == "directory" and node["name"] in UNLISTED_FOLDERS
+
+
+def _bounded(lines: list[str]) -> str:
+    """The lines that have room; names may be long."""
+    whole = "\n".join(lines)
+    if len(whole) <= READ_CHARACTERS:
+        return whole
+    return whole[: whole.rindex("\n", 0, READ_CHARACTERS)] + "\n[cut: there are more; list a folder below]"
 
 
 def _files(nodes: list[FileNode]) -> Iterator[FileNode]:
     for node in nodes:
         if node["type"] != "directory":
             yield node
-        elif node["name"] not in UNLISTED_FOLDERS:
+        elif not _is_unlisted(node):
             yield from _files(node.get("children", []))
 
 
@@ -129,11 +131,16 @@ async def read_content(box: Toolbox, path: str, *, most_bytes: int) -> bytes:
     """The whole content of a file.
 
     Raises:
-        ToolError: It is larger than `most_bytes`.
+        ToolError: It is not there, is no file, or is larger than `most_bytes`.
     """
-    content = await asyncio.to_thread(box.run.work_dir.read_bytes, path, limit=most_bytes + 1)
+    try:
+        content = await asyncio.to_thread(box.run.work_dir.read_bytes, path, limit=most_bytes + 1)
+    except Refused as refused:
+        raise await astray(box, path, refused) from refused
     if len(content) > most_bytes:
-        raise ToolError(f"{path} is larger than {size_text(most_bytes)}. Use the shell: head, tail, sed, grep.")
+        raise ToolError(
+            f"{path} is larger than {size_text(most_bytes)}. Use the shell: head, tail, sed -n '100,200p', grep."
+        )
     return content
 
 
@@ -141,16 +148,55 @@ async def read_text(box: Toolbox, path: str) -> str:
     """The text of a file.
 
     Raises:
-        ToolError: It is larger than MOST_TEXT_BYTES, or no text.
+        ToolError: As `read_content`, for MOST_TEXT_BYTES; or it is no text.
     """
-    content = await read_content(box, path, most_bytes=MOST_TEXT_BYTES)
+    return _decoded(path, await read_content(box, path, most_bytes=MOST_TEXT_BYTES))
+
+
+def _decoded(path: str, content: bytes) -> str:
     try:
         decoded = content.decode()
-    except UnicodeDecodeError:
-        decoded = "\0"
+    except UnicodeDecodeError as error:
+        raise ToolError(f"{path} is not UTF-8 text (byte {error.start}). {_LOOK}") from error
     if "\0" in decoded:
-        raise ToolError(f"{path} is not UTF-8 text. Use the shell to look at it: file, xxd, iconv.")
+        raise ToolError(f"{path} is not text: it holds NUL characters. {_LOOK}")
     return decoded
+
+
+def _split(content: str) -> list[str]:
+    """Lines as editors and grep count them, with their ends."""
+    lines = [f"{line}\n" for line in content.split("\n")]
+    lines[-1] = lines[-1][:-1]
+    return lines if lines[-1] else lines[:-1]
+
+
+def _shown(box: Toolbox, path: str, lines: list[str], *, first: int, most: int) -> Answer:
+    """Lines of a file, from `first` on, as many as are wanted and have room."""
+    if first > max(len(lines), 1):
+        raise ToolError(f"{path} has {len(lines)} lines; offset {first} is behind its end.")
+    part = lines[first - 1 : first - 1 + most]
+    room = READ_CHARACTERS
+    count = 0
+    for line in part:
+        room -= len(line)
+        if room < 0 and count:
+            break
+        count += 1
+    shown, last = "".join(part[:count]), first + count - 1
+    if len(shown) > READ_CHARACTERS:
+        shown = f"{shown[:READ_CHARACTERS]}\n[line {first} has {len(part[0])} characters; for its rest use cut -c]"
+    if last < len(lines):
+        shown += f"\n[lines {first} to {last} of {len(lines)}; go on with offset={last + 1}]"
+    return Answer(shown or "(the file is empty)", text("agent_lines_read", box.run.language, count=max(count, 0)))
+
+
+async def _content_now(box: Toolbox, path: str, size: int) -> bytes | None:
+    """What a file holds, if that is no more than `size` bytes."""
+    try:
+        content = await asyncio.to_thread(box.run.work_dir.read_bytes, path, limit=size + 1)
+    except Refused:  # it is not there, or can't be read: then it is written
+        return None
+    return content if len(content) <= size else None
 
 
 async def write_content(box: Toolbox, path: str, content: bytes) -> FileChange:
@@ -171,44 +217,3 @@ async def write_content(box: Toolbox, path: str, content: bytes) -> FileChange:
     box.progress.disk_bytes = max(0, held + written.growth)
     await box.run.room.note(box.progress.disk_bytes)
     return FileChange(written.path, "created" if written.is_new else "modified", written.size)
-
-
-def _check_edit(path: str, content: str, old: str, new: str) -> None:
-    """Raise a ToolError that helps, unless `old` stands in `content` exactly once."""
-    if not old:
-        raise ToolError("`old` is empty. Give the passage to replace, or write the whole file with write_file.")
-    if old == new:
-        raise ToolError("`old` and `new` are the same; there is nothing to change.")
-    count = content.count(old)
-    if count == 1:
-        return
-    if count == 0:
-        raise ToolError(f"`old` does not stand in {path}; nothing was changed. {_closest(content, old)}")
-    numbers = [str(content.count("\n", 0, position) + 1) for position in _positions(content, old)]
-    raise ToolError(
-        f"`old` stands in {path} {count} times (lines {', '.join(numbers)}); nothing was changed. "
-        "Include more of the lines around the one you mean."
-    )
-
-
-def _positions(content: str, old: str) -> Iterator[int]:
-    position = content.find(old)
-    for _ in range(10):
-        if position < 0:
-            return
-        yield position
-        position = content.find(old, position + len(old))
-
-
-def _closest(content: str, old: str) -> str:
-    """Where the file comes closest to the first line of `old`, so that the model sees what differs."""
-    wanted = next((line for line in old.splitlines() if line.strip()), "").strip()
-    lines = content.splitlines()[:20_000]
-    stripped = [line.strip() for line in lines]
-    found = difflib.get_close_matches(wanted[:500], stripped[:2000], n=1, cutoff=0.6)
-    if not found:
-        return "Read the file again and copy the passage from it."
-    number = stripped.index(found[0])
-    height = max(len(old.splitlines()), 1)
-    passage = "\n".join(lines[max(number - 1, 0) : number + height + 1])
-    return f"The closest passage begins at line {number + 1}:\n{passage}"

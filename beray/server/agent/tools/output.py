@@ -16,6 +16,8 @@ SHOWN_BYTES: Final = 1 << 20  # a call's output people are shown live; the rest 
 EVENT_CHARACTERS: Final = 8 * 1024  # one event stays small enough for a proxy's usual buffer
 LOG_BYTES: Final = 16 << 20  # a log is for people, and the disk is everybody's
 
+_CONTINUATION: Final = bytes(range(0x80, 0xC0))  # the further bytes of a UTF-8 character
+
 log = logging.getLogger("beray.agent")
 
 
@@ -54,8 +56,23 @@ class HeadAndTail:
         omitted = self.size - len(self._head) - len(tail)
         if omitted == 0:
             return (bytes(self._head) + tail).decode("utf-8", "replace")
-        head_text, tail_text = self._head.decode("utf-8", "ignore"), tail.decode("utf-8", "ignore")
+        whole_head, whole_tail = _without_begun(bytes(self._head)), _without_ended(tail)
+        omitted += len(self._head) - len(whole_head) + len(tail) - len(whole_tail)
+        head_text, tail_text = whole_head.decode("utf-8", "replace"), whole_tail.decode("utf-8", "replace")
         return f"{head_text}\n[… {omitted} bytes left out here; {remedy} …]\n{tail_text}"
+
+
+def _without_begun(head: bytes) -> bytes:
+    """`head` without the character that its cut left begun."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(head)
+    begun, _ = decoder.getstate()
+    return head[: len(head) - len(begun)]
+
+
+def _without_ended(tail: bytes) -> bytes:
+    """`tail` without the further bytes of a character that its cut left without a beginning."""
+    return tail[:3].lstrip(_CONTINUATION) + tail[3:]
 
 
 class LiveOutput:

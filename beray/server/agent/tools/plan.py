@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from beray.server.agent.tools.base import Answer, Toolbox, ToolError
+from beray.server.agent.tools.whereabouts import astray
 from beray.server.errors import Refused
 from beray.server.events.log import NewEvent
 from beray.server.messages import text
@@ -67,4 +68,5 @@ async def _check_file(box: Toolbox, path: str) -> None:
     try:
         await asyncio.to_thread(box.run.work_dir.read_bytes, path, limit=1)
     except Refused as refused:
-        raise ToolError(f"Not finished: {refused} Name only files that are there.") from refused
+        why = await astray(box, path, refused)
+        raise ToolError(f"Not finished: {why} Name only files that are there.") from refused
