@@ -154,7 +154,7 @@ class Bench:
 
 
 def open_bench(root: Path, *, python: str | None) -> Bench:
-    """A bench below `root`, with a fresh database, or as an attempt before has left it; close its database after use."""
+    """A bench below `root`, fresh or as the attempt before has left it; close its database after use."""
     path = root / "beray.sqlite"
     if not path.exists():
         (root / "work").mkdir(parents=True)

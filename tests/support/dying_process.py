@@ -1,4 +1,4 @@
-"""Attempts at a bench's task in processes of their own, which kill themselves at a point of their work as `kill -9` would.
+"""Attempts at a bench's task in processes of their own, which `kill -9` themselves at a point of their work.
 
 They come from a fork server that has loaded the model library once, so that one costs little more than its work.
 """
