@@ -37,6 +37,7 @@ class Reply:
         headers: Further headers.
         cuts_after: Break the connection after this many chunks.
         hangs_after: Send nothing more after this many chunks.
+        garbles_after: Send what is no JSON after this many chunks.
         pause_seconds: Between chunks.
         finish_reason: Why it ended; default by what it holds.
     """
@@ -50,6 +51,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     cuts_after: int | None = None
     hangs_after: int | None = None
+    garbles_after: int | None = None
     pause_seconds: float = 0
     finish_reason: str | None = None
 
@@ -228,6 +230,8 @@ class ScriptedModel:
             if index == reply.hangs_after:
                 await asyncio.wait_for(reader.read(1), HANG_SECONDS)
                 raise ConnectionError
+            if index == reply.garbles_after:
+                await _chunk(writer, b"data: {garbled\n\n")
             if frame is not None:
                 await _chunk(writer, frame)
                 await asyncio.sleep(reply.pause_seconds)

@@ -8,7 +8,7 @@
 | 429 with Retry-After | waits as told, goes on | 2 |
 | quota | `model_quota` | 1 |
 | 500 | tries again; `model_unavailable` (retryable) if it stays | 2; 5 |
-| cut stream | takes its text back, tries again | 2 |
+| cut stream, or one that is no JSON | takes its text back, tries again | 2 |
 | malformed tool JSON, wrong arguments, unknown tool | the call isn't started, the model is told why | 2 |
 | empty answer | asked again; `model_empty` (retryable) if it stays | 2; 3 |
 | no usage | tokens are null | 1 |
@@ -186,6 +186,15 @@ async def test_cut_stream_is_taken_back_and_tried_again(play, cuts_after):
     }
     assert played.of("tool.requested") == []
     assert list(play.bench.work_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("garbles_after", range(3))
+async def test_unreadable_answer_is_taken_back_and_tried_again(play, garbles_after):
+    """As a proxy in trouble gives it, with status 200."""
+    played = await play(sequence(Reply([SHOWN_AT_ONCE], garbles_after=garbles_after), Reply("done")))
+
+    assert_went_on(played)
+    assert [retry["code"] for retry in played.of("model.retry")] == ["model_error"]
 
 
 @pytest.mark.parametrize("silences", [1, 3], ids=["once", "for ever"])
