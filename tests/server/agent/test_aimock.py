@@ -17,11 +17,9 @@ FINAL = "hello.py prints hello world."
 LONG = "A long answer of which half is sent. " * 40
 
 
-def turn(number, response, **fields):
-    return {
-        "match": {"userMessage": GOAL, "turnIndex": number, **fields.pop("match", {})},
-        "response": response,
-    } | fields
+def turn(number, response, *, match=None, **fields):
+    matched = {"userMessage": GOAL, "turnIndex": number, **(match or {})}
+    return {"match": matched, "response": response, **fields}
 
 
 def tool(name, **arguments):
