@@ -130,7 +130,11 @@ HELLO = turns(
     Reply(["I run ", "it."], calls=[call("shell", command="python3 hello.py")]),
     Reply(calls=[call("finish", summary="hello.py prints hello world.", files=["hello.py"])]),
 )
-SCRIPTS = {"hello": HELLO, "text": turns(Reply(["Just ", "text."]))}
+TWENTY_STEPS = turns(
+    *(Reply(calls=[call("update_plan", items=[{"text": f"Step {step}", "status": "done"}])]) for step in range(20)),
+    Reply("All twenty steps are done."),
+)
+SCRIPTS = {"hello": HELLO, "text": turns(Reply(["Just ", "text."])), "twenty steps": TWENTY_STEPS}
 
 
 class ScriptedModel:
