@@ -59,7 +59,7 @@ class Bench:
     """One task and all it needs.
 
     Attributes:
-        steps: What the engine has recorded.
+        steps: What the engine has recorded; kept beside the database, for an attempt in another process.
         crash: Called before each commit with the types of its events and after it with none; may raise Crash.
     """
 
@@ -80,8 +80,7 @@ class Bench:
         self, goal: str, *, model: ModelChoice = RULES_MODEL, limits: RunLimits | Budgets = ENOUGH, **changes: Any
     ) -> Outcome:
         """One attempt at the task; a further one continues it."""
-        self.attempt += 1
-        await self.database.write(self._take)
+        self.attempt = await self.database.write(self._take)
         run = AgentRun(
             task_id=1,
             run=1,
@@ -123,8 +122,11 @@ class Bench:
     def log(self) -> EventLog:
         return EventLog(self.database, Wakeups(), system_clock)
 
-    def _take(self, connection: Connection) -> None:
-        connection.execute(tables.task.update().values(attempt=self.attempt))
+    def _take(self, connection: Connection) -> int:
+        task = tables.task
+        return connection.execute(
+            task.update().values(attempt=task.c.attempt + 1).returning(task.c.attempt)
+        ).scalar_one()
 
     def _emitter(self, attempt: int) -> Any:
         log = self.log
@@ -145,13 +147,26 @@ class Bench:
             if self.crash is not None:
                 self.crash("before", ("step", name))
             self.steps[name] = json.loads(json.dumps(result))
+            _keep_steps(self.root, self.steps)
+            if self.crash is not None:
+                self.crash("after", ("step", name))
         return self.steps[name]
 
 
 def open_bench(root: Path, *, python: str | None) -> Bench:
-    """A bench with a fresh database below `root`; close its database after use."""
-    (root / "work").mkdir(parents=True)
+    """A bench below `root`, fresh or as the attempt before has left it; close its database after use."""
     path = root / "beray.sqlite"
+    if not path.exists():
+        (root / "work").mkdir(parents=True)
+        _make_database(path)
+    kept = root / "steps.json"
+    steps = json.loads(kept.read_text()) if kept.exists() else {}
+    database = SqliteDatabase(path)
+    database.open()
+    return Bench(root, database, PlainSandbox(), python, steps)
+
+
+def _make_database(path: Path) -> None:
     engine = create_engine(f"sqlite:///{path}")
     tables.metadata.create_all(engine)
     with engine.begin() as connection:
@@ -162,6 +177,9 @@ def open_bench(root: Path, *, python: str | None) -> Bench:
             )
         )
     engine.dispose()
-    database = SqliteDatabase(path)
-    database.open()
-    return Bench(root, database, PlainSandbox(), python)
+
+
+def _keep_steps(root: Path, steps: dict[str, Any]) -> None:
+    new = root / "steps.new"
+    new.write_text(json.dumps(steps))
+    new.replace(root / "steps.json")

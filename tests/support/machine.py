@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from beray.server.sandbox.base import SandboxUnavailable
+from tests.support.aimock import NoAimock, aimock_here
 from tests.support.container_image import NoImage, engine_here, image_here
 from tests.support.ordinary_user import python_for_all
 from tests.support.postgres import find_binaries
@@ -111,6 +112,14 @@ def _lacks_postgres() -> str | None:
     )
 
 
+def _lacks_aimock() -> str | None:
+    try:
+        aimock_here()
+    except NoAimock as error:
+        return str(error)
+    return None
+
+
 def _lacks_cgroup1() -> str | None:
     folders = [Path("/sys/fs/cgroup") / name for name in ("memory", "pids")]
     writable = all(os.access(folder / "cgroup.procs", os.W_OK) for folder in folders)
@@ -170,6 +179,7 @@ CHECKS = {
     "tmpfs": _lacks_tmpfs,
     "python_for_all": _lacks_python_for_all,
     "postgres": _lacks_postgres,
+    "aimock": _lacks_aimock,
     "cgroup1": _lacks_cgroup1,
     "cgroup2": _lacks_cgroup2,
     "systemd_user": _lacks_systemd_user,

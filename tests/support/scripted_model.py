@@ -1,4 +1,4 @@
-"""An OpenAI-compatible model server on loopback that plays a script, as a fixture or as a process.
+"""A model server on loopback that plays a script over OpenAI's wire or Anthropic's, as a fixture or as a process.
 
 with ScriptedModel(turns(Reply(calls=[call("write_file", path="a", content="b")]), Reply("done"))) as model:
     ...  # BERAY_MODEL=openai:scripted, BERAY_MODEL_BASE_URL=model.base_url
@@ -15,6 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
+
+from tests.support.anthropic_wire import ANTHROPIC
+from tests.support.model_wire import OPENAI, Said, Wire
 
 NAME = "scripted"  # no real model's name, for which the client library would know a price
 HANG_SECONDS = 60  # a reply that hangs does so until the client goes away, at most this long
@@ -34,6 +37,8 @@ class Reply:
         headers: Further headers.
         cuts_after: Break the connection after this many chunks.
         hangs_after: Send nothing more after this many chunks.
+        garbles_after: Send what is no JSON after this many chunks.
+        pause_seconds: Between chunks.
         finish_reason: Why it ended; default by what it holds.
     """
 
@@ -46,6 +51,8 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     cuts_after: int | None = None
     hangs_after: int | None = None
+    garbles_after: int | None = None
+    pause_seconds: float = 0
     finish_reason: str | None = None
 
     def chunks(self) -> list[dict[str, Any]]:
@@ -62,6 +69,11 @@ class Reply:
             for part in (arguments[:half], arguments[half:]):
                 deltas.append({"tool_calls": [{"index": index, "function": {"arguments": part}}]})
         return deltas
+
+    def said(self, model: str) -> Said:
+        """For a wire, by the model of this name."""
+        reason = self.finish_reason or ("tool_calls" if self.calls else "stop")
+        return Said(model, self.chunks(), self.usage, self.cached, reason)
 
 
 def call(name: str, /, *, raw: str | None = None, id: str = "call_0", **args: Any) -> dict[str, Any]:
@@ -95,12 +107,34 @@ def sequence(*replies: Reply) -> Script:
     return lambda request, number: replies[min(number, len(replies) - 1)]
 
 
+def results_of(request: dict[str, Any]) -> list[str]:
+    """What the tools came to in the conversation so far, as a request of either wire tells it."""
+    found = []
+    for message in request["messages"]:
+        if message["role"] == "tool":
+            found.append(_text_of(message["content"]))
+        elif isinstance(message["content"], list):
+            blocks = [block for block in message["content"] if block["type"] == "tool_result"]
+            found += [_text_of(block["content"]) for block in blocks]
+    return found
+
+
+def _text_of(content: str | list[dict[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
+
+
 HELLO = turns(
     Reply(calls=[call("write_file", path="hello.py", content='print("hello world")\n')]),
     Reply(["I run ", "it."], calls=[call("shell", command="python3 hello.py")]),
     Reply(calls=[call("finish", summary="hello.py prints hello world.", files=["hello.py"])]),
 )
-SCRIPTS = {"hello": HELLO, "text": turns(Reply(["Just ", "text."]))}
+TWENTY_STEPS = turns(
+    *(Reply(calls=[call("update_plan", items=[{"text": f"Step {step}", "status": "done"}])]) for step in range(20)),
+    Reply("All twenty steps are done."),
+)
+SCRIPTS = {"hello": HELLO, "text": turns(Reply(["Just ", "text."])), "twenty steps": TWENTY_STEPS}
 
 
 class ScriptedModel:
@@ -173,59 +207,41 @@ class ScriptedModel:
                 await _answer(writer, 200, {"object": "list", "data": [{"id": name} for name in self._models]})
             elif lines[0].startswith("POST /v1/chat/completions "):
                 self.keys.append(headers.get("authorization", ""))
-                await self._play(json.loads(body), reader, writer)
+                await self._play(json.loads(body), reader, writer, wire=OPENAI)
+            elif lines[0].startswith(("POST /v1/messages ", "POST /v1/messages?")):
+                self.keys.append(headers.get("x-api-key", ""))
+                await self._play(json.loads(body), reader, writer, wire=ANTHROPIC)
             else:
                 await _answer(writer, 404, {"error": {"message": "not here"}})
 
-    async def _play(self, request: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _play(
+        self, request: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, wire: Wire
+    ) -> None:
         number = len(self.requests)
         self.requests.append(request)
         reply = self.script(request, number)
         if reply.status != 200:
-            await _answer(writer, reply.status, reply.error, reply.headers)
+            await _answer(writer, *wire.error(reply.status, reply.error), reply.headers)
             return
         assert request["stream"] is True, "the agent always streams"
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
-        chunks = reply.chunks()
-        for index in range(len(chunks) + 1):
+        said = reply.said(request.get("model", NAME))
+        frames = [*wire.content(said), None]
+        for index, frame in enumerate(frames):
             if index == reply.cuts_after:
                 writer.transport.abort()
                 raise ConnectionError
             if index == reply.hangs_after:
                 await asyncio.wait_for(reader.read(1), HANG_SECONDS)
                 raise ConnectionError
-            if index < len(chunks):
-                await _event(writer, request, [{"index": 0, "delta": chunks[index], "finish_reason": None}])
-        reason = reply.finish_reason or ("tool_calls" if reply.calls else "stop")
-        await _event(writer, request, [{"index": 0, "delta": {}, "finish_reason": reason}])
-        if reply.usage is not None:
-            tokens_in, tokens_out = reply.usage
-            usage = {
-                "prompt_tokens": tokens_in,
-                "completion_tokens": tokens_out,
-                "total_tokens": tokens_in + tokens_out,
-                "prompt_tokens_details": {"cached_tokens": reply.cached},
-            }
-            await _event(writer, request, [], usage)
-        await _chunk(writer, b"data: [DONE]\n\n")
+            if index == reply.garbles_after:
+                await _chunk(writer, b"data: {garbled\n\n")
+            if frame is not None:
+                await _chunk(writer, frame)
+                await asyncio.sleep(reply.pause_seconds)
+        for frame in wire.end(said):
+            await _chunk(writer, frame)
         await _chunk(writer, b"")
-
-
-async def _event(
-    writer: asyncio.StreamWriter,
-    request: dict[str, Any],
-    choices: list[dict[str, Any]],
-    usage: dict[str, Any] | None = None,
-) -> None:
-    body = {
-        "id": "chatcmpl-1",
-        "object": "chat.completion.chunk",
-        "created": 1,
-        "model": request.get("model", NAME),
-        "choices": choices,
-        "usage": usage,
-    }
-    await _chunk(writer, b"data: " + json.dumps(body).encode() + b"\n\n")
 
 
 async def _chunk(writer: asyncio.StreamWriter, data: bytes) -> None:

@@ -21,6 +21,8 @@ _TRANSIENT: Final = (
     exceptions.ModelConnectionError,
     exceptions.ModelRequestTimeout,
 )
+# Themselves, not what they are the base of: an answer that holds nothing or no JSON, as proxies in trouble give.
+_UNREADABLE: Final = (exceptions.ModelAPIError, exceptions.UnexpectedModelBehavior)
 _CODES: Final[tuple[tuple[type[Exception], str, str], ...]] = (  # the first that fits: code, and the hint's key
     (exceptions.ModelAuthenticationError, "model_auth", "model_auth_hint"),
     (exceptions.ModelQuotaExceededError, "model_quota", "model_quota_hint"),
@@ -44,7 +46,7 @@ _OF_ONE_MODEL: Final = frozenset(
 
 def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed in a moment."""
-    return isinstance(error, _TRANSIENT)
+    return isinstance(error, _TRANSIENT) or type(error) in _UNREADABLE
 
 
 def may_fall_back(error: Exception) -> bool:

@@ -18,6 +18,7 @@ from pydantic_ai.providers.zai import ZaiProvider
 
 from beray.server.agent.http_client import http_client, timeout_of
 from beray.server.agent.models import ModelChoice
+from beray.server.agent.quick_client import QuickOpenAI
 
 
 def build_provider_model(choice: ModelChoice, *, cache_key: str) -> Model:
@@ -67,7 +68,7 @@ def _provider(prefix: str, client: AsyncOpenAI, *, is_own_url: bool) -> Provider
 def _client(choice: ModelChoice) -> AsyncOpenAI:
     """A client that never retries by itself (retrying is the loop's)."""
     assert choice.base_url is not None, "only rules have no server"
-    return AsyncOpenAI(
+    return QuickOpenAI(
         base_url=choice.base_url,
         api_key=choice.api_key or "no-key",  # the client demands one; servers without keys ignore it
         max_retries=0,
