@@ -313,8 +313,8 @@ class Settings:
     model_context_tokens: int = _set(
         0,
         _not_negative,
-        "Tokens the model's context takes, for models where that is not known; 0: as known.",
-        "模型上下文可容纳的词元数，用于无法得知该值的模型；0：按已知值。",
+        "Tokens a model's context takes, in place of what is known of it; 0: as known.",
+        "模型上下文可容纳的词元数，代替已知的值；0：按已知值。",
     )
     stuck_detection: bool = _set(
         True,

@@ -139,3 +139,23 @@ def test_a_task_whose_model_is_no_longer_offered_fails_and_says_so(make_server, 
     assert (last["status"], last["error"]["code"]) == ("failed", "model_not_offered")
     assert OTHER in last["error"]["message"]
     assert "BERAY_MODELS" in last["error"]["hint"]
+
+
+def test_a_task_that_named_no_model_gets_the_default_of_the_day(make_server, settings):
+    """It was queued when another was the default; what works is said at its start."""
+    server = make_server(**settings).start()
+    token = server.register("a@example.com")
+    with BeRayClient(server.base_url, token=token) as client:
+        task = client.create_task("Who are you?", hold=True)
+    server.stop()
+    server.settings["BERAY_MODEL"] = OTHER
+    server.settings["BERAY_MODELS"] = BROKEN
+    server.start()
+
+    with BeRayClient(server.base_url, token=token) as client:
+        client.start_task(task["id"])
+        events = list(client.stream_task_updates(task["id"]))
+
+    assert task["model"] == DEFAULT
+    assert next(event["model"] for event in events if event["type"] == "task.started") == OTHER
+    assert events[-1]["status"] == "completed"

@@ -93,6 +93,7 @@ task = Table(
     Column("error", Text),
     Column("model", String(200)),
     Column("model_kind", String(16)),
+    Column("asked_model", String(200)),  # the model its client named; null: whatever is the default
     Column("tools", Text),
     Column("limits", Text),
     Column("usage", Text, nullable=False),

@@ -13,7 +13,9 @@ from beray.server.db.notices import Notice, notify
 from beray.server.db.tables import idempotency_key, task
 
 _COLUMNS = tuple(
-    column for column in task.columns if column.name not in {"held_until", "deleted_at", "limits", "interrupts"}
+    column
+    for column in task.columns
+    if column.name not in {"held_until", "deleted_at", "limits", "interrupts", "asked_model"}
 )
 _GET = select(*_COLUMNS).where(task.c.deleted_at.is_(None))
 
@@ -43,6 +45,7 @@ class RunRecord:
     attempt: int
     interrupts: int
     model: str | None
+    asked_model: str | None
     model_kind: ModelKind | None
     tools: str | None
     limits: str | None

@@ -123,8 +123,9 @@ class Runner:
             record = queries.take_run(connection, task_id, run, self._clock())
             if record is None:
                 return None
-            if record.model is None:  # made by a version that left it open
-                default = workshop.models.default
+            is_there = record.model is not None and workshop.models.find(record.model) is not None
+            if record.asked_model is None and not is_there:
+                default = workshop.models.default  # who named no model gets today's, after a restart with another too
                 record = replace(record, model=default.name, model_kind=default.kind)
             queries.update_task(connection, task_id, model=record.model, model_kind=record.model_kind, held_until=None)
             self._events.insert(connection, task_id, [NewEvent("task.started", _status_fields(record))])

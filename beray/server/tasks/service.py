@@ -151,6 +151,7 @@ class Tasks:
                 "updated_at": now,
                 "model": model.name,
                 "model_kind": model.kind,
+                "asked_model": new.model,
                 "tools": None if new.tools is None else orjson.dumps(new.tools).decode(),
                 "limits": None if new.limits is None else orjson.dumps(new.limits).decode(),
                 "usage": orjson.dumps(NO_USAGE).decode(),

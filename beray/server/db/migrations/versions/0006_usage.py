@@ -1,4 +1,4 @@
-"""What models and tools have used, by task and day."""
+"""What models and tools have used, by task and day; the model a task's client named."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -29,3 +29,4 @@ def upgrade() -> None:
     )
     op.create_index("ix_usage_day_user_id_day", "usage_day", ["user_id", "day"], unique=False)
     op.create_index("ix_usage_day_day", "usage_day", ["day"], unique=False)
+    op.add_column("task", sa.Column("asked_model", sa.String(length=200), nullable=True))
