@@ -58,7 +58,7 @@ def count_bytes(messages: Sequence[ModelMessage]) -> int:
     return sum(
         len(item.data)
         for part in _shown(messages)
-        for item in part.files
+        for item in _items(part)
         if isinstance(item, BinaryContent) and item.is_image
     )
 
@@ -88,8 +88,13 @@ def _shown(messages: Sequence[ModelMessage]) -> Iterator[ToolReturnPart]:
     """The results that hold pictures."""
     for message in messages:
         for part in message.parts:
-            if isinstance(part, ToolReturnPart) and any(map(_is_picture, part.files)):
+            if isinstance(part, ToolReturnPart) and any(map(_is_picture, _items(part))):
                 yield part
+
+
+def _items(part: ToolReturnPart) -> list[Any]:
+    """A result in its pieces, if it has any: only those with pictures have."""
+    return part.content if isinstance(part.content, list) else []
 
 
 def _changed(
@@ -110,7 +115,7 @@ def _changed(
 
 
 def _with_changed(part: Any, change: Callable[[ToolReturnPart, BinaryContent], BinaryContent | str]) -> ToolReturnPart:
-    content = [change(part, item) if _is_picture(item) else item for item in part.content]
+    content = [change(part, item) if _is_picture(item) else item for item in _items(part)]
     changed: ToolReturnPart = replace(part, content=content)
     return changed
 
