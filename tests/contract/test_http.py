@@ -14,6 +14,7 @@ WIRE_ROUTES = {
     ("post", "/api/v1/auth/token"),
     ("post", "/api/v1/auth/logout"),
     ("get", "/api/v1/users/me"),
+    ("get", "/api/v1/users/me/usage"),
     ("post", "/api/v1/tasks"),
     ("get", "/api/v1/tasks"),
     ("get", "/api/v1/tasks/{task_id}"),
