@@ -24,6 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from benchmarks.bare import FRAME, GROUP, Bare, bare_name, inserts_per_second, open_bare
 from benchmarks.measure import Benchmark, Goal, Side
 from beray.server.clock import system_clock
+from beray.server.db.attempts import Attempt
 from beray.server.db.connect import Database
 from beray.server.db.sqlite import SqliteDatabase, sqlite_engine
 from beray.server.events.log import EventLog, NewEvent
@@ -150,7 +151,7 @@ async def _open_normal(stack: ExitStack, path: Path) -> Database:
 
 def _append_by(database: Database) -> Append:
     log = EventLog(database, Wakeups(), system_clock)
-    return lambda task_id: log.append(task_id, [EVENT], attempt=1)
+    return lambda task_id: log.append(task_id, [EVENT], attempt=Attempt(1, 1))
 
 
 def _open_orm(path: Path) -> Engine:

@@ -75,6 +75,13 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "help.ps.status": ("只列出此状态，可重复使用。", "Only those with this status; can be repeated."),
     "help.ps.limit": ("最多列出多少个。", "List at most so many."),
     "help.ps.quiet": ("只打印编号。", "Print ids only."),
+    "help.send": (
+        "对任务说一句话：运行中的任务会读到它，等待中的任务以它为回答，已结束的任务以它为目标再次运行；“-”表示从标准输入读取。",
+        (
+            "Say something to a task: one at work reads it, one that waits takes it as the answer, one that has ended "
+            "runs again with it as its goal. `-` reads standard input."
+        ),
+    ),
     "help.show": ("显示任务的详情。", "Show a task's details."),
     "help.stop": ("停止任务。", "Stop tasks."),
     "help.rm": (
@@ -237,6 +244,10 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "目标请写在命令行中或用 -f 给出文件，不能两者都用。",
         "Give the goal in words or by -f, not both.",
     ),
+    "usage.no_message": (
+        '缺少消息。例如：{program} send 42 "再加上测试"',
+        'The message is missing. For example: {program} send 42 "Add tests, too"',
+    ),
     "usage.no_goal": (
         '缺少目标。例如：{program} run "写一个打印 hello world 的 Python 脚本"',
         'The goal is missing. For example: {program} run "Write a Python script that prints hello world"',
@@ -292,6 +303,17 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "watch.none": ("还没有任务。", "There are no tasks yet."),
     "note.text_reset": ("↻ 模型的回答中断了，重新开始", "↻ the model's answer was cut and begins anew"),
     "note.question": ("? {question}", "? {question}"),
+    "note.answer_here": ("输入回答（或选项编号）后按回车", "type the answer, or a choice's number, and Enter"),
+    "note.answer_by": ('用 {program} send {id} "…" 回答', 'answer with {program} send {id} "..."'),
+    "note.question_over": ("该问题已不再等待回答；未发送", "the question is no longer open; nothing was sent"),
+    "send.told": (
+        "已发送；智能体会在下一步之前读到 · {program} watch {id}",
+        "sent; the agent reads it before its next step · {program} watch {id}",
+    ),
+    "send.begun": (
+        "已发送；第 {run} 次运行已排队 · {program} watch {id}",
+        "sent; run {run} is queued · {program} watch {id}",
+    ),
     "note.model_retry": (
         "↻ 模型没有应答（{code}），{duration} 后重试",
         "↻ the model did not answer ({code}); trying again in {duration}",
@@ -339,6 +361,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "show.task": ("任务", "task"),
     "show.goal": ("目标", "goal"),
     "show.status": ("状态", "status"),
+    "show.question": ("提问", "question"),
     "show.model": ("模型", "model"),
     "show.created": ("创建", "created"),
     "show.took": ("用时", "time"),

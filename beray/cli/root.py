@@ -14,6 +14,7 @@ from beray.cli.options import common
 COMMANDS: Final[dict[str, str]] = {
     "run": "tasks",
     "watch": "tasks",
+    "send": "talk",
     "ps": "tasks",
     "show": "tasks",
     "stop": "tasks",

@@ -82,10 +82,12 @@ class Screen:
 
     Attributes:
         finished: The `task.finished` event, once it has come.
+        can_ask: A question is answered at this terminal, right after it is shown.
     """
 
     def __init__(self, terminal: Terminal, *, is_verbose: bool = False) -> None:
         self.finished: JsonObject | None = None
+        self.can_ask = False
         self._terminal = terminal
         self._is_verbose = is_verbose
         self._calls: dict[str, ToolCall] = {}
@@ -111,6 +113,7 @@ class Screen:
             "tool.finished": self._tool_finished,
             "plan.updated": self._plan_updated,
             "input.requested": self._input_requested,
+            "input.received": self._input_received,
             "model.retry": self._model_retry,
             "model.fallback": self._model_fallback,
             "context.compacted": self._context_compacted,
@@ -285,7 +288,17 @@ class Screen:
 
     def _input_requested(self, event: JsonObject) -> None:
         self._note(say("note.question", question=one_line(_text_of(event, "question"))), "warn")
+        for number, choice in enumerate(event.get("choices") or [], start=1):
+            self._note(f"  {number}. {one_line(str(choice))}")
+        how = say("note.answer_here") if self.can_ask else say("note.answer_by", **self._named(event))
+        self._note(how)
         self._terminal.status(None)
+
+    def _named(self, event: JsonObject) -> dict[str, object]:
+        return {"program": program_name(), "id": event.get("task_id")}
+
+    def _input_received(self, event: JsonObject) -> None:
+        self._note(f"› {one_line(_text_of(event, 'content'))}")
 
     def _model_retry(self, event: JsonObject) -> None:
         wait = event.get("wait_s")

@@ -102,7 +102,7 @@ def run(
         stops_on_timeout=True,
         stops_on_interrupt=stop_on_interrupt,
     )
-    exit = _follow(app, server, task["id"], shape, patience)
+    exit = _follow(app, server, task["id"], shape, patience, can_ask=sys.stdin.isatty())
     if out is not None and exit in {Exit.OK, Exit.TASK_FAILED, Exit.TASK_STOPPED}:
         _download_all(app, server, task["id"], out)
     return exit if exit_status or exit >= Exit.TIMEOUT else Exit.OK
@@ -214,9 +214,9 @@ def read_goal(words: tuple[str, ...], goal_file: str | None) -> str:
     if words and goal_file is not None:
         raise click.UsageError(say("usage.goal_twice"))
     if goal_file is not None:
-        goal = _read_text(sys.stdin.buffer) if goal_file == "-" else _read_goal_file(Path(goal_file))
+        goal = read_text(sys.stdin.buffer) if goal_file == "-" else _read_goal_file(Path(goal_file))
     elif words == ("-",):
-        goal = _read_text(sys.stdin.buffer)
+        goal = read_text(sys.stdin.buffer)
     else:
         goal = " ".join(words)
     if not goal.strip():
@@ -231,13 +231,18 @@ def read_goal(words: tuple[str, ...], goal_file: str | None) -> str:
 def _read_goal_file(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return _read_text(file)
+            return read_text(file)
     except OSError as error:
         what = say("usage.goal_unreadable", path=path, reason=error.strerror or type(error).__name__)
         raise click.UsageError(what) from error
 
 
-def _read_text(stream: Any) -> str:
+def read_text(stream: Any) -> str:
+    """All of a stream, which must be UTF-8 and not too long.
+
+    Raises:
+        UsageError: It is not.
+    """
     content: bytes = stream.read(GOAL_MOST_BYTES + 1)
     if len(content) > GOAL_MOST_BYTES:
         raise click.UsageError(say("usage.goal_too_long", limit=formats.size(GOAL_MOST_BYTES)))
@@ -248,12 +253,13 @@ def _read_text(stream: Any) -> str:
 
 
 def _create(app: App, client: "BeRayClient", goal: str, attachments: tuple[Path, ...], model: str | None) -> JsonObject:
+    tools = None if sys.stdin.isatty() else _tools_without_asking(client)
     if not attachments:
-        return dict(client.create_task(goal, model=model))
+        return dict(client.create_task(goal, tools, model=model))
     from beray.cli.transfer import attached_files, upload
 
     files = attached_files(attachments)  # read the folders first: a wrong name must not leave a held task behind
-    task_id = client.create_task(goal, model=model, hold=True)["id"]
+    task_id = client.create_task(goal, tools, model=model, hold=True)["id"]
     try:
         for file in files:
             upload(app.terminal, client, task_id, file)
@@ -261,6 +267,15 @@ def _create(app: App, client: "BeRayClient", goal: str, attachments: tuple[Path,
     except BaseException:
         client.delete_task(task_id)  # nobody would ever start it
         raise
+
+
+def _tools_without_asking(client: "BeRayClient") -> list[str] | None:
+    """The server's tools but the one that asks: nobody is here to answer. None where it asks nothing anyway."""
+    info = _info(client)
+    default = [tool["name"] for tool in info.get("tools") or [] if tool["is_default"]]
+    if info.get("model_kind") == "rules" or "ask_user" not in default:
+        return None
+    return [name for name in default if name != "ask_user"]
 
 
 def _leave(app: App, task: JsonObject, shape: Shape) -> int:
@@ -310,10 +325,12 @@ def _in_language(text: object) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _follow(app: App, server: Server, task_id: int, shape: Shape, patience: Patience) -> Exit:
+def _follow(app: App, server: Server, task_id: int, shape: Shape, patience: Patience, *, can_ask: bool = False) -> Exit:
     if shape.is_events:
         return follow(app, server, task_id, patience=patience, show=lambda event: _event_line(app, event))
     screen = Screen(app.terminal, is_verbose=shape.is_verbose)
+    if shape.is_screen and can_ask:
+        return follow(app, server, task_id, patience=patience, show=_asking(app, server, screen))
     if shape.is_screen:
         return follow(app, server, task_id, patience=patience, show=screen.show)
     ended: dict[str, Any] = {}
@@ -326,6 +343,18 @@ def _follow(app: App, server: Server, task_id: int, shape: Shape, patience: Pati
     with app.client_of(server) as client:
         app.terminal.result(formats.json_page({**client.get_task(task_id, events="none"), **ended}))
     return exit
+
+
+def _asking(app: App, server: Server, screen: Screen) -> Callable[[JsonObject], None]:
+    from beray.cli.talk import ask_here
+
+    def show(event: JsonObject) -> None:
+        screen.show(event)
+        if event.get("type") == "input.requested":
+            ask_here(app, server, event)
+
+    screen.can_ask = True
+    return show
 
 
 def _event_line(app: App, event: JsonObject) -> None:
@@ -399,6 +428,7 @@ def _details(app: App, task: JsonObject) -> list[str]:
         ("goal", plain(task["goal"])),
         ("status", say("status.stopping") if task.get("stop_requested") else task["status"]),
         ("model", _model_of(task)),
+        ("question", one_line(str(task["question"].get("question"))) if task.get("question") else None),
         ("created", task.get("created_at")),
         ("took", _duration(task.get("started_at"), task.get("finished_at"))),
         (
@@ -410,7 +440,7 @@ def _details(app: App, task: JsonObject) -> list[str]:
         ("result", plain(task["result"]).strip() if task.get("result") else None),
         ("files", f"{program_name()} files ls {task['id']}"),
     ]
-    labels = {name: say(f"show.{name}") for name, _ in fields}
+    labels = {name: say(f"show.{name}") for name, value in fields if value}
     width = max(cell_width(label) for label in labels.values())
     lines = [app.terminal.style("strong", f"{say('show.task')} {task['id']}")]
     for name, value in fields:

@@ -136,6 +136,14 @@ class Terminal:
             self.err.flush()
             self._paint()
 
+    def prompt(self, text: str) -> None:
+        """Write the beginning of a line to stderr, for people to type the rest; nothing changes meanwhile."""
+        self.status(None)
+        with self._lock:
+            self._begin_line()
+            self.err.write(text)
+            self.err.flush()
+
     def result(self, text: str) -> None:
         """Write `text` to stdout, ending its last line."""
         with self._lock:

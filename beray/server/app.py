@@ -5,6 +5,7 @@ sandbox; the engine, slow to import, follows in the background, and until it wor
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -39,7 +40,7 @@ from beray.server.clock import DAY_MS, Clock, system_clock
 from beray.server.cluster import SEEN_MS, Cluster
 from beray.server.db import migrate
 from beray.server.db import tasks as task_queries
-from beray.server.db.notices import EVERYTHING, Notice
+from beray.server.db.notices import Notice
 from beray.server.db.open import database_url, make_database
 from beray.server.edge import Edge, refusal
 from beray.server.engine.base import Engine
@@ -299,24 +300,15 @@ class App:
     def _hear(self, notices: Sequence[Notice]) -> None:
         """Pass on what was committed, here or in another process."""
         self.wakeups.hear(notices)
-        for notice in notices:
-            if notice.kind == "stop":
-                self._control.stop(notice.task_id)
-            elif notice.kind in {"queue", "all"}:
-                self._engine.wake()
-        if EVERYTHING in notices:
+        kinds = {notice.kind for notice in notices}
+        if kinds & {"queue", "all"}:
+            self._engine.wake()
+        if kinds & {"stop", "all"}:
             self._spawn(self._stop_asked())
 
     async def _stop_asked(self) -> None:
-        running = self._control.task_ids
-        if not running:
-            return
-        try:
-            asked = await self.database.read(lambda connection: task_queries.list_to_stop(connection, running))
-        except Refused:  # the database is away: at the next look, or when it is back
-            return
-        for task_id in asked:
-            self._control.stop(task_id)
+        with contextlib.suppress(Refused):  # the database is away: at the next look, or when it is back
+            await self._control.stop_asked(self.database)
 
     async def _purge_old(self) -> None:
         """Delete what is older than the operator keeps it.
@@ -386,6 +378,7 @@ class App:
             stuck=StuckRules() if settings.stuck_detection else None,
             task_uid=self._task_uids,
             catalogue=self.catalogue,
+            answer_seconds=settings.answer_seconds,
         )
 
     def _spawn(self, work: Any) -> None:

@@ -34,6 +34,7 @@ Action = Literal[
     "rate.refused",
     "task.created",
     "task.started",
+    "task.message",
     "task.stopped",
     "task.deleted",
     "task.foreign",

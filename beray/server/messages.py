@@ -148,6 +148,26 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "任务 {task_id} 已经启动，当前状态为 {status}。",
         "Task {task_id} has been started already; its status is {status}.",
     ),
+    "task_being_stopped": (
+        "任务 {task_id} 正在停止；停止后即可再发消息。",
+        "Task {task_id} is being stopped; send the message again once it has stopped.",
+    ),
+    "message_empty": ("消息不能为空。", "The message must not be empty."),
+    "message_too_long": (
+        "消息有 {length} 个字符，上限为 {most}。",
+        "The message has {length} characters; the limit is {most}.",
+    ),
+    "too_many_messages": (
+        "任务 {task_id} 已有 {most} 条消息等待送达，请稍后再发。",
+        "Task {task_id} has {most} messages that its agent has not read yet; send more once it has.",
+    ),
+    "rules_read_no_messages": (
+        "任务 {task_id} 由固定规则执行，运行中不读取消息；结束后发送的消息会成为下一次运行的目标。",
+        (
+            "Task {task_id} is done by fixed rules, which read no messages while they work; a message after its end "
+            "is the goal of a further run."
+        ),
+    ),
     "task_being_deleted": (
         "任务 {task_id} 正在删除，剩余清理会在后台完成。",
         "Task {task_id} is being deleted; the rest is finished in the background.",
@@ -444,6 +464,7 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
     "tool_list_files": ("列出工作目录中的文件", "lists the files of the work_dir"),
     "tool_search_files": ("在文件中搜索", "searches in files"),
     "tool_update_plan": ("向用户展示计划及进度", "shows the user the plan and how far it is done"),
+    "tool_ask_user": ("向用户提问并等待回答", "asks the user and waits for the answer"),
     "tool_finish": ("结束任务并给出总结", "ends the task with a summary"),
     "agent_tool_silent": ("完成，没有返回内容", "done; it gave nothing back"),
     "agent_command_exit": ("退出码 {code}", "exit code {code}"),
@@ -467,6 +488,9 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
     "agent_files_found": ("{count} 个文件", "{count} files"),
     "agent_matches_found": ("{count} 处匹配", "{count} matches"),
     "agent_plan": ("计划已完成 {done}/{count}", "plan: {done} of {count} done"),
+    "agent_answered": ("用户已回答", "answered"),
+    "agent_unanswered": ("{seconds} 秒内无人回答", "nobody answered within {seconds} s"),
+    "agent_overtaken": ("用户此前已发来消息", "the user had sent a message before"),
     "agent_finished": ("任务结束", "the task has ended"),
     "agent_call_refused": ("调用有误，未执行；已告知模型", "not run: the call was wrong; the model was told"),
     "agent_call_interrupted": (

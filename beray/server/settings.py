@@ -322,6 +322,12 @@ class Settings:
         "1: warn, then end, a run that repeats itself without progress; 0 switches that off.",
         "1：运行毫无进展地重复时先警告、再结束；0：关闭。",
     )
+    answer_seconds: int = _set(
+        600,
+        _not_negative,
+        "Seconds a question of the agent waits for its user's answer; 0: it asks none.",
+        "智能体的提问等待用户回答的秒数；0：不提问。",
+    )
     max_running_tasks_per_user: int = _set(
         3, _positive, "Tasks of one user that run at the same time.", "一个用户同时运行的任务数。"
     )

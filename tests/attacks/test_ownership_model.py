@@ -29,6 +29,7 @@ NAMES = ("notes.txt", "a/b.txt", "é 1.txt")  # easily guessed: what is in them 
 AGENTS_FILE = "report.txt"
 KEYS = (None, None, "the-same-key")
 UNKNOWN = 2**62
+UNHEARD = {"rules_read_no_messages", "task_being_stopped"}
 TIMEOUT_SECONDS = 30
 
 _numbers = itertools.count(1)
@@ -148,6 +149,14 @@ class Ownership(RuleBasedStateMachine):
         if task is not None:
             assert answer.status_code in {200, 409}, answer.text
             task.is_held = False
+
+    @rule(who=users, pick=picks)
+    def say(self, who: int, pick: int) -> None:
+        """A task of fixed rules takes a message once it has ended."""
+        body = {"content": f'write "{self.users[who].mark} again" to {AGENTS_FILE}'}
+        task, answer = self.call_task(who, "POST /tasks/{task_id}/messages", pick, json=body)
+        if task is not None:
+            assert answer.status_code == 201 or code_of(answer) in UNHEARD, answer.text
 
     @rule(who=users, pick=picks)
     def stream(self, who: int, pick: int) -> None:
@@ -313,7 +322,7 @@ def walk(tried: Ownership) -> None:
     upload, read, remove = (partial(rule_, name=NAMES[0]) for rule_ in (tried.upload, tried.read, tried.remove))
     look = partial(tried.look, events="all")
     downloads = [partial(tried.download, by_link=by_link) for by_link in (False, True)]
-    rest = [tried.start, tried.stop, tried.stream, remove, tried.delete]
+    rest = [tried.start, tried.stop, tried.say, tried.stream, remove, tried.delete]
     for rule_ in [upload, read, look, tried.tree, *downloads, *rest]:
         for who, pick in itertools.product((0, 1), range(3)):
             rule_(who=who, pick=pick)

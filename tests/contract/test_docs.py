@@ -228,6 +228,13 @@ def test_the_example_of_a_tool_is_the_tested_one(language: str) -> None:
     assert shown["toml"] == (ROOT / "examples/tool_plugin/pyproject.toml").read_text(encoding="utf-8")
 
 
+@both_languages
+def test_snippet_of_the_conversation_runs(language: str, server: ServerProcess, account: str, tmp_path: Path) -> None:
+    [snippet] = [code for kind, code in FENCE.findall(page(language, "conversation")) if kind == "python"]
+
+    assert run_snippet(snippet, server, tmp_path) == "2\ncompleted\n"
+
+
 @pytest.mark.parametrize(
     ("goal", "types"),
     [

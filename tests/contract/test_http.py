@@ -19,6 +19,7 @@ WIRE_ROUTES = {
     ("get", "/api/v1/tasks"),
     ("get", "/api/v1/tasks/{task_id}"),
     ("post", "/api/v1/tasks/{task_id}/start"),
+    ("post", "/api/v1/tasks/{task_id}/messages"),
     ("get", "/api/v1/tasks/{task_id}/stream"),
     ("post", "/api/v1/tasks/{task_id}/stop"),
     ("delete", "/api/v1/tasks/{task_id}"),
@@ -51,7 +52,7 @@ def test_every_other_route_needs_a_login(server):
     for method, path in sorted(WIRE_ROUTES):
         if path not in OPEN:
             url = server.base_url + path.replace("{task_id}", "1")
-            answer = requests.request(method, url, params={"path": "x"}, json={"goal": "x"}, timeout=10)
+            answer = requests.request(method, url, params={"path": "x"}, json={"goal": "x", "content": "x"}, timeout=10)
             assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated"), (method, path)
             assert answer.headers["www-authenticate"] == "Bearer"
 

@@ -33,6 +33,7 @@ JSON_CALLS = [
     ),
     (calls.check_model(), "POST", "/model/check", {"model": None}),
     (calls.check_model("openai:x"), "POST", "/model/check", {"model": "openai:x"}),
+    (calls.send_message(7, "go on"), "POST", "/tasks/7/messages", {"content": "go on"}),
     (calls.download_files_as_zip(1, ["a/", "b"]), "POST", "/tasks/1/files/download", {"paths": ["a/", "b"]}),
 ]
 PLAIN_CALLS = [
@@ -110,6 +111,7 @@ def test_what_could_do_its_work_twice_is_not_called_idempotent():
         "/auth/logout",
         "/tasks/",
         "/tasks/7/start",
+        "/tasks/7/messages",
     }
     assert calls.create_task("g", tools=None, idempotency_key="k").has_key
 

@@ -24,6 +24,7 @@ METHODS = [
     ("get_current_user", (), "GET", "/api/v1/users/me"),
     ("create_task", ("goal",), "POST", "/api/v1/tasks/"),
     ("start_task", (3,), "POST", "/api/v1/tasks/3/start"),
+    ("send_message", (3, "go on"), "POST", "/api/v1/tasks/3/messages"),
     ("list_tasks", (), "GET", "/api/v1/tasks/"),
     ("get_task", (3,), "GET", "/api/v1/tasks/3"),
     ("stop_task", (3,), "POST", "/api/v1/tasks/3/stop"),

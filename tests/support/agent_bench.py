@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, insert
+from sqlalchemy import Connection, create_engine, insert, text
 
+from beray.protocol.status import ENDED, Status
 from beray.server.agent.budget import Limits as Budgets
 from beray.server.agent.budget import RunLimits
 from beray.server.agent.ledger import Ledger
@@ -18,12 +19,14 @@ from beray.server.agent.run import AgentRun, Outcome
 from beray.server.agent.stuck import StuckRules
 from beray.server.agent.tools import TOOL_NAMES
 from beray.server.clock import Clock, system_clock
-from beray.server.db import tables
+from beray.server.db import messages, tables, tasks
+from beray.server.db.attempts import Attempt
 from beray.server.db.sqlite import SqliteDatabase
 from beray.server.events.log import EventLog, NewEvent, frame_body
 from beray.server.events.wakeups import Wakeups
 from beray.server.messages import language_of
 from beray.server.sandbox.base import Limits
+from beray.server.tasks.conversation import Conversation
 from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.task_room import TaskRoom
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
@@ -60,6 +63,7 @@ class Bench:
 
     Attributes:
         steps: What the engine has recorded; kept beside the database, for an attempt in another process.
+        run_number: Which run of the task is played; `say` to a task that has ended begins the next.
         crash: Called before each commit with the types of its events and after it with none; may raise Crash.
     """
 
@@ -68,7 +72,9 @@ class Bench:
     sandbox: PlainSandbox
     python: str | None
     steps: dict[str, Any] = field(default_factory=dict)
+    run_number: int = 1
     attempt: int = 0
+    wakeups: Wakeups = field(default_factory=Wakeups)
     clock: Clock = system_clock
     crash: Callable[[str, tuple[str, ...]], None] | None = None
 
@@ -81,9 +87,11 @@ class Bench:
     ) -> Outcome:
         """One attempt at the task; a further one continues it."""
         self.attempt = await self.database.write(self._take)
+        if self.run_number > 1:
+            goal = await self.database.read(self._further_goal)
         run = AgentRun(
             task_id=1,
-            run=1,
+            run=self.run_number,
             attempt=self.attempt,
             goal=goal,
             tools=TOOL_NAMES,
@@ -97,11 +105,11 @@ class Bench:
             output_dir=str(self.root / "output"),
             sandbox=self.sandbox,
             sandbox_limits=Limits(),
-            room=TaskRoom(StoredBytes(self.database, WorkDirs(self.root), most=0), 1, 1, self.attempt),
+            room=TaskRoom(StoredBytes(self.database, WorkDirs(self.root), most=0), 1, 1, self.fence),
             uid=None,
             python=self.python,
             database=self.database,
-            emit=self._emitter(self.attempt),
+            emit=self._emitter(self.fence),
             step=self._step,
             clock=self.clock,
         )
@@ -109,7 +117,42 @@ class Bench:
 
     def _ledger(self, limits: RunLimits | Budgets) -> Ledger:
         budgets = limits if isinstance(limits, Budgets) else Budgets(limits)
-        return Ledger(self.database, self.clock, user_id=1, task_id=1, run=1, limits=budgets)
+        return Ledger(self.database, self.clock, user_id=1, task_id=1, run=self.run_number, limits=budgets)
+
+    def _further_goal(self, connection: Connection) -> str:
+        goal = messages.first_of_run(connection, 1, self.run_number)
+        assert goal is not None
+        return goal
+
+    async def end(self, status: Status) -> None:
+        """End the run, as its runner would."""
+        await self.database.write(lambda connection: tasks.change_status(connection, 1, status, finished_at=1) and None)
+
+    async def say(self, content: str) -> None:
+        """What the user says, as the service puts it."""
+
+        def put(connection: Connection) -> None:
+            row = tasks.get_task(connection, 1, 1, is_to_change=True)
+            assert row is not None
+            conversation = Conversation(self.log, system_clock)
+            conversation.check(connection, row)
+            if row.status in ENDED:
+                self.run_number = conversation.begin_again(connection, row, content, ModelChoice("m", "model"))
+                self.attempt, self.steps = 0, {}
+            elif row.status == "waiting":
+                conversation.answer(connection, row, content)
+            else:
+                conversation.add(connection, row, content)
+
+        await self.database.write(put)
+
+    async def task(self) -> Any:
+        """The task's row."""
+        return await self.database.read(lambda connection: tasks.get_task(connection, 1, 1))
+
+    @property
+    def fence(self) -> Attempt:
+        return Attempt(self.run_number, self.attempt)
 
     async def events(self, *types: str) -> list[dict[str, Any]]:
         """The events so far, in order; of these types, or all."""
@@ -120,15 +163,16 @@ class Bench:
 
     @property
     def log(self) -> EventLog:
-        return EventLog(self.database, Wakeups(), system_clock)
+        return EventLog(self.database, self.wakeups, system_clock)
 
     def _take(self, connection: Connection) -> int:
         task = tables.task
+        status = text("CASE WHEN status = 'queued' THEN 'running' ELSE status END")
         return connection.execute(
-            task.update().values(attempt=task.c.attempt + 1).returning(task.c.attempt)
+            task.update().values(attempt=task.c.attempt + 1, status=status).returning(task.c.attempt)
         ).scalar_one()
 
-    def _emitter(self, attempt: int) -> Any:
+    def _emitter(self, attempt: Attempt) -> Any:
         log = self.log
 
         async def emit(*events: NewEvent, also: Callable[[Connection], None] | None = None) -> None:
@@ -163,7 +207,9 @@ def open_bench(root: Path, *, python: str | None) -> Bench:
     steps = json.loads(kept.read_text()) if kept.exists() else {}
     database = SqliteDatabase(path)
     database.open()
-    return Bench(root, database, PlainSandbox(), python, steps)
+    bench = Bench(root, database, PlainSandbox(), python, steps)
+    database.deliver = bench.wakeups.hear
+    return bench
 
 
 def _make_database(path: Path) -> None:
@@ -173,7 +219,16 @@ def _make_database(path: Path) -> None:
         connection.execute(insert(tables.user).values(id=1, email="user@example.com", created_at=0))
         connection.execute(
             insert(tables.task).values(
-                id=1, user_id=1, goal="", status="running", created_at=0, updated_at=0, usage="{}", run=1
+                id=1,
+                user_id=1,
+                goal="The first goal.",
+                status="running",
+                created_at=0,
+                updated_at=0,
+                usage="{}",
+                model="openai:scripted",
+                model_kind="model",
+                run=1,
             )
         )
     engine.dispose()

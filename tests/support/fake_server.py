@@ -48,6 +48,12 @@ class FakeTask:
     files: dict[str, bytes] = field(default_factory=dict)
     stops: bool = True
     """Whether a stop ends it."""
+    question: dict[str, Any] | None = None
+    """Set by `input.requested` when it is streamed, taken away by a message."""
+    messages: list[str] = field(default_factory=list)
+    """What it was told."""
+    tools: list[str] | None = None
+    run: int = 1
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def view(self) -> dict[str, Any]:
@@ -63,13 +69,13 @@ class FakeTask:
             "error": None,
             "model": self.model,
             "model_kind": self.model_kind,
-            "tools": None,
+            "tools": self.tools,
             "usage": NO_USAGE,
             "last_seq": len(self.events()),
-            "run": 1,
+            "run": self.run,
             "attempt": 1,
             "stop_requested": False,
-            "question": None,
+            "question": self.question,
         }
 
     def events(self) -> list[dict[str, Any]]:
@@ -233,6 +239,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._stream(task)
             case "POST", "start":
                 self._json(task.view())
+            case "POST", "messages":
+                self._say(task)
             case "POST", "stop":
                 self._stop(task)
             case "GET", "files/tree":
@@ -249,10 +257,18 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "POST":
             asked = json.loads(self.body)
             fields = {"model": asked["model"], "model_kind": "model"} if "model" in asked else {}
-            self._json(self.fake.add(list(self.fake.next_script), goal=asked["goal"], **fields).view(), 201)
+            made = self.fake.add(list(self.fake.next_script), goal=asked["goal"], tools=asked["tools"], **fields)
+            self._json(made.view(), 201)
             return
         views = [task.view() for _, task in sorted(self.fake.tasks.items(), reverse=True)]
         self._json(views[: int(self.query.get("limit", 1000))])
+
+    def _say(self, task: FakeTask) -> None:
+        task.messages.append(json.loads(self.body)["content"])
+        task.question = None
+        if task.status in ENDED:
+            task.run, task.status = task.run + 1, "queued"
+        self._json(task.view(), 201)
 
     def _stop(self, task: FakeTask) -> None:
         if task.status in ENDED:
@@ -283,6 +299,8 @@ class _Handler(BaseHTTPRequestHandler):
             elif item["seq"] > after:
                 if item["type"] == "task.finished":
                     task.status = item["status"]
+                if item["type"] == "input.requested" and not task.messages:
+                    task.question = {name: item[name] for name in ("question_id", "question", "choices")}
                 data = json.dumps(item, ensure_ascii=False)
                 self._chunk(f"id: {item['seq']}\nevent: {item['type']}\ndata: {data}\n\n".encode())
         self._chunk(b"")

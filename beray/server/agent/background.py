@@ -172,7 +172,7 @@ class BackgroundProcesses:
         process = self._processes.get(id)
         if process is None:
             return (
-                f"{id} ({title}) is gone: the server was interrupted, and its background processes ended with it. "
+                f"{id} ({title}) is gone: background processes end with a run, and when the server is interrupted. "
                 "Start it again if it is still needed."
             )
         return f"{id} ({title}) has ended: {process.state}. Its output can still be seen with the tool background."

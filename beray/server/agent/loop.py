@@ -4,11 +4,16 @@ A turn is one engine step: ask the model, then run the tools it asked for. What 
 checkpoint (`progress.py`) and by the record of tool calls (`recording.py`), both written in the transaction of the
 event that shows it. So a turn broken off by a crash continues where it was, with the model's answer if that had come,
 and a turn played again after its end does nothing.
+
+A further run of a task goes on with the conversation, folder and plan of the one before. A run whose end was refused,
+since its user had said something in the last moment, is called again with the number of the next turn.
 """
 
 import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection
 
 from beray.server.agent.progress import Progress
 from beray.server.agent.run import AgentRun, Outcome
@@ -27,11 +32,14 @@ async def run_agent(run: AgentRun) -> Outcome:
         Fenced: Another attempt has taken the run over.
     """
     session = _Session(run)
-    number = 1
+    number = run.first_turn
     try:
-        while not (await run.step(f"turn-{number}", partial(session.play, number)))["is_last"]:
+        while True:
+            played = await run.step(f"turn-{number}", partial(session.play, number))
+            # An end that was refused in an earlier attempt is recorded as one, but the memory has gone on.
+            if played["is_last"] and await session.has_ended(number):
+                return await session.outcome()
             number += 1
-        return await session.outcome()
     finally:
         await session.close()
 
@@ -48,10 +56,17 @@ class _Session:
         """Play turn `number`, unless that has been done."""
         progress = self._progress or await self._load()
         self._progress = None  # if this fails on the way, what is stored decides, not what is in memory
+        if progress.outcome is not None and progress.turn < number:
+            progress.go_on()
         if progress.outcome is None and progress.turn <= number:
             await (await self._open_player(progress)).play()
         self._progress = progress
         return {"is_last": progress.outcome is not None and progress.turn <= number}
+
+    async def has_ended(self, number: int) -> bool:
+        """Whether turn `number` was the last."""
+        progress = self._progress = self._progress or await self._load()
+        return progress.outcome is not None and progress.turn <= number
 
     async def outcome(self) -> Outcome:
         """How the run ended."""
@@ -62,7 +77,8 @@ class _Session:
             is_completed=error is None,
             result=progress.outcome["result"],
             error=error,
-            usage=progress.used.shown(self._run.model.kind),
+            usage=progress.usage(self._run.model.kind),
+            turns=progress.turn,
         )
 
     async def close(self) -> None:
@@ -71,9 +87,15 @@ class _Session:
             await self._player.close()
 
     async def _load(self) -> Progress:
+        return await self._run.database.read(self._look)
+
+    def _look(self, connection: Connection) -> Progress:
         run = self._run
-        row = await run.database.read(lambda connection: agent_runs.load_checkpoint(connection, run.task_id, run.run))
-        return Progress() if row is None else Progress.from_row(row)
+        row = agent_runs.load_checkpoint(connection, run.task_id, run.run)
+        if row is not None:
+            return Progress.from_row(row)
+        earlier = agent_runs.load_last_before(connection, run.task_id, run.run)
+        return Progress() if earlier is None else Progress.after(earlier[1])
 
     async def _open_player(self, progress: Progress) -> "TurnPlayer":
         if self._player is None or self._player.progress is not progress:

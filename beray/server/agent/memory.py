@@ -7,9 +7,9 @@ from sqlalchemy import Connection
 
 from beray.protocol.types import Usage
 from beray.server.agent import images
+from beray.server.agent.history import first_messages, with_said
 from beray.server.agent.progress import Progress
 from beray.server.agent.run import AgentRun
-from beray.server.agent.wellformed import wellformed
 from beray.server.db import agent_runs
 
 
@@ -24,8 +24,7 @@ class RunMemory:
     def __init__(self, run: AgentRun, progress: Progress) -> None:
         self.progress = progress
         self._run = run
-        stored = ModelMessagesTypeAdapter.validate_json(progress.messages)
-        self.messages: list[ModelMessage] = stored or [ModelRequest(parts=[UserPromptPart(wellformed(run.goal))])]
+        self.messages: list[ModelMessage] = ModelMessagesTypeAdapter.validate_json(progress.messages)
         self._began_at = 0.0  # by the monotonic clock: a clock that is set must not use up a run
         self._elapsed_before_ms = 0
 
@@ -48,8 +47,21 @@ class RunMemory:
         most = self._run.ledger.limits.task.wall_seconds
         return None if most is None else max(most - self._elapsed_ms / 1000, 0.0)
 
+    def skip(self, seconds: float) -> None:
+        """Leave out so much of the time that has just passed: the user was waited for."""
+        self._began_at += seconds
+
+    async def begin(self) -> None:
+        """Make the conversation, unless it has begun."""
+        if not self.messages:
+            self.messages = await images.filled(await first_messages(self._run), self._run)
+
+    def hear(self, texts: list[str]) -> None:
+        """Add to the next request what the user has said, or answer an answer with it that was to be the last."""
+        self.messages = with_said(self.messages, texts)
+
     def tell(self, note: str) -> None:
-        """Add to the next request what the service, or the user, has to say."""
+        """Add to the next request what the service has to say."""
         request = self.messages[-1]
         assert isinstance(request, ModelRequest), "what leads to an answer is a request"
         self.messages = [*self.messages[:-1], ModelRequest(parts=[*request.parts, UserPromptPart(note)])]
@@ -64,7 +76,7 @@ class RunMemory:
 
     def usage(self) -> Usage:
         """What has been used, as the wire shows it."""
-        return self.progress.used.shown(self._run.model.kind)
+        return self.progress.usage(self._run.model.kind)
 
     def save_all(self, connection: Connection) -> None:
         """Write everything; for use in the transaction of the event that shows it."""

@@ -47,6 +47,11 @@ class Used:
         """What is counted for the day."""
         return UsedSums(**{name: getattr(self, name) for name in NAMES})
 
+    def plus(self, other: "Used") -> "Used":
+        """Both together."""
+        numbers = {name: getattr(self, name) + getattr(other, name) for name in NAMES}
+        return Used(**numbers, is_measured=self.is_measured and other.is_measured)
+
     def shown(self, kind: ModelKind) -> Usage:
         """The wire's `usage`; rules have no tokens and cost, and what a model's server doesn't tell is not known."""
         is_known = kind == "model" and self.is_measured and self.requests > 0  # what a failed request cost nobody says
@@ -66,7 +71,9 @@ class Progress:
 
     Attributes:
         turn: The turn `messages` lead into.
-        messages: The conversation, as the model library's JSON.
+        messages: The conversation, as the model library's JSON; empty: the run's first turn has not begun.
+        used: What counts for the run's limits.
+        earlier: What the task's earlier runs have used.
         phase: What comes next in this turn.
         cwd: The shell's folder, relative to the work_dir.
         env: Variables the shell's commands have exported.
@@ -88,6 +95,7 @@ class Progress:
     turn: int = 1
     messages: bytes = b"[]"
     used: Used = field(default_factory=Used)
+    earlier: Used = field(default_factory=Used)
     phase: Phase = "request"
     cwd: str = "."
     env: dict[str, str] = field(default_factory=dict)
@@ -111,12 +119,39 @@ class Progress:
         known = {each.name for each in fields(cls)}  # a newer version may have stored more
         state = {name: value for name, value in json.loads(row.state).items() if name in known}
         state["repeats"] = Repeats.from_json(state.get("repeats", {}))
+        state["earlier"] = Used.from_json(state.get("earlier", {}))
         return cls(turn=row.turn, messages=row.messages, used=Used.from_json(json.loads(row.usage)), **state)
+
+    @classmethod
+    def after(cls, row: CheckpointRow) -> "Progress":
+        """What a further run begins with: what the one before it has left behind."""
+        before = cls.from_row(row)
+        return cls(
+            earlier=before.earlier.plus(before.used),
+            cwd=before.cwd,
+            env=before.env,
+            plan=before.plan,
+            background=before.background,
+            background_count=before.background_count,
+            disk_bytes=before.disk_bytes,
+            measured=before.measured,
+        )
+
+    def usage(self, kind: ModelKind) -> Usage:
+        """What the task has used in all its runs, as the wire shows it."""
+        return self.earlier.plus(self.used).shown(kind)
 
     def to_row(self) -> CheckpointRow:
         """As it is stored."""
         state = {name: value for name, value in asdict(self).items() if name not in {"turn", "messages", "used"}}
         return CheckpointRow(self.turn, self.messages, json.dumps(asdict(self.used)), json.dumps(state))
+
+    def go_on(self) -> None:
+        """Let the next turn follow, though this one was to be the last."""
+        self.outcome = None
+        self.final_text = None
+        self.turn += 1
+        self.phase = "request"
 
     def end(self, *, result: str | None = None, error: TaskError | None = None) -> None:
         """Remember how the run ended."""

@@ -2,7 +2,8 @@
 
 `tool.started` and the call's row commit together before its body runs; `tool.finished`, the result and what the tool
 left in the run's memory commit together after it. Whoever takes the run over finds a finished call's result here, tells
-the model of a started one that it was interrupted, and runs neither again.
+the model of a started one that it was interrupted, and runs neither again. Only a call that does nothing but wait is
+waited for on (`RESUMABLE`).
 """
 
 import asyncio
@@ -22,12 +23,13 @@ from sqlalchemy import Connection
 from beray.server.agent import images
 from beray.server.agent.budget import check_tool_call
 from beray.server.agent.stuck import Stuck, fingerprint_of
-from beray.server.agent.tools.base import Answer, Toolbox, ToolError, title_of
-from beray.server.agent.tools.build import WATCHED
+from beray.server.agent.tools.base import Answer, Opening, Toolbox, ToolError, title_of
+from beray.server.agent.tools.build import OPENINGS, RESUMABLE, WATCHED
 from beray.server.agent.tools.catalogue import CHANGES_FILES
 from beray.server.agent.wellformed import wellformed
 from beray.server.db import agent_runs
 from beray.server.db.agent_runs import ToolCallRow
+from beray.server.db.messages import mark_delivered
 from beray.server.errors import Refused
 from beray.server.events.log import Fenced, NewEvent
 from beray.server.messages import text
@@ -61,8 +63,8 @@ class Recorder:
         """The call's result: from the record, or by running `body`; `is_watched`: it may change any file."""
         row = await self._find(call_id)
         self._settled.add(call_id)
-        if row is None:
-            await self._start(name, args, call_id)
+        if row is None or (row.result is None and name in RESUMABLE):
+            await self._begin(name, args, call_id, row)
             return self._returned(call_id, await self._run(name, args, call_id, body, is_watched=is_watched))
         if row.result is None:
             answer = self._interrupted()
@@ -97,20 +99,34 @@ class Recorder:
             lambda connection: agent_runs.find_tool_call(connection, run.task_id, run.run, call_id)
         )
 
+    async def _begin(self, name: str, args: dict[str, Any], call_id: str, row: ToolCallRow | None) -> None:
+        """A call's body is to run: for the first time, or on, after a crash."""
+        if row is None:
+            await self._start(name, args, call_id)
+        else:
+            self._note_begun(call_id, row.started_at)
+
     async def _start(self, name: str, args: dict[str, Any], call_id: str) -> None:
         run, used = self.box.run, self.box.progress.used
         check_tool_call(used.sums, run.ledger.limits.task)
         await run.ledger.check_tool_call()
         used.tool_calls += 1
-        self.box.call_id = call_id
-        self.open_calls[call_id] = started_at = run.clock()
+        started_at = run.clock()
+        self._note_begun(call_id, started_at)
         row = ToolCallRow(call_id, name, started_at, None, None)
+        opening = OPENINGS[name](self.box, call_id, args) if name in OPENINGS else Opening()
 
         def also(connection: Connection) -> None:
             agent_runs.start_tool_call(connection, run.task_id, run.run, row)
+            opening.also(connection)
             self.save(connection)
 
-        await run.emit(NewEvent("tool.started", request_fields(call_id, name, args)), also=also)
+        started = NewEvent("tool.started", request_fields(call_id, name, args))
+        await run.emit(started, *opening.events, also=also)
+
+    def _note_begun(self, call_id: str, started_at: int) -> None:
+        self.box.call_id, self.box.call_started_at = call_id, started_at
+        self.open_calls[call_id] = started_at
 
     async def _run(
         self, name: str, args: dict[str, Any], call_id: str, body: Callable[[], Awaitable[Answer]], *, is_watched: bool
@@ -191,6 +207,7 @@ class Recorder:
             if new_row is not None:
                 agent_runs.start_tool_call(connection, run.task_id, run.run, new_row)
             agent_runs.finish_tool_call(connection, run.task_id, run.run, call_id, finished_at=now, result=result)
+            mark_delivered(connection, run.task_id, answer.messages, now)
             self.save(connection)
 
         await run.emit(finished, *answer.events, also=also)

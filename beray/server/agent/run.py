@@ -1,6 +1,8 @@
 """What an agent is given to do one run of a task, and what it gives back. Everything it needs comes as an argument."""
 
+import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,10 +33,24 @@ class Emit(Protocol):
 
 
 @dataclass(frozen=True)
+class Asking:
+    """How a question reaches the user.
+
+    Attributes:
+        seconds: How long an answer is waited for.
+        watching: Gives an event that is set whenever the task's log has grown: an answer is an entry of it.
+    """
+
+    seconds: int
+    watching: Callable[[], AbstractContextManager[asyncio.Event]]
+
+
+@dataclass(frozen=True)
 class AgentRun:
     """One run of a task.
 
     Attributes:
+        goal: What the run was begun with: the task's goal, or the message that began a further run.
         tools: Names of the tools the model may use.
         model: The task's model.
         fallback: Models that take over in turn when it has failed for good.
@@ -47,6 +63,8 @@ class AgentRun:
         uid: Uid its commands run under when the server is root.
         python: Interpreter inside the sandbox; None: no python tool.
         output_dir: Folder outside the work_dir for whole outputs of tool calls, one file a call.
+        first_turn: Where to go on; above 1 the turns before have been played, and the end of the last one was refused.
+        asking: None: the user can't be asked.
     """
 
     task_id: int
@@ -73,6 +91,8 @@ class AgentRun:
     clock: Clock
     fallback: tuple[ModelChoice, ...] = ()
     sources: tuple[ToolSource, ...] = ()
+    first_turn: int = 1
+    asking: Asking | None = None
 
 
 @dataclass(frozen=True)
@@ -81,9 +101,11 @@ class Outcome:
 
     Attributes:
         usage: None: what has been recorded so far.
+        turns: How many turns it has played.
     """
 
     is_completed: bool
     result: str | None
     error: TaskError | None
     usage: Usage | None
+    turns: int = 0

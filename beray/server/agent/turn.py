@@ -7,8 +7,9 @@ takeover resumes in exactly that way, so what happens after a crash is what happ
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final, cast
 
 import pydantic_ai
@@ -23,12 +24,14 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset, CombinedToolset
+from sqlalchemy import Connection
 
 from beray.protocol.types import TaskError
 from beray.server.agent import faults, notes
 from beray.server.agent.asking import Asker
 from beray.server.agent.budget import BudgetExceeded, describe_budget
 from beray.server.agent.chain import ModelChain
+from beray.server.agent.inbox import Inbox
 from beray.server.agent.memory import RunMemory
 from beray.server.agent.progress import Progress
 from beray.server.agent.prompts import system_prompt
@@ -80,6 +83,9 @@ class TurnPlayer:
             model_settings=ModelSettings(timeout=run.model.timeout_seconds, max_retries=0),
         )
         self._asker = Asker(run, self._memory, agent, self._models)
+        self._inbox = Inbox(run)
+        self._timeout: asyncio.Timeout | None = None
+        self._box.paused = self._paused
         self._late: list[NewEvent] = []
 
     async def open(self) -> None:
@@ -103,10 +109,11 @@ class TurnPlayer:
         self._memory.begin_turn()
         self._late = []
         self._box.begin_turn(self._memory.seconds_left)
+        await self._hear()
         self._box.picture_bytes = self._memory.picture_bytes
         self._tell_news()
         resets = self._asker.resets("takeover")
-        await self._run.emit(*resets, NewEvent("step.started", self._step_fields()), also=self._memory.save_all)
+        await self._run.emit(*resets, NewEvent("step.started", self._step_fields()), also=self._save_begin)
         try:
             async with self._deadline():
                 await self._work()
@@ -127,6 +134,7 @@ class TurnPlayer:
         left = self._memory.seconds_left
         try:
             async with asyncio.timeout(left) as deadline:
+                self._timeout = deadline
                 yield
         except TimeoutError:
             if deadline.expired():
@@ -134,6 +142,30 @@ class TurnPlayer:
                 assert most is not None, "without a limit there is no deadline"
                 raise BudgetExceeded("wall_seconds", most, most) from None
             raise
+
+    @contextmanager
+    def _paused(self) -> Iterator[None]:
+        """Wall time stands still: the user is waited for."""
+        deadline, began = self._timeout, time.monotonic()
+        assert deadline is not None, "tools run within a turn"
+        ends_at = deadline.when()
+        deadline.reschedule(None)
+        try:
+            yield
+        finally:
+            waited = time.monotonic() - began
+            self._memory.skip(waited)
+            self._box.ends_at += waited
+            deadline.reschedule(None if ends_at is None else ends_at + waited)
+
+    async def _hear(self) -> None:
+        """Add to the next request what the user has said since the last one."""
+        await self._memory.begin()
+        if self.progress.phase != "request":
+            return
+        said = await self._inbox.take()
+        if self._run.model.kind == "model":  # fixed rules read the goal and nothing else
+            self._memory.hear(said)
 
     def _tell_news(self) -> None:
         """Add to the next request what the service has to say; committed with what says that it was told."""
@@ -270,7 +302,17 @@ class TurnPlayer:
         if self.progress.outcome is None:
             self.progress.turn += 1
             self.progress.phase = "request"
-        await self._run.emit(*self._late, finished, also=self._memory.save_all)
+        await self._run.emit(*self._late, finished, also=self._save_end)
+
+    def _save_begin(self, connection: Connection) -> None:
+        self._inbox.mark(connection)
+        self._memory.save_all(connection)
+
+    def _save_end(self, connection: Connection) -> None:
+        outcome = self.progress.outcome
+        if outcome is not None and outcome["error"] is None and self._inbox.has_more(connection):
+            self.progress.go_on()  # what was to be the last answer does not know what the user has said meanwhile
+        self._memory.save_all(connection)
 
     def _step_fields(self) -> dict[str, Any]:
         return {"step": self.progress.turn, "usage": dict(self._memory.usage())}

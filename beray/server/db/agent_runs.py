@@ -10,6 +10,10 @@ from sqlalchemy import Connection, bindparam, text
 
 _LOAD = text("SELECT turn, messages, usage, state FROM checkpoint WHERE task_id = :task_id AND run = :run")
 _LOAD_USAGE = text("SELECT usage FROM checkpoint WHERE task_id = :task_id AND run = :run")
+_LOAD_LAST_BEFORE = text(
+    "SELECT run, turn, messages, usage, state FROM checkpoint WHERE task_id = :task_id AND run < :run"
+    " ORDER BY run DESC LIMIT 1"
+)
 _SAVE = text(
     "INSERT INTO checkpoint (task_id, run, turn, messages, usage, state)"
     " VALUES (:task_id, :run, :turn, :messages, :usage, :state)"
@@ -24,6 +28,9 @@ _CALL = text(
 _RESULTS = text(
     "SELECT call_id, result FROM tool_call WHERE task_id = :task_id AND call_id IN :call_ids AND result IS NOT NULL"
 ).bindparams(bindparam("call_ids", expanding=True))
+_CALLS = text(
+    "SELECT call_id, name, started_at, finished_at, result FROM tool_call WHERE task_id = :task_id AND run = :run"
+)
 _START_CALL = text(
     "INSERT INTO tool_call (task_id, run, call_id, name, started_at)"
     " VALUES (:task_id, :run, :call_id, :name, :started_at)"
@@ -74,6 +81,12 @@ def load_usage(connection: Connection, task_id: int, run: int) -> str | None:
     return usage
 
 
+def load_last_before(connection: Connection, task_id: int, run: int) -> tuple[int, CheckpointRow] | None:
+    """The last of the earlier runs that has come to a checkpoint, and that checkpoint."""
+    row = connection.execute(_LOAD_LAST_BEFORE, {"task_id": task_id, "run": run}).one_or_none()
+    return None if row is None else (row.run, CheckpointRow(row.turn, bytes(row.messages), row.usage, row.state))
+
+
 def save_checkpoint(connection: Connection, task_id: int, run: int, row: CheckpointRow) -> None:
     """Replace the run's checkpoint."""
     connection.execute(
@@ -104,6 +117,11 @@ def find_results(connection: Connection, task_id: int, call_ids: Sequence[str]) 
     """The recorded results of calls of any run of the task, by their ids; ids tell runs apart."""
     rows = connection.execute(_RESULTS, {"task_id": task_id, "call_ids": list(call_ids)})
     return {row.call_id: row.result for row in rows}
+
+
+def list_tool_calls(connection: Connection, task_id: int, run: int) -> list[ToolCallRow]:
+    """Every call of a run."""
+    return [ToolCallRow(*row) for row in connection.execute(_CALLS, {"task_id": task_id, "run": run})]
 
 
 def start_tool_call(connection: Connection, task_id: int, run: int, call: ToolCallRow) -> None:

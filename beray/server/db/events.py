@@ -4,12 +4,15 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
+from beray.server.db.attempts import Attempt
+
 _ADVANCE = text(
     "UPDATE task SET last_seq = last_seq + :count WHERE id = :task_id AND deleted_at IS NULL RETURNING last_seq"
 )
 _ADVANCE_FENCED = text(
     "UPDATE task SET last_seq = last_seq + :count"
-    " WHERE id = :task_id AND deleted_at IS NULL AND attempt = :attempt AND status IN ('running', 'waiting')"
+    " WHERE id = :task_id AND deleted_at IS NULL AND run = :run AND attempt = :attempt"
+    " AND status IN ('running', 'waiting')"
     " RETURNING last_seq"
 )
 _INSERT = text("INSERT INTO event (task_id, seq, frame) VALUES (:task_id, :seq, :frame)")
@@ -24,14 +27,18 @@ ALL = 2**62
 """As a limit: no limit."""
 
 
-def advance_seq(connection: Connection, task_id: int, count: int, *, attempt: int | None) -> int | None:
+def advance_seq(connection: Connection, task_id: int, count: int, *, attempt: Attempt | None) -> int | None:
     """Take the next `count` numbers; the last of them, or None if this attempt may not write."""
     if attempt is None:
         taken = connection.execute(_ADVANCE, {"task_id": task_id, "count": count})
     else:
-        taken = connection.execute(_ADVANCE_FENCED, {"task_id": task_id, "count": count, "attempt": attempt})
+        taken = connection.execute(_ADVANCE_FENCED, _fenced(task_id, count, attempt))
     last_seq: int | None = taken.scalar_one_or_none()
     return last_seq
+
+
+def _fenced(task_id: int, count: int, attempt: Attempt) -> dict[str, int]:
+    return {"task_id": task_id, "count": count, "run": attempt.run, "attempt": attempt.number}
 
 
 def insert_frames(connection: Connection, task_id: int, frames: Sequence[tuple[int, bytes]]) -> None:

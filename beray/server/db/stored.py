@@ -4,6 +4,8 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from beray.server.db.attempts import Attempt
+
 UNMEASURED_MOST: Final = 1000  # tasks looked up at once
 
 # Hidden tasks count until their files are gone.
@@ -19,7 +21,8 @@ _GET: Final = text("SELECT stored_bytes FROM task WHERE id = :task_id")
 _PUT: Final = text(
     "UPDATE task SET stored_bytes = :size"
     " + CASE WHEN stored_bytes > CAST(:before AS BIGINT) THEN stored_bytes - CAST(:before AS BIGINT) ELSE 0 END"
-    " WHERE id = :task_id AND (CAST(:attempt AS BIGINT) IS NULL OR attempt = CAST(:attempt AS BIGINT))"
+    " WHERE id = :task_id AND (CAST(:attempt AS BIGINT) IS NULL"
+    " OR (run = CAST(:run AS BIGINT) AND attempt = CAST(:attempt AS BIGINT)))"
 )
 
 
@@ -46,7 +49,7 @@ def get_bytes(connection: Connection, task_id: int) -> int | None:
 
 
 def put_bytes(
-    connection: Connection, task_id: int, size: int, *, before: int | None, attempt: int | None = None
+    connection: Connection, task_id: int, size: int, *, before: int | None, attempt: Attempt | None = None
 ) -> None:
     """The task's files have been measured.
 
@@ -58,4 +61,5 @@ def put_bytes(
             counts on top: twice at worst, until the next measuring.
         attempt: Only if this is still the task's attempt.
     """
-    connection.execute(_PUT, {"task_id": task_id, "size": size, "before": before, "attempt": attempt})
+    run, number = (None, None) if attempt is None else attempt
+    connection.execute(_PUT, {"task_id": task_id, "size": size, "before": before, "run": run, "attempt": number})

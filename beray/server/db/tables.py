@@ -165,6 +165,19 @@ usage_day = Table(
     Index("ix_usage_day_day", "day"),
 )
 
+message = Table(
+    "message",  # what the user has said after the goal
+    metadata,
+    Column("task_id", ID, ForeignKey("task.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),  # counts from 1 within the task
+    Column("run", Integer, nullable=False),  # the run it was said to, or which it began
+    Column("content", Text, nullable=False),
+    Column("question_id", String(200)),  # of the question it answers
+    Column("created_at", BigInteger, nullable=False),
+    Column("delivered_at", BigInteger),  # null: not told to the model yet
+    PrimaryKeyConstraint("task_id", "number"),
+)
+
 idempotency_key = Table(
     "idempotency_key",
     metadata,

@@ -1,14 +1,16 @@
 """SQL of tasks. Functions of a `Connection`; a task is only ever looked up together with its owner."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, text, update
 
 from beray.protocol.status import STOPPABLE, TRANSITIONS, Status
 from beray.protocol.types import ModelKind
+from beray.server.db.attempts import Attempt
 from beray.server.db.connect import RunAgain
+from beray.server.db.messages import first_of_run
 from beray.server.db.notices import Notice, notify
 from beray.server.db.tables import idempotency_key, task
 
@@ -35,7 +37,7 @@ class TaskFilter:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a worker needs of a task it has taken."""
+    """What a worker needs of a task it has taken; `goal` is what this run was begun with."""
 
     id: int
     user_id: int
@@ -51,6 +53,11 @@ class RunRecord:
     limits: str | None
     usage: str
     stop_requested: bool
+
+    @property
+    def fence(self) -> Attempt:
+        """What the attempt that was begun writes as."""
+        return Attempt(self.run, self.attempt)
 
 
 def insert_task(connection: Connection, values: Mapping[str, Any]) -> int:
@@ -130,11 +137,16 @@ def take_run(connection: Connection, task_id: int, run: int, now: int) -> RunRec
         .returning(*(task.c[name] for name in RunRecord.__dataclass_fields__)),
         {"now": now},
     ).one_or_none()
-    return None if taken is None else RunRecord(*taken)
+    return None if taken is None else _with_goal(connection, RunRecord(*taken))
+
+
+def _with_goal(connection: Connection, record: RunRecord) -> RunRecord:
+    goal = None if record.run == 1 else first_of_run(connection, record.id, record.run)
+    return record if goal is None else replace(record, goal=goal)
 
 
 def change_status(
-    connection: Connection, task_id: int, new: Status, *, only_attempt: int | None = None, **values: Any
+    connection: Connection, task_id: int, new: Status, *, only_attempt: Attempt | None = None, **values: Any
 ) -> bool:
     """Move a task to `new`, with further columns, if the table of transitions allows it.
 
@@ -143,13 +155,15 @@ def change_status(
     allowed = [old for old, following in TRANSITIONS.items() if new in following]
     change = update(task).where(task.c.id == task_id, task.c.status.in_(allowed), task.c.deleted_at.is_(None))
     if only_attempt is not None:
-        change = change.where(task.c.attempt == only_attempt)
+        change = change.where(task.c.run == only_attempt.run, task.c.attempt == only_attempt.number)
     return connection.execute(change.values(status=new, **values)).rowcount == 1
 
 
-def is_over(connection: Connection, task_id: int) -> bool:
-    """Whether the task has ended, is being deleted, or is gone."""
-    query = select(task.c.id).where(task.c.id == task_id, task.c.deleted_at.is_(None), task.c.status.in_(STOPPABLE))
+def is_over(connection: Connection, task_id: int, run: int) -> bool:
+    """Whether the run has ended, or its task is being deleted, or gone."""
+    query = select(task.c.id).where(
+        task.c.id == task_id, task.c.run == run, task.c.deleted_at.is_(None), task.c.status.in_(STOPPABLE)
+    )
     return connection.execute(query).first() is None
 
 
@@ -166,6 +180,48 @@ def list_to_stop(connection: Connection, task_ids: Sequence[int]) -> Sequence[in
     )
     kept = set(connection.execute(going_on).scalars())
     return [task_id for task_id in task_ids if task_id not in kept]
+
+
+def begin_further_run(connection: Connection, task_id: int, run: int, now: int) -> bool:
+    """Queue an ended task for a further run, as if it had just been made; False if it has not ended."""
+    return change_status(
+        connection,
+        task_id,
+        "queued",
+        run=run,
+        attempt=0,
+        interrupts=0,
+        result=None,
+        error=None,
+        question=None,
+        started_at=None,
+        finished_at=None,
+        stop_requested=False,
+        updated_at=now,
+    )
+
+
+def ask(connection: Connection, task_id: int, question: str, now: int) -> None:
+    """The task waits for the answer to a question (JSON)."""
+    change_status(connection, task_id, "waiting", question=question, updated_at=now)
+
+
+def end_question(connection: Connection, task_id: int, now: int) -> bool:
+    """The task goes on working; False if it did not wait any more."""
+    change = update(task).where(task.c.id == task_id, task.c.status == "waiting", task.c.deleted_at.is_(None))
+    return connection.execute(change.values(status="running", question=None, updated_at=now)).rowcount == 1
+
+
+def get_goal(connection: Connection, task_id: int) -> str:
+    """What the task was made with."""
+    goal: str = connection.execute(select(task.c.goal).where(task.c.id == task_id)).scalar_one()
+    return goal
+
+
+def get_question(connection: Connection, task_id: int) -> str | None:
+    """The question (JSON) that the task waits for an answer to."""
+    asked: str | None = connection.execute(select(task.c.question).where(task.c.id == task_id)).scalar_one_or_none()
+    return asked
 
 
 def update_task(connection: Connection, task_id: int, **values: Any) -> None:
@@ -191,13 +247,18 @@ def get_held(connection: Connection, task_id: int) -> TaskRecord | None:
     return connection.execute(query.with_for_update()).one_or_none()
 
 
-def hide_task(connection: Connection, user_id: int, task_id: int, now: int) -> tuple[Status, int] | None:
-    """Hide a task from the API and have its run stopped; its status and run count, or None if it is not there."""
+def hide_task(
+    connection: Connection, user_id: int, task_id: int, now: int, *, ended_before: int | None = None
+) -> tuple[Status, int] | None:
+    """Hide a task from the API and have its run stopped; its status and run count, or None if it is not there.
+
+    With `ended_before` only if it ended before that time, and has not been begun again.
+    """
+    owned = [task.c.id == task_id, task.c.user_id == user_id, task.c.deleted_at.is_(None)]
+    if ended_before is not None:
+        owned.append(task.c.finished_at < ended_before)
     hidden = connection.execute(
-        update(task)
-        .where(task.c.id == task_id, task.c.user_id == user_id, task.c.deleted_at.is_(None))
-        .values(deleted_at=now, stop_requested=True)
-        .returning(task.c.status, task.c.run)
+        update(task).where(*owned).values(deleted_at=now, stop_requested=True).returning(task.c.status, task.c.run)
     ).one_or_none()
     if hidden is None:  # perhaps somebody else's, who must not be stopped
         return None

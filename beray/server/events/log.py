@@ -18,6 +18,7 @@ from beray.protocol.sse import encode_event
 from beray.protocol.types import EventType
 from beray.server.clock import Clock, iso
 from beray.server.db import events as queries
+from beray.server.db.attempts import Attempt
 from beray.server.db.connect import Queries
 from beray.server.db.notices import Notice, notify
 from beray.server.events.wakeups import Wakeups
@@ -50,7 +51,7 @@ class EventLog:
         task_id: int,
         events: Sequence[NewEvent],
         *,
-        attempt: int | None = None,
+        attempt: Attempt | None = None,
         also: Callable[[Connection], None] | None = None,
     ) -> int:
         """Store the events; who waits for them is woken after the commit, in whatever process.
@@ -58,7 +59,7 @@ class EventLog:
         Args:
             task_id: The task.
             events: At least one.
-            attempt: Only if this is still the task's attempt.
+            attempt: Only if this is still the task's attempt, and its run the task's.
             also: Further changes to make in the same transaction.
 
         Returns:
@@ -77,12 +78,12 @@ class EventLog:
         return await self._database.write(write)
 
     def insert(
-        self, connection: Connection, task_id: int, events: Sequence[NewEvent], *, attempt: int | None = None
+        self, connection: Connection, task_id: int, events: Sequence[NewEvent], *, attempt: Attempt | None = None
     ) -> int:
         """Like `append`, within the caller's transaction."""
         last_seq = queries.advance_seq(connection, task_id, len(events), attempt=attempt)
         if last_seq is None:
-            raise Fenced(f"task {task_id}: attempt {attempt} may not write any more")
+            raise Fenced(f"task {task_id}: {attempt} may not write any more")
         at = iso(self._clock())
         first = last_seq - len(events) + 1
         frames = [(first + index, _frame(task_id, first + index, at, new)) for index, new in enumerate(events)]

@@ -75,6 +75,14 @@ class CreateTask(BaseModel):
         )
 
 
+class SendMessage(BaseModel):
+    """The body of POST /tasks/{task_id}/messages."""
+
+    content: Annotated[
+        Plain, Field(json_schema_extra={"pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$", "maxLength": GOAL_MOST})
+    ]
+
+
 class UsageBody(BaseModel):
     requests: int
     tool_calls: int

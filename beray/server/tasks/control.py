@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from beray.server.db.connect import Queries
+from beray.server.db.tasks import list_to_stop
+
 
 class RunHandle:
     """One run in progress. Its two events: somebody wants it stopped; it is over."""
@@ -30,17 +33,24 @@ class RunControl:
             if self._handles.get(task_id) is handle:
                 del self._handles[task_id]
 
-    @property
-    def task_ids(self) -> list[int]:
-        """Tasks whose runs go on in this process."""
-        return list(self._handles)
-
     def stop(self, task_id: int) -> bool:
         """Tell the task's run to stop, if it is in this process; whether it is."""
         handle = self._handles.get(task_id)
         if handle is not None:
             handle.stop.set()
         return handle is not None
+
+    async def stop_asked(self, database: Queries) -> None:
+        """Tell those runs to stop that are to: what was asked for is looked up, for its notice may be of a run before.
+
+        Raises:
+            Refused: database_unavailable.
+        """
+        running = dict(self._handles)  # before the look: what it finds is of these runs, or of those before them
+        if not running:
+            return
+        for task_id in await database.read(lambda connection: list_to_stop(connection, list(running))):
+            running[task_id].stop.set()
 
     async def wait_over(self, task_id: int) -> None:
         """Wait until no run of the task goes on in this process."""

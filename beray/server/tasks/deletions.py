@@ -177,8 +177,8 @@ class Deletions:
         while page := await self._database.scan(lambda connection: queries.list_ended(connection, before, PURGE_PAGE)):
             for task_id, user_id in page:
                 self._require_ready()
-                job = await self._begin_purge(task_id, user_id)
-                if job is None:  # its user, or another process, was faster
+                job = await self._begin_purge(task_id, user_id, before)
+                if job is None:  # its user, or another process, was faster, or it has been begun again
                     continue
                 try:
                     await job
@@ -190,9 +190,11 @@ class Deletions:
             raise DeletionsFailed(purged, failures)
         return purged
 
-    async def _begin_purge(self, task_id: int, user_id: int) -> "asyncio.Task[None] | None":
+    async def _begin_purge(self, task_id: int, user_id: int, before: int) -> "asyncio.Task[None] | None":
         now = self._clock()
-        hidden = await self._database.write(lambda connection: queries.hide_task(connection, user_id, task_id, now))
+        hidden = await self._database.write(
+            lambda connection: queries.hide_task(connection, user_id, task_id, now, ended_before=before)
+        )
         return None if hidden is None else self.start(task_id, hidden[1])
 
 

@@ -21,6 +21,7 @@ from beray.server.tasks.bodies import (
     DayUsageBody,
     MessageBody,
     Plain,
+    SendMessage,
     StopBody,
     TaskBody,
     TaskWithEventsBody,
@@ -47,6 +48,17 @@ CREATE_REFUSALS = refused_with(
     "unknown_tools",
     "unknown_model",
     "cost_limit_unknown",
+    "storage_full",
+    "idempotency_mismatch",
+    "starting",
+)
+MESSAGE_REFUSALS = (
+    *CHANGE,
+    "message_empty",
+    "message_too_long",
+    "task_being_stopped",
+    "rules_read_no_messages",
+    "too_many_messages",
     "storage_full",
     "idempotency_mismatch",
     "starting",
@@ -88,6 +100,20 @@ def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: St
         """Start a task that was created with `hold`."""
         user = await accounts.authenticate(request)
         return Response(task_body(await tasks.start(user, task_id)), media_type=JSON)
+
+    @router.post(
+        "/tasks/{task_id}/messages", status_code=201, response_model=TaskBody, responses=refused_with(*MESSAGE_REFUSALS)
+    )
+    async def send_message(
+        request: Request,
+        task_id: int,
+        body: SendMessage,
+        idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+    ) -> Response:
+        """Say something to the agent at work, answer its question, or begin a further run of an ended task."""
+        user = await accounts.authenticate(request)
+        answer = await tasks.send_message(user, task_id, body.content, key=idempotency_key or None)
+        return Response(answer, status_code=201, media_type=JSON)
 
     @router.get("/tasks", response_model=list[TaskBody], responses=UNCHANGED | refused_with(*READING, *SIGNED_IN))
     async def list_tasks(

@@ -2,7 +2,8 @@
 
 A run ends in one of three ways: the agent ends it (completed, failed), a user stops it, or the process goes away. Only
 the first two are recorded; after the third the engine calls `run_task` again and the agent goes on at its last
-checkpoint.
+checkpoint. No run is completed before the agent has been told all that its user said: a message that came in the last
+moment makes it go on.
 """
 
 import asyncio
@@ -21,12 +22,13 @@ from beray.server.agent.budget import Limits as Budgets
 from beray.server.agent.ledger import Ledger
 from beray.server.agent.models import Models
 from beray.server.agent.prices import PriceTable
-from beray.server.agent.run import AgentRun, Outcome
+from beray.server.agent.run import AgentRun, Asking, Outcome
 from beray.server.agent.stuck import StuckRules
 from beray.server.agent.tools.catalogue import ToolCatalogue
 from beray.server.clock import Clock
 from beray.server.db import tasks as queries
 from beray.server.db.connect import Queries
+from beray.server.db.messages import count_waiting
 from beray.server.db.stored import put_bytes
 from beray.server.engine.base import Displaced, Step
 from beray.server.errors import STORAGE_FAULTS, Refused
@@ -56,6 +58,10 @@ T = TypeVar("T")
 log = logging.getLogger("beray.tasks")
 
 
+class _HasMore(Exception):
+    """A run that was about to be completed has something to do yet."""
+
+
 class RunAgent(Protocol):
     """The agent: one run of a task, to its outcome."""
 
@@ -64,7 +70,11 @@ class RunAgent(Protocol):
 
 @dataclass(frozen=True)
 class Workshop:
-    """What every run in this process works with."""
+    """What every run in this process works with.
+
+    Attributes:
+        answer_seconds: How long a question waits for the user; 0: none is asked.
+    """
 
     models: Models
     sandbox: Sandbox
@@ -76,6 +86,7 @@ class Workshop:
     stuck: StuckRules | None
     task_uid: Callable[[int], int | None]
     catalogue: ToolCatalogue = field(default_factory=ToolCatalogue)
+    answer_seconds: int = 0
 
 
 class Runner:
@@ -113,7 +124,7 @@ class Runner:
             try:
                 await self._run(record, handle, step)
             except Fenced as fenced:  # deleted, or taken over: nothing of this attempt counts any more
-                if not await self._database.read(lambda connection: queries.is_over(connection, task_id)):
+                if not await self._database.read(lambda connection: queries.is_over(connection, task_id, run)):
                     raise Displaced(f"task {task_id}: attempt {record.attempt}") from fenced
 
     async def _take(self, task_id: int, run: int) -> queries.RunRecord | None:
@@ -146,20 +157,31 @@ class Runner:
         if lacking is not None:
             await self._finish(record, None if handle.stop.is_set() else lacking)
             return
+        outcome = await self._try(record, handle, step, first_turn=1)
+        while not await self._end(record, outcome):
+            assert outcome is not None, "a stop ends the run, whatever the user has said"
+            outcome = await self._try(record, handle, step, first_turn=outcome.turns + 1)
+
+    async def _try(
+        self, record: queries.RunRecord, handle: RunHandle, step: Step, *, first_turn: int
+    ) -> Outcome | None:
         try:
-            outcome = await self._until_stopped(record, handle, step)
+            return await self._until_stopped(record, handle, step, first_turn=first_turn)
         except Fenced:
             raise
         except Exception as error:  # the edge of a worker: a fault must end the task, not leave it running for ever
             log.exception("run failed", extra={"task_id": record.id, "run": record.run})
-            outcome = None if handle.stop.is_set() else _failure(record, error)
+            return None if handle.stop.is_set() else _failure(record, error)
+
+    async def _end(self, record: queries.RunRecord, outcome: Outcome | None) -> bool:
+        """Record how the run ended; False if it has to go on."""
         try:
-            await self._finish(record, outcome)
+            return await self._finish(record, outcome)
         except Fenced:
             raise
         except Exception:  # an outcome that can't be kept must not leave the task running for ever either
             log.exception("outcome not kept", extra={"task_id": record.id, "run": record.run})
-            await self._finish(record, _failed(record, "internal_error", retryable=True))
+            return await self._finish(record, _failed(record, "internal_error", retryable=True))
 
     def _not_offered(self, record: queries.RunRecord) -> Outcome | None:
         """The end of a run that was made at another process, or before this one was started with less."""
@@ -173,9 +195,11 @@ class Runner:
             return _failed(record, "tool_not_offered", retryable=True, tools=", ".join(missing))
         return None
 
-    async def _until_stopped(self, record: queries.RunRecord, handle: RunHandle, step: Step) -> Outcome | None:
+    async def _until_stopped(
+        self, record: queries.RunRecord, handle: RunHandle, step: Step, *, first_turn: int
+    ) -> Outcome | None:
         """The agent's outcome, or None if a user stopped it first. Cancelled itself, it takes the agent with it."""
-        agent = asyncio.create_task(self._work(record, step))
+        agent = asyncio.create_task(self._work(record, step, first_turn=first_turn))
         stop = asyncio.create_task(handle.stop.wait())
         try:
             await asyncio.wait({agent, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -186,7 +210,7 @@ class Runner:
                 agent.cancel()
                 await asyncio.wait({agent}, timeout=CANCEL_SECONDS)
 
-    async def _work(self, record: queries.RunRecord, step: Step) -> Outcome:
+    async def _work(self, record: queries.RunRecord, step: Step, *, first_turn: int) -> Outcome:
         workshop = self._require_workshop()
         model = workshop.models.find(record.model)
         assert model is not None, "a run whose model is not offered has been ended"
@@ -211,7 +235,7 @@ class Runner:
                 output_dir=str(self._work_dirs.output_dir(record.id)),
                 sandbox=workshop.sandbox,
                 sandbox_limits=workshop.sandbox_limits,
-                room=TaskRoom(self._stored, record.user_id, record.id, record.attempt),
+                room=TaskRoom(self._stored, record.user_id, record.id, record.fence),
                 uid=uid,
                 python=workshop.capabilities.python,
                 database=self._database,
@@ -219,8 +243,16 @@ class Runner:
                 step=step,
                 clock=self._clock,
                 fallback=workshop.models.fallback if model.kind == "model" else (),
+                first_turn=first_turn,
+                asking=self._asking(record),
             )
         )
+
+    def _asking(self, record: queries.RunRecord) -> Asking | None:
+        workshop = self._require_workshop()
+        if not _can_ask(record, workshop):
+            return None
+        return Asking(workshop.answer_seconds, lambda: self._events.watching(record.id))
 
     def _ledger(self, record: queries.RunRecord, budgets: Budgets) -> Ledger:
         asked = {} if record.limits is None else orjson.loads(record.limits)
@@ -233,7 +265,8 @@ class Runner:
             limits=budgets.asked(asked),
         )
 
-    async def _finish(self, record: queries.RunRecord, outcome: Outcome | None) -> None:
+    async def _finish(self, record: queries.RunRecord, outcome: Outcome | None) -> bool:
+        """Record the end; False if it is none, since the user has said something that the agent has not been told."""
         found = await self._measure(record.id)  # before the list: it opens what a command has closed
         files, files_total = await asyncio.to_thread(self._list_files, record.id)
         status, result, error = _ending(outcome)
@@ -246,7 +279,7 @@ class Runner:
                 connection,
                 record.id,
                 status,
-                only_attempt=record.attempt,
+                only_attempt=record.fence,
                 result=result,
                 error=None if error is None else orjson.dumps(error).decode(),
                 finished_at=now,
@@ -255,7 +288,10 @@ class Runner:
                 **changes,
             )
             if not has_ended:
-                raise Fenced(f"task {record.id}: attempt {record.attempt} may not end it")
+                raise Fenced(f"task {record.id}: {record.fence} may not end it")
+            # The row is held from here on: what is said later finds the task ended, and begins a further run.
+            if status == "completed" and count_waiting(connection, record.id):
+                raise _HasMore
             if found is not None:
                 put_bytes(connection, record.id, found.size, before=found.before)
             row = queries.get_task(connection, record.user_id, record.id)
@@ -274,8 +310,12 @@ class Runner:
             events = [finished] if error is None else [NewEvent("error", dict(error)), finished]
             self._events.insert(connection, record.id, events)
 
-        await self._store(write)
+        try:
+            await self._store(write)
+        except _HasMore:
+            return False
         log.info("run finished", extra={"task_id": record.id, "run": record.run, "status": status})
+        return True
 
     async def _store(self, query: Callable[[Connection], T]) -> T:
         """Write, however long the database can't: a run whose begin or end is lost never ends for its user."""
@@ -351,7 +391,7 @@ class _Emit:
                 also(connection)
 
         await _until_stored(
-            lambda: self._events.append(self._record.id, events, attempt=self._record.attempt, also=write)
+            lambda: self._events.append(self._record.id, events, attempt=self._record.fence, also=write)
         )
 
 
@@ -369,9 +409,17 @@ def _status_fields(record: queries.RunRecord) -> JsonObject:
 def _tools(record: queries.RunRecord, workshop: Workshop) -> tuple[str, ...]:
     asked = _asked_tools(record)
     wanted = workshop.catalogue.default if asked is None else asked
+    missing = set()
     if workshop.capabilities.python is None:
-        return tuple(name for name in wanted if name != "python")
-    return wanted
+        missing.add("python")
+    if not _can_ask(record, workshop):
+        missing.add("ask_user")
+    return tuple(name for name in wanted if name not in missing)
+
+
+def _can_ask(record: queries.RunRecord, workshop: Workshop) -> bool:
+    """Whether the user can be asked: a run that was taken over may have a question open, whatever is set here."""
+    return workshop.answer_seconds > 0 or record.attempt > 1
 
 
 def _asked_tools(record: queries.RunRecord) -> tuple[str, ...] | None:

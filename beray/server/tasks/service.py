@@ -29,6 +29,7 @@ from beray.server.events.log import EventLog, NewEvent
 from beray.server.events.wakeups import wait_changed
 from beray.server.messages import text
 from beray.server.tasks.control import RunControl
+from beray.server.tasks.conversation import Conversation
 from beray.server.tasks.deletions import Deletions
 from beray.server.tasks.view import NO_USAGE, task_body
 from beray.server.work_dirs.stored import StoredBytes
@@ -51,6 +52,15 @@ class NewTask:
     model: str | None = None
     limits: JsonObject | None = None
     is_held: bool = False
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request that is done once, however often it is sent with its key."""
+
+    user: UserRow
+    key: str | None
+    body_hash: bytes
 
 
 class Tasks:
@@ -82,6 +92,7 @@ class Tasks:
         self._stored = stored
         self._prices = prices
         self._catalogue = catalogue
+        self._conversation = Conversation(events, clock)
         self.deletions = Deletions(
             database=database, work_dirs=work_dirs, control=control, clock=clock, is_alone=not database.is_shared
         )
@@ -112,31 +123,77 @@ class Tasks:
         """
         await self._check(new)
         engine = self._require_engine()
-        body_hash = hashlib.sha256(orjson.dumps(new, option=orjson.OPT_SORT_KEYS)).digest()
+        asked = _Asked(user, key, hashlib.sha256(orjson.dumps(new, option=orjson.OPT_SORT_KEYS)).digest())
         entry = self._trail.row("task.created", user=user)
         full = await self._fullness(user)
 
-        def write(connection: Connection) -> bytes:
-            if key is not None and (stored := self._stored_answer(connection, user, key, body_hash)):
-                return stored
+        def insert(connection: Connection) -> bytes:
             if full is not None:
                 raise full
-            answer = self._insert(connection, engine, user, new, entry)
-            if key is not None:
-                now = self._clock()
-                kept = {"body_hash": body_hash, "answer": answer, "created_at": now}
-                queries.put_answer(connection, user.id, key, since=now - ANSWER_KEPT_MS, **kept)
-            return answer
+            return self._insert(connection, engine, user, new, entry)
 
-        return await self._database.write(write)
+        return await self._database.write(lambda connection: self._once(connection, asked, insert))
 
-    def _stored_answer(self, connection: Connection, user: UserRow, key: str, body_hash: bytes) -> bytes | None:
-        stored = queries.get_answer(connection, user.id, key, self._clock() - ANSWER_KEPT_MS)
-        if stored is None:
-            return None
-        if stored[0] != body_hash:
+    def _once(self, connection: Connection, asked: "_Asked", do: Callable[[Connection], bytes]) -> bytes:
+        """What `do` answers, or has answered to the same request with the same key before."""
+        if asked.key is None:
+            return do(connection)
+        now = self._clock()
+        stored = queries.get_answer(connection, asked.user.id, asked.key, now - ANSWER_KEPT_MS)
+        if stored is not None and stored[0] != asked.body_hash:
             raise Refused("idempotency_mismatch")
-        return stored[1]
+        if stored is not None:
+            return stored[1]
+        answer = do(connection)
+        kept = {"body_hash": asked.body_hash, "answer": answer, "created_at": now}
+        queries.put_answer(connection, asked.user.id, asked.key, since=now - ANSWER_KEPT_MS, **kept)
+        return answer
+
+    async def send_message(self, user: UserRow, task_id: int, content: str, *, key: str | None = None) -> bytes:
+        """Say something to a task: to its agent at work, as the answer to its question, or to begin a further run.
+
+        Args:
+            user: Its owner.
+            task_id: The task.
+            content: The message.
+            key: Idempotency-Key, as for `create`.
+
+        Returns:
+            The task's JSON bytes.
+
+        Raises:
+            Refused: message_empty, message_too_long, task_not_found, task_being_stopped, rules_read_no_messages,
+                too_many_messages, idempotency_mismatch, storage_full, starting.
+        """
+        if not content.strip():
+            raise _wrong_field("content", "message_empty")
+        if len(content) > GOAL_MOST:
+            raise _wrong_field("content", "message_too_long", length=len(content), most=GOAL_MOST)
+        asked = _Asked(user, key, hashlib.sha256(orjson.dumps(["message", str(task_id), content])).digest())
+        entry = self._trail.row("task.message", user=user, task_id=task_id)
+        full = await self._fullness(user)
+
+        def put(connection: Connection) -> bytes:
+            row = self._get_to_change(connection, user, task_id)
+            self._conversation.check(connection, row)
+            if row.status in ENDED:
+                self._begin_again(connection, row, content, full)
+            elif row.status == "waiting":
+                self._conversation.answer(connection, row, content)
+            else:
+                self._conversation.add(connection, row, content)
+            insert_row(connection, entry)
+            return task_body(self._get(connection, user, task_id))
+
+        return await self._database.write(lambda connection: self._once(connection, asked, put))
+
+    def _begin_again(self, connection: Connection, row: TaskRecord, content: str, full: Refused | None) -> None:
+        engine = self._require_engine()
+        if full is not None:
+            raise full
+        model = self._models.find(row.model) or self._models.default  # the one before may not be offered any more
+        run = self._conversation.begin_again(connection, row, content, model)
+        engine.submit(connection, task_id=row.id, run=run, user_id=row.user_id)
 
     def _insert(self, connection: Connection, engine: Engine, user: UserRow, new: NewTask, entry: AuditRow) -> bytes:
         now = self._clock()

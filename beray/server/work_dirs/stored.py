@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from beray.server.db import stored as queries
+from beray.server.db.attempts import Attempt
 from beray.server.db.connect import Queries
 from beray.server.errors import STORAGE_FAULTS, Refused
 from beray.server.work_dirs.work_dir import WorkDirs
@@ -80,7 +81,7 @@ class StoredBytes:
         await self.keep(task_id, found)
         return found.size
 
-    async def keep(self, task_id: int, found: Measured, *, attempt: int | None = None) -> None:
+    async def keep(self, task_id: int, found: Measured, *, attempt: Attempt | None = None) -> None:
         """Keep what was measured; with `attempt`, only if this is still the task's."""
         await self._database.write(
             lambda connection: queries.put_bytes(connection, task_id, found.size, before=found.before, attempt=attempt)

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
+from beray.server.db.attempts import Attempt
 from beray.server.errors import STORAGE_FAULTS, Refused
 from beray.server.work_dirs.stored import Measured, StoredBytes
 
@@ -29,7 +30,7 @@ class TaskRoom:
     stored: StoredBytes
     user_id: int
     task_id: int
-    attempt: int
+    attempt: Attempt
     known: int | None = None
 
     async def within(self, own_limit: int) -> int:

@@ -399,7 +399,7 @@ async def test_whoever_takes_a_run_over_tells_the_model_what_is_gone(bench, scri
         assert number == POINTS
         return
     was_told_running = "running in the background as bg-1" in told(server)[0]
-    gone = [line for line in notes(server) if line.startswith(f"bg-1 ({LOOP}) is gone: the server was interrupted")]
+    gone = [line for line in notes(server) if line.startswith(f"bg-1 ({LOOP}) is gone: background processes end")]
     assert len(notes(server)) == len(gone) == (1 if has_started and was_told_running else 0)
     assert was_told_running or told(server)[0].startswith("Interrupted")
     assert len(bench.sandbox.started) == (1 if has_started or was_told_running else 0)

@@ -7,6 +7,7 @@ from beray.server.agent.models import ModelChoice
 from beray.server.agent.progress import Progress
 from beray.server.agent.tools.output import OutputLog
 from beray.server.agent.tools.process import OVER_FILE_BYTES
+from beray.server.db.attempts import Attempt
 from beray.server.sandbox.base import Exit, Limits
 from beray.server.work_dirs.stored import Measured, StoredBytes
 from beray.server.work_dirs.task_room import TaskRoom
@@ -26,7 +27,7 @@ async def test_a_file_that_has_no_room_is_not_written(bench, scripted, most, own
     server = scripted(
         turns(write("a", 3 * MIB), write("b", 2 * MIB), write("a", 0), write("b", 2 * MIB), Reply("done"))
     )
-    room = TaskRoom(StoredBytes(bench.database, WorkDirs(bench.root / "none"), most=most), 1, 1, 1)
+    room = TaskRoom(StoredBytes(bench.database, WorkDirs(bench.root / "none"), most=most), 1, 1, Attempt(1, 1))
     model = ModelChoice("openai:scripted", "model", base_url=server.base_url, is_own_url=True)
 
     outcome = await bench.run("go", model=model, room=room, sandbox_limits=Limits(disk_bytes=own))
@@ -46,7 +47,7 @@ async def test_over_its_limit_a_task_may_delete_but_start_nothing_in_the_backgro
     stored = StoredBytes(bench.database, WorkDirs(bench.root / "none"), most=4 * MIB)
     await stored.keep(1, Measured(10 * MIB, None))
 
-    outcome = await bench.run("go", model=model, room=TaskRoom(stored, 1, 1, 1))
+    outcome = await bench.run("go", model=model, room=TaskRoom(stored, 1, 1, Attempt(1, 1)))
 
     assert outcome.result == "done"
     told = [message["content"] for message in server.requests[-1]["messages"] if message["role"] == "tool"]

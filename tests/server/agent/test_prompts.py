@@ -12,6 +12,7 @@ import pytest
 
 from beray.server.agent import prompts
 from beray.server.agent.models import ModelChoice
+from beray.server.agent.run import Asking
 from beray.server.agent.tools import TOOL_NAMES
 from tests.support.scripted_model import Reply, call, turns
 
@@ -46,7 +47,7 @@ async def test_first_request_is_the_golden_one(bench, scripted, name, tools):
     server = scripted(turns(Reply("Done.")))
     model = ModelChoice("openai:scripted", "model", base_url=server.base_url, is_own_url=True)
 
-    await bench.run(GOAL, model=model, tools=tools)
+    await bench.run(GOAL, model=model, tools=tools, asking=Asking(600, lambda: bench.log.watching(1)))
 
     sent = shown(server.requests[0])
     assert sent == golden(f"request-{name}", sent)

@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from beray.server.agent.models import ModelChoice
+from beray.server.db.attempts import Attempt
 from beray.server.events.log import Fenced
 from tests.support.agent_bench import Crash, CrashAt
 from tests.support.five_steps import CALLS, GOAL, STEPS, STORY, give_files
@@ -18,7 +19,7 @@ async def test_a_dead_attempt_that_lives_on_is_fenced(bench, scripted):
     """It may not write a single event once another attempt has begun."""
     server = scripted(STORY)
     give_files(bench)
-    emit = bench._emitter(1)
+    emit = bench._emitter(Attempt(1, 1))
     await bench.database.write(bench._take)
     await bench.run(GOAL, model=model(server))
     bench.steps.clear()

@@ -6,6 +6,7 @@ import json
 import pytest
 from sqlalchemy import text
 
+from beray.server.db.attempts import Attempt
 from beray.server.db.connect import Database
 from beray.server.events.log import EventLog, Fenced, NewEvent, frame_body, frame_seq, is_finished
 from beray.server.events.wakeups import Wakeups, wait_changed
@@ -68,13 +69,13 @@ async def test_concurrent_appends_leave_no_gap(log):
 
 
 async def test_stale_attempt_is_fenced_and_writes_nothing(log):
-    await log.append(1, [delta("mine")], attempt=3)
+    await log.append(1, [delta("mine")], attempt=Attempt(1, 3))
 
     with pytest.raises(Fenced):
-        await log.append(1, [delta("stale")], attempt=2)
+        await log.append(1, [delta("stale")], attempt=Attempt(1, 2))
 
     assert len(await log.read_all(1)) == 1
-    assert await log.append(1, [delta("next")], attempt=3) == 2
+    assert await log.append(1, [delta("next")], attempt=Attempt(1, 3)) == 2
 
 
 async def test_ended_task_takes_no_events_of_an_attempt(log, database):
@@ -82,7 +83,7 @@ async def test_ended_task_takes_no_events_of_an_attempt(log, database):
     await database.write(lambda connection: connection.execute(text("UPDATE task SET status = 'completed'")) and None)
 
     with pytest.raises(Fenced):
-        await log.append(1, [delta("late")], attempt=3)
+        await log.append(1, [delta("late")], attempt=Attempt(1, 3))
 
 
 async def test_deleted_task_takes_no_events(log, database):

@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import delete, insert, text
 
+from beray.server.db.attempts import Attempt
 from beray.server.db.connect import Database
 from beray.server.db.open import make_database
 from beray.server.db.tables import task
@@ -45,6 +46,10 @@ class Expected:
     id: int
     attempt: int = 1
     frames: list[bytes] = field(default_factory=list)
+
+    def fence(self, distance: int = 0) -> Attempt:
+        """Of its current attempt, or of another."""
+        return Attempt(1, self.attempt + distance)
 
     def add(self, texts: list[str]) -> int:
         for text_ in texts:
@@ -117,7 +122,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(expected=tasks, texts=BATCHES, is_fenced=st.booleans())
     def append(self, expected, texts, is_fenced):
-        attempt = expected.attempt if is_fenced else None
+        attempt = expected.fence() if is_fenced else None
 
         last = self.run(self.log.append(expected.id, deltas(texts), attempt=attempt))
 
@@ -127,7 +132,13 @@ class LogMachine(RuleBasedStateMachine):
     @rule(expected=tasks, texts=BATCHES, distance=st.sampled_from([-1, 1, 7]))
     def append_by_another_attempt(self, expected, texts, distance):
         with pytest.raises(Fenced):
-            self.run(self.log.append(expected.id, deltas(texts), attempt=expected.attempt + distance))
+            self.run(self.log.append(expected.id, deltas(texts), attempt=expected.fence(distance)))
+        self.changed.append(expected)
+
+    @rule(expected=tasks, texts=BATCHES, run=st.sampled_from([0, 2]))
+    def append_by_the_same_attempt_of_another_run(self, expected, texts, run):
+        with pytest.raises(Fenced):
+            self.run(self.log.append(expected.id, deltas(texts), attempt=Attempt(run, expected.attempt)))
         self.changed.append(expected)
 
     @rule(expected=tasks, texts=BATCHES)
@@ -149,7 +160,7 @@ class LogMachine(RuleBasedStateMachine):
             self.log.append(
                 expected.id,
                 deltas(texts),
-                attempt=expected.attempt,
+                attempt=expected.fence(),
                 also=lambda connection: connection.execute(take, {"id": expected.id}) and None,
             )
         )
@@ -158,7 +169,7 @@ class LogMachine(RuleBasedStateMachine):
         expected.add(texts)
         self.changed.append(expected)
         with pytest.raises(Fenced):
-            self.run(self.log.append(expected.id, deltas(texts), attempt=expected.attempt - 1))
+            self.run(self.log.append(expected.id, deltas(texts), attempt=expected.fence(-1)))
 
     @rule(
         first=tasks,
@@ -171,7 +182,7 @@ class LogMachine(RuleBasedStateMachine):
 
         async def append_all():
             works = [self.log.append((first if is_first else second).id, deltas(texts)) for is_first, texts in batches]
-            works.insert(stale, self.log.append(first.id, [delta("stale")], attempt=first.attempt - 1))
+            works.insert(stale, self.log.append(first.id, [delta("stale")], attempt=first.fence(-1)))
             return await asyncio.gather(*works, return_exceptions=True)
 
         answers = self.run(append_all())
@@ -196,7 +207,7 @@ class LogMachine(RuleBasedStateMachine):
     @rule(expected=gone, texts=BATCHES, is_fenced=st.booleans())
     def append_to_what_is_gone(self, expected, texts, is_fenced):
         with pytest.raises(Fenced):
-            self.run(self.log.append(expected.id, deltas(texts), attempt=expected.attempt if is_fenced else None))
+            self.run(self.log.append(expected.id, deltas(texts), attempt=expected.fence() if is_fenced else None))
         self.changed.append(expected)
 
     @rule(expected=tasks | gone, after=st.integers(0, 40), limit=st.integers(1, 10), count=st.integers(1, 10))

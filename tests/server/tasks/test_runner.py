@@ -1,13 +1,14 @@
 """A run around the agent: it begins and ends for its user, whatever happens to the disk meanwhile."""
 
 import asyncio
+import contextlib
 import errno
 import json
 import logging
 from unittest.mock import AsyncMock, Mock
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import Connection, make_url, text
 
 from beray.server.agent.budget import Limits as Budgets
 from beray.server.agent.models import ModelChoice, Models
@@ -25,7 +26,8 @@ from beray.server.events.wakeups import Wakeups
 from beray.server.sandbox.base import Capabilities, Limits
 from beray.server.tasks import runner as runner_module
 from beray.server.tasks import service as service_module
-from beray.server.tasks.control import RunControl
+from beray.server.tasks.control import RunControl, RunHandle
+from beray.server.tasks.conversation import Conversation
 from beray.server.tasks.runner import RunAgent, Runner, Workshop
 from beray.server.tasks.service import Tasks
 from beray.server.tasks.view import NO_USAGE
@@ -351,3 +353,135 @@ async def test_run_whose_task_was_deleted_brings_no_folder_back(database, tmp_pa
     await runner.run_task(1, 1, run_step)
 
     assert list((tmp_path / "tasks").iterdir()) == []
+
+
+# What the user says as a run ends
+
+
+async def say(database: Database, events: EventLog, content: str) -> None:
+    def put(connection: Connection) -> None:
+        row = queries.get_task(connection, 1, 1, is_to_change=True)
+        Conversation(events, lambda: AT).add(connection, row, content)
+
+    await database.write(put)
+
+
+async def deliver(database: Database) -> None:
+    query = text("UPDATE message SET delivered_at = 1")
+    await database.write(lambda connection: connection.execute(query) and None)
+
+
+def outcome(*, is_completed: bool, turns: int) -> Outcome:
+    error = None if is_completed else {"code": "c", "message": "m", "hint": None, "retryable": False}
+    return Outcome(is_completed=is_completed, result="done", error=error, usage=NO_USAGE, turns=turns)
+
+
+async def test_run_is_not_completed_while_a_message_waits(database_url, tmp_path, control):
+    """It came after the agent's last look: the agent is called again, and goes on at its next turn."""
+    begun_at = []
+
+    async def agent(run: AgentRun) -> Outcome:
+        begun_at.append(run.first_turn)
+        if len(begun_at) == 1:
+            await say(database, events, "wait")
+            return outcome(is_completed=True, turns=3)
+        await deliver(database)
+        return outcome(is_completed=True, turns=4)
+
+    with seeded_database(database_url, 1, status="queued") as database:
+        runner, events = make_runner(database, tmp_path, agent, control)
+        await runner.run_task(1, 1, run_step)
+        kinds = [json.loads(frame_body(frame))["type"] for frame in await events.read_all(1)]
+
+    assert begun_at == [1, 4]
+    assert kinds == ["task.started", "input.received", "task.finished"]
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+async def test_run_that_fails_or_is_stopped_ends_though_a_message_waits(database, tmp_path, control, is_stopped):
+    async def agent(run: AgentRun) -> Outcome:
+        await say(database, events, "wait")
+        if is_stopped:
+            control.stop(1)
+            await asyncio.Future()
+        return outcome(is_completed=False, turns=1)
+
+    runner, events = make_runner(database, tmp_path, agent, control)
+    await asyncio.wait_for(runner.run_task(1, 1, run_step), timeout=10)
+
+    last = json.loads(frame_body(await events.read_last(1)))
+    assert (last["type"], last["status"]) == ("task.finished", "stopped" if is_stopped else "failed")
+
+
+async def test_further_run_is_begun_with_its_message_and_the_one_before_is_over(database_url, tmp_path, control):
+    """What a zombie of the run before does is refused, and is not taken for a run to be gone on with."""
+    goals = []
+
+    async def agent(run: AgentRun) -> Outcome:
+        goals.append((run.run, run.attempt, run.goal))
+        if run.run == 1:
+            await database.write(begin_again)
+            await runner.run_task(1, 2, run_step)
+            await run.emit(NewEvent("text.delta", {"message_id": "m", "delta": "late"}))
+        await deliver(database)
+        return outcome(is_completed=True, turns=1)
+
+    def begin_again(connection: Connection) -> None:
+        queries.change_status(connection, 1, "completed")
+        row = queries.get_task(connection, 1, 1, is_to_change=True)
+        Conversation(events, lambda: AT).begin_again(
+            connection, row, "the second goal", ModelChoice("beray:rules", "rules")
+        )
+
+    with seeded_database(database_url, 1, status="queued") as database:
+        runner, events = make_runner(database, tmp_path, agent, control)
+        await runner.run_task(1, 1, run_step)
+        shown = [json.loads(frame_body(frame)) for frame in await events.read_all(1)]
+
+    assert goals == [(1, 1, "g"), (2, 1, "the second goal")]
+    assert [event["type"] for event in shown] == [
+        "task.started",
+        "input.received",
+        "task.status",
+        "task.started",
+        "task.finished",
+    ]
+
+
+async def test_stop_of_the_run_before_does_not_stop_the_next(database, control):
+    """Its look at the database is answered when the next run has begun here."""
+    await database.write(lambda connection: queries.update_task(connection, 1, stop_requested=True))
+
+    class Slow:
+        async def read(self, query):
+            found = await database.read(query)
+            with contextlib.ExitStack() as late:
+                begun.append(late.enter_context(control.running(1)))
+                late.pop_all()
+            return found
+
+    begun: list[RunHandle] = []
+    with control.running(1) as first:
+        await control.stop_asked(Slow())
+
+    assert first.stop.is_set()
+    assert not begun[0].stop.is_set()
+
+
+async def test_task_that_was_begun_again_is_not_purged(database, tmp_path, control):
+    await database.write(lambda connection: queries.update_task(connection, 1, status="completed", finished_at=1))
+    events = EventLog(database, Wakeups(), lambda: AT)
+    tasks = make_tasks(database, tmp_path, events, control)
+    tasks.engine = AsyncMock(is_running=AsyncMock(return_value=False), submit=Mock())
+    scan = database.scan
+
+    async def scan_and_begin_again(query):
+        found = await scan(query)
+        if found == [(1, 1)]:
+            await tasks.send_message(OWNER, 1, "again")
+        return found
+
+    database.scan = scan_and_begin_again
+
+    assert await tasks.deletions.purge(AT) == 0
+    assert (await tasks.get(OWNER, 1)).run == 2

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, insert, select, update
 
+from beray.server.db.attempts import Attempt
 from beray.server.db.connect import Database
 from beray.server.db.tables import task, user
 from beray.server.work_dirs.stored import StoredBytes
@@ -35,7 +36,9 @@ async def give_to_another(database: Database, task_id: int) -> None:
 
 
 def room_of(database: Database, tmp_path: Path, *, most: int, attempt: int = 1) -> TaskRoom:
-    return TaskRoom(StoredBytes(database, WorkDirs(tmp_path), most=most), user_id=1, task_id=1, attempt=attempt)
+    return TaskRoom(
+        StoredBytes(database, WorkDirs(tmp_path), most=most), user_id=1, task_id=1, attempt=Attempt(1, attempt)
+    )
 
 
 async def known(database: Database) -> int:

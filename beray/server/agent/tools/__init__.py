@@ -12,6 +12,7 @@ TOOL_NAMES: Final = (
     "list_files",
     "search_files",
     "update_plan",
+    "ask_user",
     "finish",
 )
 """Every tool, in the order shown; a task's `tools` selects among them, null means all."""

@@ -109,7 +109,7 @@ def _find(box: Toolbox, id: str) -> BackgroundProcess:
     if process is not None:
         return process
     if id.strip() in box.progress.background:
-        raise ToolError(f"{id} is gone: the server was interrupted, and it ended with it. Start it again if needed.")
+        raise ToolError(f"{id} is gone: it ended with its run, or with the server. Start it again if it is needed.")
     known = in_lines(box.background.known) or "None has been started, or those of before an interruption are gone."
     raise ToolError(f"There is no background process {first_line(id)!r}. Give the id of one of these:\n{known}")
 

@@ -2,9 +2,12 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from sqlalchemy import Connection
 
 from beray.server.agent.background import BackgroundProcesses
 from beray.server.agent.progress import Progress
@@ -28,6 +31,7 @@ class Answer:
         changes: Files the tool wrote itself.
         events: Further events that belong to the call's end.
         pictures: What the model is shown beside the text.
+        messages: Numbers of the user's messages that the text holds; they count as delivered with the call's end.
     """
 
     text: str
@@ -38,6 +42,15 @@ class Answer:
     changes: Sequence[FileChange] = ()
     events: Sequence[NewEvent] = ()
     pictures: Sequence[Picture] = ()
+    messages: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What belongs to a call's start, beside `tool.started`."""
+
+    events: Sequence[NewEvent] = ()
+    also: Callable[[Connection], None] = lambda connection: None
 
 
 @dataclass
@@ -46,20 +59,24 @@ class Toolbox:
 
     Attributes:
         call_id: The call that runs.
+        call_started_at: When it began, perhaps in an attempt before this one (ms since the epoch).
         has_failure: An earlier call of the same answer failed.
         ends_at: When the run's wall time is up, by the monotonic clock.
         sees_images: The model that works now takes pictures.
         picture_bytes: What the pictures in the conversation hold.
+        paused: A block in which the run's wall time stands still.
         background: What the run's commands have left running.
     """
 
     run: AgentRun
     progress: Progress
     call_id: str = ""
+    call_started_at: int = 0
     has_failure: bool = False
     ends_at: float = 0.0
     sees_images: bool = False
     picture_bytes: int = 0
+    paused: Callable[[], AbstractContextManager[None]] = nullcontext
     background: BackgroundProcesses = field(init=False)
 
     def __post_init__(self) -> None:
@@ -118,4 +135,5 @@ _DETAILS = {
     "search_files": ("pattern",),
     "update_plan": ("items",),
     "finish": (),
+    "ask_user": ("question",),
 }

@@ -28,6 +28,7 @@ DESCRIPTIONS: Final = {  # of the tools built in: keys of the catalogue of sente
     "list_files": "tool_list_files",
     "search_files": "tool_search_files",
     "update_plan": "tool_update_plan",
+    "ask_user": "tool_ask_user",
     "finish": "tool_finish",
 }
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from beray.server.agent.inbox import has_waiting
 from beray.server.agent.tools.base import Answer, Toolbox, ToolError
 from beray.server.agent.tools.whereabouts import astray
 from beray.server.errors import Refused
@@ -58,6 +59,8 @@ def build_finish(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
             raise ToolError("Not finished: an earlier call in the same answer failed. Look at its result first.")
         for path in files or []:
             await _check_file(box, path)
+        if await has_waiting(box.run):
+            raise ToolError("Not finished: the user has sent a message meanwhile. It follows; go by it.")
         box.progress.final_text = summary
         return Answer("The task has ended.", text("agent_finished", box.run.language))
 
