@@ -98,4 +98,4 @@ def _frame(kind: str, **fields: Any) -> bytes:
     return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
 
 
-ANTHROPIC = Wire(_content, _end, _error)
+ANTHROPIC = Wire(_content, _end, b"event: content_block_delta\ndata: {garbled\n\n", _error)

@@ -32,11 +32,13 @@ class Wire:
     Attributes:
         content: A frame for each delta, so that a cut after so many means the same on every wire.
         end: The frames that close an answer that is whole.
+        garbled: A frame that holds no JSON.
         error: Status and body of the error that it gives where OpenAI would give these.
     """
 
     content: Callable[[Said], Iterator[bytes]]
     end: Callable[[Said], Iterator[bytes]]
+    garbled: bytes
     error: Callable[[int, dict[str, Any]], tuple[int, dict[str, Any]]]
 
 
@@ -73,4 +75,4 @@ def _frame(said: Said, choices: list[dict[str, Any]], usage: dict[str, Any] | No
     return b"data: " + json.dumps(body).encode() + b"\n\n"
 
 
-OPENAI = Wire(_content, _end, lambda status, body: (status, body))
+OPENAI = Wire(_content, _end, b"data: {garbled\n\n", lambda status, body: (status, body))

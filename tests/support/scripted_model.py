@@ -235,7 +235,7 @@ class ScriptedModel:
                 await asyncio.wait_for(reader.read(1), HANG_SECONDS)
                 raise ConnectionError
             if index == reply.garbles_after:
-                await _chunk(writer, b"data: {garbled\n\n")
+                await _chunk(writer, wire.garbled)
             if frame is not None:
                 await _chunk(writer, frame)
                 await asyncio.sleep(reply.pause_seconds)

@@ -17,7 +17,8 @@
 | stop in text, stop in tool | ends at once, no process is left | 1 |
 | huge output | people and model get a bounded part | 2 |
 
-After each, `assert_true_story` holds of the events: no event of a cut try survives as truth.
+All of it over OpenAI's wire and over Anthropic's. After each, `assert_true_story` holds of the events: no event of a
+cut try survives as truth.
 """
 
 import asyncio
@@ -92,7 +93,7 @@ class Player:
         return Played(outcome, events, server)
 
 
-@pytest.fixture(params=["openai"])
+@pytest.fixture(params=["openai", "anthropic"])
 def play(bench, scripted, request):
     return Player(bench, scripted, request.param)
 
