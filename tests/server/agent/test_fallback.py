@@ -30,6 +30,7 @@ async def model_of(bench):
         (failure(429, "slow down", Retry_After="0"), "model_rate_limited", 5),
         (KEPT_DOWN, "model_unavailable", 5),
         (Reply("cut", cuts_after=1), "model_unreachable", 5),
+        (Reply("garbled", garbles_after=1), "model_error", 5),
     ],
 )
 async def test_a_model_that_failed_for_good_is_followed_by_the_next(bench, scripted, reply, code, requests):
