@@ -51,7 +51,7 @@ def is_transient(error: Exception) -> bool:
 
 def may_fall_back(error: Exception) -> bool:
     """Whether another model may succeed where this one has failed for good."""
-    return code_of(error) in _OF_ONE_MODEL
+    return code_of(error) in _OF_ONE_MODEL or type(error) in _UNREADABLE
 
 
 def wait_seconds(error: Exception, tries: int) -> float:

@@ -41,6 +41,15 @@ async def test_folder_and_variables_are_carried_to_the_next_command(bench, use):
     assert told[4].endswith(f"{here}\n")
 
 
+async def test_lines_of_a_command_are_numbered_as_the_model_wrote_them(use):
+    told = await use(
+        call("shell", command="true\nno-such-program"), call("shell", command="cat <<END\ntext\nEND\necho )")
+    )
+
+    assert "line 2: no-such-program" in told[0]
+    assert "line 4: syntax error" in told[1]
+
+
 async def test_leaving_the_work_dir_is_not_carried_on(bench, use):
     told = await use(call("shell", command="cd /"), call("shell", command="pwd"))
 

@@ -33,17 +33,20 @@ _PLAIN = 'eval "$1"'
 _FIND_BASH = 'if command -v bash >/dev/null 2>&1; then exec bash -c "$1" bash "$2"; fi; eval "$2"'
 
 # The report: start folder, environment, empty entry, end folder, environment; each entry ends with NUL. Descriptor 3 is
-# moved out of the way of commands that use it themselves.
-_WRAPPER = """
+# moved out of the way of commands that use it themselves. All in one line: the shell numbers the command's lines from
+# there, and the model is to be told which of its own has failed.
+_WRAPPER = "; ".join(
+    r"""
 exec 198>&3 3>&-
 __beray_env=$(command -v env)
-{ builtin printf '%s\\0' "$(builtin pwd -P)"; "$__beray_env" -0; builtin printf '\\0'; } >&198 2>/dev/null
-__beray_end() { set +eu; { builtin printf '%s\\0' "$(builtin pwd -P)"; "$__beray_env" -0; } >&198 2>/dev/null; }
+{ builtin printf '%s\0' "$(builtin pwd -P)"; "$__beray_env" -0; builtin printf '\0'; } >&198 2>/dev/null
+__beray_end() { set +eu; { builtin printf '%s\0' "$(builtin pwd -P)"; "$__beray_env" -0; } >&198 2>/dev/null; }
 trap __beray_end EXIT
 __beray_command=$1
 set --
 eval "$__beray_command"
-"""
+""".strip().splitlines()
+)
 
 
 def build_shell(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
