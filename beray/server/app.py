@@ -31,6 +31,7 @@ from beray.server.agent.run import AgentRun, Outcome
 from beray.server.agent.stuck import StuckRules
 from beray.server.agent.tools import TOOL_NAMES
 from beray.server.agent.tools.catalogue import ToolCatalogue, ToolSource
+from beray.server.agent.web.source import open_web_fetch
 from beray.server.api_document import describe_api
 from beray.server.api_page import add_api_page
 from beray.server.audit import AuditTrail
@@ -510,7 +511,8 @@ class App:
 
 def _open_catalogue(settings: Settings, environ: Mapping[str, str]) -> ToolCatalogue:
     """The tools built in, and those the operator has added."""
-    sources: list[ToolSource] = [*load_plugins(TOOL_NAMES)]
+    sources: list[ToolSource] = [*open_web_fetch(settings)]
+    sources += load_plugins(_taken(sources))
     sources += open_mcp_sources(settings, environ, taken=_taken(sources))
     return ToolCatalogue(sources=tuple(sources))
 
