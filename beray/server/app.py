@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Final, cast
@@ -23,13 +23,15 @@ from beray import __version__
 from beray.server.agent import routes as model_routes
 from beray.server.agent.budget import limits_of
 from beray.server.agent.checking import ModelChecks
+from beray.server.agent.mcp.source import open_mcp_sources
 from beray.server.agent.models import Models
 from beray.server.agent.plugins import load_plugins
 from beray.server.agent.prices import load_prices
 from beray.server.agent.run import AgentRun, Outcome
 from beray.server.agent.stuck import StuckRules
 from beray.server.agent.tools import TOOL_NAMES
-from beray.server.agent.tools.catalogue import ToolCatalogue
+from beray.server.agent.tools.catalogue import ToolCatalogue, ToolSource
+from beray.server.agent.web.source import open_web_fetch
 from beray.server.api_document import describe_api
 from beray.server.api_page import add_api_page
 from beray.server.audit import AuditTrail
@@ -95,6 +97,7 @@ def create_app(
     *,
     clock: Clock = system_clock,
     announce: Callable[[str], None] = lambda line: None,
+    environ: Mapping[str, str] | None = None,
 ) -> "App":
     """Make the server's ASGI application. One per process: the engine can't be had twice.
 
@@ -103,6 +106,7 @@ def create_app(
         models: The models that work (`choose_models`).
         clock: Milliseconds since the epoch.
         announce: Shows a line to the operator (a verification code that went to the outbox).
+        environ: Where the variables are looked up that the operator's files name; default: nowhere.
 
     Raises:
         RuntimeError: There is an application in this process already.
@@ -114,18 +118,26 @@ def create_app(
     if _has_app:
         raise RuntimeError("create_app was called twice in one process; start a second process instead")
     _has_app = True
-    return App(settings, models, clock=clock, announce=announce)
+    return App(settings, models, clock=clock, announce=announce, environ=environ or {})
 
 
 class App:
     """The server's parts, and the ASGI callable over them."""
 
-    def __init__(self, settings: Settings, models: Models, *, clock: Clock, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        models: Models,
+        *,
+        clock: Clock,
+        announce: Callable[[str], None],
+        environ: Mapping[str, str],
+    ) -> None:
         self.settings = settings
         self.models = models
         self.prices = load_prices(settings.prices)
         self._budgets = limits_of(settings)
-        self.catalogue = ToolCatalogue(sources=load_plugins(TOOL_NAMES))
+        self.catalogue = _open_catalogue(settings, environ)
         self.readiness = Readiness()
         self.work_dirs_path = settings.work_dirs or settings.data_dir / "tasks"
         url = database_url(settings)
@@ -495,6 +507,18 @@ class App:
             return _sandbox_info(self.capabilities)
         told = [about.get("sandbox") for about in (self.cluster.about_workers() if self.cluster is not None else [])]
         return next((sandbox for sandbox in told if sandbox is not None), None)
+
+
+def _open_catalogue(settings: Settings, environ: Mapping[str, str]) -> ToolCatalogue:
+    """The tools built in, and those the operator has added."""
+    sources: list[ToolSource] = [*open_web_fetch(settings)]
+    sources += load_plugins(_taken(sources))
+    sources += open_mcp_sources(settings, environ, taken=_taken(sources))
+    return ToolCatalogue(sources=tuple(sources))
+
+
+def _taken(sources: Sequence[ToolSource]) -> tuple[str, ...]:
+    return (*TOOL_NAMES, *(source.name for source in sources))
 
 
 async def _run_agent(run: AgentRun) -> Outcome:

@@ -76,11 +76,12 @@ def run(settings: Settings, *, announce: Callable[[str], None]) -> None:
     with owning as is_owner, _listening(settings) as listener:
         base_url = _base_url(settings, listener)
         own = replace(settings, port=listener.getsockname()[1])  # the search for local models skips our own port
-        models = choose_models(own, os.environ, probe=probe_models)  # noqa: TID251  # providers' keys are no settings
+        environ = os.environ  # noqa: TID251 - what operators keep there beside settings: keys, and secrets of MCP servers
+        models = choose_models(own, environ, probe=probe_models)
         for setting in money_settings(limits_of(settings)):
             require_prices(load_prices(settings.prices), [*models.offered, *models.fallback], setting=setting)
         try:
-            app = create_app(settings, models, announce=announce)
+            app = create_app(settings, models, announce=announce, environ=environ)
         except (SandboxUnavailable, CatalogueError) as error:
             raise StartError(str(error)) from error
         server_file = settings.data_dir / SERVER_FILE if is_owner else None

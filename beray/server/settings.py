@@ -400,6 +400,18 @@ class Settings:
         "Hosts commands may reach by https, like data.gov, *.example.com, api.example.com:8443; unset: no network.",
         "命令可以用 https 访问的主机，例如 data.gov, *.example.com, api.example.com:8443；未设置时没有网络。",
     )
+    mcp_config: Path | None = _set(
+        None,
+        _path,
+        "JSON file of the MCP servers whose tools tasks may use (see the page about MCP servers).",
+        "JSON 文件，列出任务可以使用其工具的 MCP 服务器（见 MCP 服务器一页）。",
+    )
+    web_fetch: bool = _set(
+        False,
+        _flag,
+        "1: the agent has a tool that reads pages of the hosts in BERAY_SANDBOX_ALLOW_HOSTS.",
+        "1：智能体有一个工具，可以读取 BERAY_SANDBOX_ALLOW_HOSTS 中主机的网页。",
+    )
     sandbox_disk_bytes: int = _set(
         5 << 30,
         _positive,

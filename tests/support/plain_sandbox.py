@@ -7,7 +7,7 @@ import shutil
 import signal
 from asyncio.subprocess import Process as Subprocess
 
-from beray.server.sandbox.base import Capabilities, Exit, ExitReason, SandboxError, Spec, StreamName
+from beray.server.sandbox.base import Capabilities, Exit, ExitReason, InputClosed, SandboxError, Spec, StreamName
 
 CHUNK = 64 * 1024
 _MAP_REPORT = 'exec 3>&"$1"; eval "exec $1>&-"; shift; exec "$@"'
@@ -58,7 +58,7 @@ class PlainProcess:
                 *argv,
                 cwd=folder if folder.is_dir() else spec.work_dir,
                 env=env,
-                stdin=asyncio.subprocess.PIPE if spec.stdin else asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.PIPE if spec.stdin or spec.has_input else asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
@@ -78,6 +78,21 @@ class PlainProcess:
 
     async def read(self) -> tuple[StreamName, bytes] | None:
         return await self._output.get()
+
+    async def write(self, data: bytes) -> None:
+        assert self._process is not None
+        if self._process.stdin is None or self._process.stdin.is_closing() or self._process.returncode is not None:
+            raise InputClosed("The command's input is closed, or it has ended.")
+        try:
+            self._process.stdin.write(data)
+            await self._process.stdin.drain()
+        except ConnectionError as error:
+            raise InputClosed("The command has ended.") from error
+
+    async def close_input(self) -> None:
+        assert self._process is not None
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
     async def wait(self) -> Exit:
         assert self._process is not None

@@ -24,6 +24,7 @@ from typing import Any
 from beray.server.sandbox.base import (
     Capabilities,
     Exit,
+    InputClosed,
     Limits,
     Process,
     Sandbox,
@@ -197,6 +198,17 @@ async def finish(process: Process) -> Ended:
     return Ended(exit, output["stdout"].decode(), output["stderr"].decode())
 
 
+@contextlib.contextmanager
+def expected(kind: type[Exception], words: str) -> Iterator[None]:
+    """The body raises this, and the text holds these words (an interpreter without pytest runs this too)."""
+    caught: list[Exception] = []
+    try:
+        yield
+    except kind as error:
+        caught.append(error)
+    assert [words in str(error) for error in caught] == [True], f"{kind.__name__} was expected; came: {caught}"
+
+
 async def read_line(process: Process) -> str:
     """The first line of a command's output."""
     line = b""
@@ -305,6 +317,93 @@ async def stdin_is_what_was_given(box: Box) -> None:
     assert (await box.run("cat", stdin=b"hello")).stdout == "hello"
     assert (await box.run("cat")).stdout == ""
     assert (await box.run("wc", "-c", stdin=big)).stdout.strip() == str(len(big))
+
+
+@case
+async def input_can_be_written_while_the_command_runs(box: Box) -> None:
+    """Each line is answered before the next is written, as in a conversation."""
+    process = await box.start("bash", "-c", "while read -r line; do echo got $line; done; echo end", has_input=True)
+
+    for word in ("one", "two", "three"):
+        await process.write(f"{word}\n".encode())
+        assert await read_line(process) == f"got {word}"
+    await process.close_input()
+
+    assert await finish(process) == Ended(Exit(0, "exit"), "end\n", "")
+
+
+@case
+async def large_input_arrives_whole(box: Box) -> None:
+    """Many times what a pipe holds, in pieces of odd sizes."""
+    process = await box.start("bash", "-c", "wc -c; cat", has_input=True)
+
+    for size in (1, 65_537, 3_000_000, 999):
+        await process.write(b"x" * size)
+    await process.close_input()
+
+    assert (await finish(process)).stdout.strip() == str(1 + 65_537 + 3_000_000 + 999)
+
+
+@case
+async def input_that_is_not_read_makes_the_writer_wait(box: Box) -> None:
+    """Nothing is buffered without bound; ended while it waits, the writer is told."""
+    process = await box.start("sleep", "1000", has_input=True)
+    writing = asyncio.create_task(process.write(bytes(2 << 20)))
+
+    await asyncio.wait({writing}, timeout=0.5)
+
+    assert not writing.done()
+    await process.kill()
+    with expected(InputClosed, ""):
+        await writing
+
+
+@case
+async def input_of_a_command_that_has_ended_is_closed(box: Box) -> None:
+    process = await box.start("true", has_input=True)
+    await finish(process)
+
+    with expected(InputClosed, "ended"):
+        await process.write(b"too late\n")
+    await process.close_input()
+
+
+@case
+async def input_after_its_end_is_refused(box: Box) -> None:
+    process = await box.start("cat", has_input=True)
+    await process.write(b"all\n")
+    await process.close_input()
+    await process.close_input()
+
+    with expected(InputClosed, "closed"):
+        await process.write(b"more\n")
+
+    assert (await finish(process)).stdout == "all\n"
+
+
+@case
+async def a_command_without_input_can_not_be_written_to(box: Box) -> None:
+    process = await box.start("cat", stdin=b"given")
+
+    with expected(InputClosed, ""):
+        await process.write(b"more")
+    await process.close_input()
+
+    assert (await finish(process)).stdout == "given"
+    with expected(SandboxError, "not both"):
+        await box.start("cat", stdin=b"given", has_input=True)
+
+
+@case
+async def open_input_keeps_no_command_alive(box: Box) -> None:
+    """It ends by a kill, and by its wall time, though somebody could still write."""
+    process = await box.start("bash", "-c", "echo up; cat", has_input=True)
+    assert await read_line(process) == "up"
+    await process.kill()
+    assert (await process.wait()).reason == "stopped"
+
+    late = await box.start("cat", has_input=True, limits=Limits(wall_seconds=1))
+    assert (await late.wait()).reason == "timeout"
 
 
 @case

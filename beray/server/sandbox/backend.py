@@ -16,7 +16,7 @@ from beray.server.sandbox.egress.proxy import Egress
 from beray.server.sandbox.environment import Layout, command_environment, proxy_environment
 from beray.server.sandbox.forkserver import ForkServer, memory_file
 from beray.server.sandbox.guard.wire import BubblewrapJob, Job, JobFiles, JobLimits, LandlockJob
-from beray.server.sandbox.process import GuardedProcess
+from beray.server.sandbox.process import GuardedProcess, OurEnds
 from beray.server.sandbox.quota import UserQuotas
 
 START_SECONDS = 30.0
@@ -176,15 +176,22 @@ def _open_channels(job: bytes, spec: Spec) -> tuple[JobFiles, GuardedProcess]:
             return fds
 
         (job_fd,) = keep(memory_file(job))
-        (stdin,) = keep(memory_file(spec.stdin) if spec.stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        stdin, *input_end = keep(*_open_stdin(spec))
         stdout, stdout_end = keep(*os.pipe2(os.O_CLOEXEC))
         stderr, stderr_end = keep(*os.pipe2(os.O_CLOEXEC))
         report, report_end = keep(*os.pipe2(os.O_CLOEXEC)) if spec.has_report else (None, None)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         files = JobFiles(job_fd, theirs.detach(), stdin, stdout_end, stderr_end, report_end)
-        process = GuardedProcess(ours, stdout=stdout, stderr=stderr, report=report)
+        process = GuardedProcess(ours, OurEnds(stdout, stderr, report, *input_end))
         undo.pop_all()  # from here on each end has its owner
         return files, process
+
+
+def _open_stdin(spec: Spec) -> Sequence[int]:
+    """What becomes the command's descriptor 0 and, if it is a pipe, the end that we write to."""
+    if spec.has_input:
+        return os.pipe2(os.O_CLOEXEC)
+    return (memory_file(spec.stdin) if spec.stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC),)
 
 
 def job_limits(spec: Spec, *, counted_processes: int | None, counts_only_own: bool) -> JobLimits:
@@ -218,6 +225,8 @@ def check_spec(spec: Spec) -> None:
     for name, value in spec.env.items():
         if not _ENV_NAME.fullmatch(name) or "\0" in value:
             raise SandboxError(f"{name!r} can't be an environment variable.")
+    if spec.has_input and spec.stdin:
+        raise SandboxError("A command reads what it is given at its start, or what is written to it, not both.")
     if not spec.work_dir.is_absolute():
         raise SandboxError(f"The work_dir {spec.work_dir} is not an absolute path.")
     if spec.uid is not None and os.geteuid() != 0:

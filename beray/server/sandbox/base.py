@@ -22,6 +22,10 @@ class SandboxError(Exception):
     """A command could not be started; the text says why."""
 
 
+class InputClosed(Exception):
+    """Nothing more can be written to the command; the text says why."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one command may use.
@@ -56,6 +60,7 @@ class Spec:
         env: Further environment variables; the sandbox sets PATH, HOME, USER, LANG and the like by itself.
         uid: Uid (and gid) the command runs under when the server is root; None when it is not.
         stdin: Bytes the command reads from descriptor 0; empty means /dev/null.
+        has_input: Descriptor 0 is a pipe instead, which `Process.write` fills; not together with `stdin`.
         task_id: Whose command it is, when it may reach the hosts that `sandbox_allow_hosts` names; None: no network.
         has_report: Descriptor 3 of the command is a pipe; its first 64 KiB come back as `Exit.report`.
         disk_before: The `Exit.disk_bytes` of the task's command before, if there was one.
@@ -67,6 +72,7 @@ class Spec:
     env: Mapping[str, str] = field(default_factory=dict)
     uid: int | None = None
     stdin: bytes = b""
+    has_input: bool = False
     task_id: int | None = None
     has_report: bool = False
     disk_before: int | None = None
@@ -124,6 +130,22 @@ class Process(Protocol):
 
         Output that nobody reads stops the command by backpressure; it is not buffered without bound.
         """
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Give a command with `has_input` more to read, after what it was given before; one caller at a time.
+
+        Waits while the command does not read: no more than some hundred KiB are on their way to it. If this is
+        cancelled, the command may have got a part.
+
+        Raises:
+            InputClosed: The command has ended, or its input is closed. A command that only has closed its own end may
+                be noticed no sooner than by its end.
+        """
+        ...
+
+    async def close_input(self) -> None:
+        """Let a command with `has_input` read to the end of file. May be called at any time, and twice."""
         ...
 
     async def wait(self) -> Exit:

@@ -1,4 +1,6 @@
-"""A running command as the server sees it: two pipes to read, a control socket, and how it ended."""
+"""A running command as the server sees it: two pipes to read, perhaps one to write, a control socket, and how it
+ended.
+"""
 
 import asyncio
 import contextlib
@@ -7,9 +9,11 @@ import signal
 import socket
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from beray.server.sandbox.base import Exit, SandboxError, StreamName
+from beray.server.sandbox.base import Exit, InputClosed, SandboxError, StreamName
 from beray.server.sandbox.guard.wire import MESSAGE_BYTES, STOP, Message
+from beray.server.sandbox.input import InputPipe
 from beray.server.sandbox.start import Start
 
 READ_BYTES = 64 * 1024
@@ -19,12 +23,28 @@ STUCK_SECONDS = 2.0  # a supervisor that has not ended its command by then is ki
 KILL_SECONDS = 10.0  # a process in an uninterruptible system call may outlive SIGKILL; don't wait for ever
 
 
-class _Pipes:
-    """The reading ends, closed at the latest when the process object is dropped."""
+@dataclass(frozen=True)
+class OurEnds:
+    """The server's ends of a command's pipes.
 
-    def __init__(self, stdout: int, stderr: int, report: int | None) -> None:
-        self.outputs: dict[StreamName, int] = {"stdout": stdout, "stderr": stderr}
-        self.report = report
+    Attributes:
+        report: Reads its descriptor 3, if it has one.
+        input: Writes its descriptor 0, if that is a pipe.
+    """
+
+    stdout: int
+    stderr: int
+    report: int | None = None
+    input: int | None = None
+
+
+class _Pipes:
+    """Our ends, closed at the latest when the process object is dropped."""
+
+    def __init__(self, ends: OurEnds) -> None:
+        self.outputs: dict[StreamName, int] = {"stdout": ends.stdout, "stderr": ends.stderr}
+        self.report = ends.report
+        self.input = None if ends.input is None else InputPipe(ends.input)
 
     def close_output(self, name: StreamName) -> None:
         os.close(self.outputs.pop(name))
@@ -34,19 +54,24 @@ class _Pipes:
             os.close(self.report)
             self.report = None
 
+    def close_input(self) -> None:
+        if self.input is not None:
+            self.input.close()
+
     def close(self) -> None:
         for name in list(self.outputs):
             self.close_output(name)
         self.close_report()
+        self.close_input()
 
 
 class GuardedProcess:
     """A command with a supervisor. See the port `Process`."""
 
-    def __init__(self, control: socket.socket, *, stdout: int, stderr: int, report: int | None) -> None:
+    def __init__(self, control: socket.socket, ends: OurEnds) -> None:
         self._loop = asyncio.get_running_loop()
         self._control = control
-        self._pipes = _Pipes(stdout, stderr, report)
+        self._pipes = _Pipes(ends)
         self._close_pipes = weakref.finalize(self, self._pipes.close)
         self._report = bytearray()
         self._start = Start()
@@ -57,12 +82,12 @@ class GuardedProcess:
         self.lacks_group: str | None = None
         """Why it has no control group, if it has none."""
         self._turn: StreamName = "stdout"
-        for fd in (stdout, stderr, report, control.fileno()):
+        for fd in (ends.stdout, ends.stderr, ends.report, control.fileno()):
             if fd is not None:
                 os.set_blocking(fd, False)
         self._loop.add_reader(control, self._on_message)
-        if report is not None:
-            self._loop.add_reader(report, self._on_report)
+        if ends.report is not None:
+            self._loop.add_reader(ends.report, self._on_report)
 
     async def started(self, *, within_seconds: float, wall_seconds: float) -> None:
         """Wait until the command has been executed.
@@ -89,6 +114,16 @@ class GuardedProcess:
             if self._pipes.outputs:
                 await self._readable()
         return None
+
+    async def write(self, data: bytes) -> None:
+        """See the port."""
+        if self._pipes.input is None:
+            raise InputClosed("The command was started without an input that can be written.")
+        await self._pipes.input.write(data)
+
+    async def close_input(self) -> None:
+        """See the port."""
+        self._pipes.close_input()
 
     async def wait(self) -> Exit:
         """See the port."""
@@ -202,5 +237,6 @@ class GuardedProcess:
         if self._pipes.report is not None:
             self._loop.remove_reader(self._pipes.report)
             self._pipes.close_report()
+        self._pipes.close_input()
         self._exit.set_result(how)
         self._start.settle(start_error)

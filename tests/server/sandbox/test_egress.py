@@ -670,6 +670,19 @@ async def place(module_dir: Path) -> AsyncIterator[Place]:
 
 @pytest.mark.needs("bubblewrap")
 @pytest.mark.asyncio(loop_scope="module")
+async def test_a_command_with_a_way_out_can_be_written_to(place: Place) -> None:
+    """What opens the way before it leaves the command's input to the command."""
+    process = await place.box.start("cat", task_id=1, has_input=True)
+
+    await process.write(b"first\n")
+    assert await read_line(process) == "first"
+    await process.close_input()
+
+    assert (await process.wait()).code == 0
+
+
+@pytest.mark.needs("bubblewrap")
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("name", BEHAVIOUR)
 async def test_a_command_with_a_way_out_runs_as_one_without(name: str, place: Place) -> None:
     argv, options = BEHAVIOUR[name]

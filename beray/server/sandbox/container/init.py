@@ -23,6 +23,7 @@ from ..guard.wire import Job, JobFiles, Message, MessageKind
 from .frames import (
     BEGIN,
     ERR,
+    INPUT,
     JOB,
     OUT,
     PIECE_BYTES,
@@ -35,6 +36,7 @@ from .frames import (
     FrameReader,
     frame,
     read_room,
+    room_frame,
 )
 
 _PR_SET_DUMPABLE = 4
@@ -79,17 +81,19 @@ class _Order:
     Attributes:
         job: The command.
         stdin: A descriptor with what it reads from descriptor 0.
+        input: Writes to `stdin`, if that is a pipe; else -1.
         has_report: Its descriptor 3 is a pipe to us.
     """
 
     job: Job
     stdin: int
+    input: int
     has_report: bool
 
 
 def _take_order(link: "_Link") -> _Order:
     job: Job | None = None
-    has_report = False
+    has_input = has_report = False
     stdin = os.memfd_create("stdin", os.MFD_CLOEXEC)
     poll = select.poll()
     poll.register(link.source, select.POLLIN)
@@ -101,12 +105,15 @@ def _take_order(link: "_Link") -> _Order:
                 job = Job.decode(content)
             elif kind == STDIN:
                 os.write(stdin, content)
+            elif kind == INPUT:
+                has_input = True
             elif kind == REPORT:
                 has_report = True
             elif kind == BEGIN:
                 assert job is not None
                 os.lseek(stdin, 0, os.SEEK_SET)
-                return _Order(job, _stdin_file(stdin), has_report)
+                reader, writer = os.pipe2(os.O_CLOEXEC) if has_input else (_stdin_file(stdin), -1)
+                return _Order(job, reader, writer, has_report)
 
 
 def _stdin_file(filled: int) -> int:
@@ -143,6 +150,11 @@ class _Link:
 
     def send(self, kind: bytes, content: bytes = b"") -> None:
         self._unsent += frame(kind, content)
+        self.flush()
+
+    def give_room(self, size: int) -> None:
+        """So many bytes of standard input have been taken."""
+        self._unsent += room_frame(STDIN, size)
         self.flush()
 
     def tell(self, message: Message) -> None:
@@ -197,6 +209,46 @@ class _Stream:
         return self.is_open
 
 
+class _Input:
+    """The command's descriptor 0, where that is a pipe. What it does not take yet is kept, which `ROOM` bounds."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._unwritten = bytearray()
+        self._is_ending = False
+        if fd >= 0:
+            os.set_blocking(fd, False)
+
+    @property
+    def has_unwritten(self) -> bool:
+        return bool(self._unwritten)
+
+    def add(self, piece: bytes) -> None:
+        """A piece from the server; an empty one is its end."""
+        if self.fd >= 0:
+            self._unwritten += piece
+            self._is_ending = not piece
+
+    def pass_on(self, link: _Link) -> None:
+        """Write what the command takes now, and tell the server how much that is, or that nobody reads any more."""
+        if self.fd < 0:
+            return
+        try:
+            while self._unwritten:
+                size = os.write(self.fd, self._unwritten)
+                del self._unwritten[:size]
+                link.give_room(size)
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._is_ending = True
+            self._unwritten.clear()
+            link.send(STDIN)
+        if self._is_ending:
+            os.close(self.fd)
+            self.fd = -1
+
+
 class _Report:
     """The command's descriptor 3: its first part is kept and the rest dropped, so that the writer never blocks."""
 
@@ -222,6 +274,7 @@ class _Command:
     def __init__(self, link: _Link, order: _Order) -> None:
         self._link = link
         self._order = order
+        self._input = _Input(order.input)
         self._children = Children()
         self._refusal: bytes | None = None
         self._wants_stop = False
@@ -275,6 +328,7 @@ class _Command:
             self._wait()
             self._hear_setup()
             self._hear_server()
+            self._input.pass_on(self._link)
             for stream in self._streams:
                 if stream.is_open and stream.room > 0:
                     stream.pass_on(self._link, stream.room)
@@ -304,6 +358,8 @@ class _Command:
         for stream in self._streams:
             if stream.is_open and stream.room > 0:
                 poll.register(stream.fd, select.POLLIN)
+        if self._input.has_unwritten:
+            poll.register(self._input.fd, select.POLLOUT)
         if self._report.is_open:
             poll.register(self._report.fd, select.POLLIN)
         left = min(self._deadline - time.monotonic(), self._disk.pause_seconds)
@@ -325,6 +381,8 @@ class _Command:
         for kind, content in self._link.receive():
             if kind == STOP:
                 self._wants_stop = True
+            elif kind == STDIN:
+                self._input.add(content)
             elif kind == ROOM:
                 name, size = read_room(content)
                 stream = next(stream for stream in self._streams if stream.kind == name)

@@ -10,21 +10,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from beray.server.sandbox.base import Exit, SandboxError, StreamName
+from beray.server.sandbox.base import Exit, InputClosed, SandboxError, StreamName
 from beray.server.sandbox.container.engine import engine_environment, shortened
 from beray.server.sandbox.container.frames import (
     BEGIN,
     ERR,
+    INPUT,
     JOB,
     OUT,
     PIECE_BYTES,
     REPORT,
+    ROOM,
     STDIN,
     STOP,
     TOLD,
+    WINDOW_BYTES,
     BadFrame,
     FrameReader,
     frame,
+    read_room,
     room_frame,
 )
 from beray.server.sandbox.forkserver import memory_file
@@ -55,6 +59,7 @@ class Order:
         remove: Command line that kills and forgets the container, whatever has become of the client.
         job: For process 1.
         stdin: For the command.
+        has_input: More is written to the command's descriptor 0 while it runs.
         has_report: The command's descriptor 3 is read.
     """
 
@@ -62,6 +67,7 @@ class Order:
     remove: Sequence[str]
     job: bytes
     stdin: bytes
+    has_input: bool
     has_report: bool
 
     def frames(self) -> bytearray:
@@ -69,9 +75,47 @@ class Order:
         told = bytearray(frame(JOB, self.job))
         for start in range(0, len(self.stdin), PIECE_BYTES):
             told += frame(STDIN, self.stdin[start : start + PIECE_BYTES])
+        if self.has_input:
+            told += frame(INPUT)
         if self.has_report:
             told += frame(REPORT)
         return told + frame(BEGIN)
+
+
+class _Input:
+    """How much the command's standard input takes now."""
+
+    def __init__(self, *, is_open: bool) -> None:
+        self.is_open = is_open
+        self._room = WINDOW_BYTES
+        self._changed = asyncio.Event()
+
+    async def room(self) -> int:
+        """How many bytes may be sent, once it is one or more.
+
+        Raises:
+            InputClosed: Nothing may be sent any more.
+        """
+        while self.is_open and self._room <= 0:
+            self._changed.clear()
+            await self._changed.wait()
+        if not self.is_open:
+            raise InputClosed("The command's input is closed, or it has ended.")
+        return self._room
+
+    def take(self, size: int) -> None:
+        """So many are sent."""
+        self._room -= size
+
+    def give(self, size: int) -> None:
+        """So many have been taken."""
+        self._room += size
+        self._changed.set()
+
+    def close(self) -> None:
+        """Nothing more is sent; a writer that waits is told."""
+        self.is_open = False
+        self._changed.set()
 
 
 class Client:
@@ -138,6 +182,7 @@ class ContainerProcess:
         self._open_streams = set(_KINDS)
         self._arrived = asyncio.Event()
         self._report = b""
+        self._input = _Input(is_open=order.has_input)
         self._was_killed = False
         self._remover: Client | None = None
         self._start = Start()
@@ -188,6 +233,21 @@ class ContainerProcess:
             joined += self._pieces.popleft()[1]
         self._tell(room_frame(_KINDS[name], len(joined)))
         return name, bytes(joined)
+
+    async def write(self, data: bytes) -> None:
+        """See the port."""
+        rest = memoryview(data)
+        while rest:
+            size = min(await self._input.room(), PIECE_BYTES, len(rest))
+            self._input.take(size)
+            self._tell(frame(STDIN, bytes(rest[:size])))
+            rest = rest[size:]
+
+    async def close_input(self) -> None:
+        """See the port."""
+        if self._input.is_open:
+            self._input.close()
+            self._tell(frame(STDIN))
 
     async def wait(self) -> Exit:
         """See the port."""
@@ -258,6 +318,10 @@ class ContainerProcess:
     def _on_frame(self, kind: bytes, content: bytes) -> None:
         if kind in _NAMES:
             self._on_piece(_NAMES[kind], content)
+        elif kind == ROOM:
+            self._input.give(read_room(content)[1])
+        elif kind == STDIN:
+            self._input.close()
         elif kind == REPORT:
             self._report = content
         elif kind == TOLD:
@@ -320,5 +384,6 @@ class ContainerProcess:
         self._close_sink()  # process 1 waits for that
         self._open_streams.clear()
         self._arrived.set()
+        self._input.close()
         self._exit.set_result(how)
         self._start.settle(start_error)

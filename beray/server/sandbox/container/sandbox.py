@@ -168,6 +168,7 @@ class ContainerSandbox:
                 remove=opened.engine.removal([name]),
                 job=self._job(spec, home).encode(),
                 stdin=spec.stdin,
+                has_input=spec.has_input,
                 has_report=spec.has_report,
             )
             process = ContainerProcess(order, lambda: self._forget(opened, name, process))
