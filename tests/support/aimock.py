@@ -43,7 +43,10 @@ def aimock_here() -> Path:
     _check_node()
     recipe = hashlib.sha256(b"".join((PEERS / name).read_bytes() for name in MADE_OF)).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beray-tests"
-    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NoAimock(f"there is no cache to install it into: {error}") from error
     folder = cache / f"peers-{recipe}"
     with (cache / "peers.lock").open("w") as lock:  # test processes side by side install it once
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -25,6 +25,7 @@ class RunMemory:
         self.progress = progress
         self._run = run
         self.messages: list[ModelMessage] = ModelMessagesTypeAdapter.validate_json(progress.messages)
+        self._dumped: tuple[list[ModelMessage], bytes] | None = None
         self._began_at = 0.0  # by the monotonic clock: a clock that is set must not use up a run
         self._elapsed_before_ms = 0
 
@@ -81,9 +82,15 @@ class RunMemory:
     def save_all(self, connection: Connection) -> None:
         """Write everything; for use in the transaction of the event that shows it."""
         run = self._run
-        self.progress.messages = ModelMessagesTypeAdapter.dump_json(images.emptied(self.messages))
+        self.progress.messages = self._dump()
         self._count(connection)
         agent_runs.save_checkpoint(connection, run.task_id, run.run, self.progress.to_row())
+
+    def _dump(self) -> bytes:
+        """The conversation as it is stored. Made once for each: it takes the writer's time, which all tasks share."""
+        if self._dumped is None or self._dumped[0] is not self.messages:  # it is replaced, never changed in place
+            self._dumped = self.messages, ModelMessagesTypeAdapter.dump_json(images.emptied(self.messages))
+        return self._dumped[1]
 
     def save_state(self, connection: Connection) -> None:
         """Write everything but the conversation."""

@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | 401 | `model_auth` | 1 |
 | 404 | `model_not_found` | 1 |
-| context length | `context_exceeded` | 1 |
+| context length | makes room once and asks again; `context_exceeded` where nothing can be left out | 2; 1 |
 | 429 with Retry-After | waits as told, goes on | 2 |
 | quota | `model_quota` | 1 |
 | 500 | tries again; `model_unavailable` (retryable) if it stays | 2; 5 |
@@ -142,6 +142,23 @@ async def test_context_length_ends_the_run(play):
     played = await play(sequence(failure(400, "too long", code="context_length_exceeded")))
 
     assert_failed(played, "context_exceeded")
+
+
+async def test_context_length_after_long_work_makes_room_once(play):
+    """Old results go, and the same request is made with what is left."""
+
+    def script(request, number):
+        if number < 10:
+            return Reply(calls=[call("shell", command=f"seq {number * 1000} {number * 1000 + 900}")])
+        if number == 10:
+            return failure(400, "too long", code="context_length_exceeded")
+        return Reply("done" if request.get("tools") else "So far all went well.")
+
+    played = await play(script)
+
+    assert played.outcome.result == "done"
+    assert len(played.of("context.compacted")) == 1
+    assert played.of("model.retry") == []
 
 
 async def test_429_is_tried_again_after_the_time_it_asks_for(play):
