@@ -331,6 +331,35 @@ async def test_a_call_that_a_crash_interrupted_is_reported_not_repeated(bench, s
     assert not (bench.work_dir / "made.txt").exists()
 
 
+@pytest.mark.parametrize(
+    ("crash_after", "answer"),
+    [
+        ("tool.requested", "Error: The MCP server demo can't be had: it ended before it had answered. Do without its"),
+        ("tool.started", "Interrupted: the server stopped while this call ran"),
+        ("tool.finished", "kept"),
+    ],
+)
+async def test_calls_end_as_recorded_when_the_server_can_not_be_had_after_a_takeover(
+    bench, scripted, crash_after, answer
+):
+    server = scripted(turns(Reply(calls=[call("demo_echo", text="kept")]), Reply("ok")))
+
+    def crash(when, types):
+        if when == "after" and crash_after in types:
+            raise Crash(when, types)
+
+    bench.crash = crash
+    with pytest.raises(Crash):
+        await bench.run("go", model=choice(server), tools=("demo",), sources=(source(),))
+    bench.crash = None
+    outcome = await bench.run("go", model=choice(server), tools=("demo",), sources=(source("dies"),))
+
+    assert outcome.result == "ok"
+    assert told(server)[0].startswith(answer)
+    assert offered(server, -1) == []
+    assert len(await bench.events("tool.finished")) == 1
+
+
 async def test_two_servers_side_by_side(play):
     server = await play(
         call("demo_count"), call("other_count"), call("other_count"), sources=(source(), source(name="other"))

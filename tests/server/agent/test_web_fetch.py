@@ -150,7 +150,7 @@ def test_a_page_made_to_keep_the_reader_busy_takes_no_more_than_its_length(piece
 async def test_texts_are_decoded(web, kind, body, text):
     web.pages = {"/": page(body, kind)}
 
-    assert fetch._say(await web.read()).partition("\n\n")[2] == text
+    assert fetch._say(await web.read())[0].partition("\n\n")[2] == text
 
 
 async def test_redirects_are_followed_from_allowed_host_to_allowed_host(web):
@@ -259,8 +259,8 @@ async def test_a_large_page_is_read_in_part_and_said_to_be(web):
     read = await web.read()
 
     assert len(read.content) == fetch.MOST_BYTES
-    assert "Only its first 2 MiB were read." in fetch._say(read)
-    assert len(fetch._say(read)) < 17_000
+    assert "Only its first 2 MiB were read." in fetch._say(read)[0]
+    assert len(fetch._say(read)[0]) < 17_000
 
 
 async def test_a_page_that_does_not_come_is_given_up(web, monkeypatch):

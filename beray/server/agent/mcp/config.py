@@ -1,7 +1,7 @@
 """The operator's file of MCP servers (`BERAY_MCP_CONFIG`): read and checked once, at start.
 
 Its form is that of most clients, `{"mcpServers": {"name": {"command", "args", "env"} | {"url", "headers"}}}`, with
-some keys of our own, which stand in `Common`.
+some keys of our own (`_COMMON`).
 """
 
 import ipaddress

@@ -23,10 +23,12 @@ class Readable:
 
     Attributes:
         text: Cut in the middle like every tool's output.
+        is_cut: Something of it is missing.
         pictures: Those whose format is known; the text names them.
     """
 
     text: str
+    is_cut: bool
     pictures: tuple[Picture, ...]
 
 
@@ -41,7 +43,7 @@ def readable(result: mcp_types.CallToolResult) -> Readable:
     kept = HeadAndTail()
     kept.add(wellformed("\n".join(parts)).encode())
     shown = kept.text(_REMEDY)
-    return Readable(shown if shown.strip() else _NOTHING, tuple(pictures[:MOST_PICTURES]))
+    return Readable(shown if shown.strip() else _NOTHING, kept.is_cut, tuple(pictures[:MOST_PICTURES]))
 
 
 def _picture(block: mcp_types.ContentBlock) -> Picture | None:

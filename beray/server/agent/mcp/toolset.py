@@ -9,12 +9,13 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import mcp_types
 from pydantic_ai import RunContext
+from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.toolsets.abstract import ToolsetTool
@@ -79,12 +80,25 @@ class McpToolset(AbstractToolset[None]):
         """Its tools, by name; none if it can't be had."""
         if self._offered is None:
             self._offered = {offered.definition.name: offered for offered in await self._list()}
+        definitions = [offered.definition for offered in self._offered.values()] or self._asked_before(ctx.messages)
         return {
-            name: ToolsetTool(
-                toolset=self, tool_def=offered.definition, max_retries=WRONG_CALLS, args_validator=_ANY_ARGUMENTS
+            definition.name: ToolsetTool(
+                toolset=self, tool_def=definition, max_retries=WRONG_CALLS, args_validator=_ANY_ARGUMENTS
             )
-            for name, offered in self._offered.items()
+            for definition in definitions
         }
+
+    def _asked_before(self, messages: Sequence[ModelMessage]) -> list[ToolDefinition]:
+        """Tools of a server that can't be had now, which the last answer asks for all the same.
+
+        It could be had when that was asked, by the process before this one. Such calls have to come to their end: with
+        what is recorded of them or, if nothing is, with the news that the server is gone.
+        """
+        last = messages[-1] if messages else None
+        if self._lacks is None or not isinstance(last, ModelResponse):
+            return []
+        prefix = f"{self._server.name}_"
+        return [ToolDefinition(name=call.tool_name) for call in last.tool_calls if call.tool_name.startswith(prefix)]
 
     async def get_instructions(self, ctx: RunContext[None]) -> str | None:
         """Tells the model that tools are missing, and why: a run doesn't go on with less in silence."""
@@ -100,6 +114,8 @@ class McpToolset(AbstractToolset[None]):
     ) -> Any:
         """See `Answer`."""
         assert self._offered is not None, "a tool is called after it was listed"
+        if self._lacks is not None:
+            raise ToolError(f"The MCP server {self._server.name} can't be had: {self._lacks}. Do without its tools.")
         result = await self._call(self._offered[name].own_name, tool_args)
         shown = readable(result)
         told = shown.text
@@ -110,6 +126,7 @@ class McpToolset(AbstractToolset[None]):
             text=told if not result.is_error else f"Error: {told}",
             summary=text(summary, self._box.run.language, server=self._server.name, said=first_line(told)),
             ok=not result.is_error,
+            truncated=shown.is_cut,
             pictures=shown.pictures,
         )
 
