@@ -1,6 +1,7 @@
 """A run's memory in this process, and how it gets into the database. Imports the model library."""
 
 import time
+from collections.abc import Callable
 
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelRequest, UserPromptPart
 from sqlalchemy import Connection
@@ -25,6 +26,7 @@ class RunMemory:
         self.progress = progress
         self._run = run
         self.messages: list[ModelMessage] = ModelMessagesTypeAdapter.validate_json(progress.messages)
+        self._written: list[ModelMessage] | None = None
         self._dumped: tuple[list[ModelMessage], bytes] | None = None
         self._began_at = 0.0  # by the monotonic clock: a clock that is set must not use up a run
         self._elapsed_before_ms = 0
@@ -79,12 +81,20 @@ class RunMemory:
         """What has been used, as the wire shows it."""
         return self.progress.usage(self._run.model.kind)
 
+    def save_changed(self) -> Callable[[Connection], None]:
+        """What writes everything, but leaves out the conversation if that was written before, and has stayed the same.
+
+        Ask for it outside of the transaction, which may be tried more than once.
+        """
+        return self.save_state if self._written is self.messages else self.save_all
+
     def save_all(self, connection: Connection) -> None:
         """Write everything; for use in the transaction of the event that shows it."""
         run = self._run
         self.progress.messages = self._dump()
         self._count(connection)
         agent_runs.save_checkpoint(connection, run.task_id, run.run, self.progress.to_row())
+        self._written = self.messages
 
     def _dump(self) -> bytes:
         """The conversation as it is stored. Made once for each: it takes the writer's time, which all tasks share."""

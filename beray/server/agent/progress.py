@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from beray.protocol.types import ModelKind, TaskError, Usage
@@ -143,8 +143,8 @@ class Progress:
 
     def to_row(self) -> CheckpointRow:
         """As it is stored."""
-        state = {name: value for name, value in asdict(self).items() if name not in {"turn", "messages", "used"}}
-        return CheckpointRow(self.turn, self.messages, json.dumps(asdict(self.used)), json.dumps(state))
+        state = {name: value for name, value in vars(self).items() if name not in {"turn", "messages", "used"}}
+        return CheckpointRow(self.turn, self.messages, json.dumps(vars(self.used)), json.dumps(state, default=vars))
 
     def go_on(self) -> None:
         """Let the next turn follow, though this one was to be the last."""

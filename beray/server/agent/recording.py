@@ -254,11 +254,19 @@ class RecordedToolset(WrapperToolset[None]):
     def __init__(self, wrapped: AbstractToolset[None], recorder: Recorder) -> None:
         super().__init__(wrapped)
         self.recorder = recorder
+        self._tools: dict[str, ToolsetTool[None]] | None = None
 
     async def get_tools(self, ctx: RunContext[None]) -> dict[str, ToolsetTool[None]]:
-        """The tools, whoever gives them, for one call at a time: the second may need what the first one made."""
-        tools = await self.wrapped.get_tools(ctx)
-        return {name: replace(tool, tool_def=replace(tool.tool_def, sequential=True)) for name, tool in tools.items()}
+        """The tools, whoever gives them, for one call at a time: the second may need what the first one made.
+
+        They stay the same over a run, so that providers can cache them; the library asks three times a step.
+        """
+        if self._tools is None:
+            tools = await self.wrapped.get_tools(ctx)
+            self._tools = {
+                name: replace(tool, tool_def=replace(tool.tool_def, sequential=True)) for name, tool in tools.items()
+            }
+        return self._tools
 
     async def call_tool(
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[None], tool: ToolsetTool[None]

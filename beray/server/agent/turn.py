@@ -8,7 +8,7 @@ takeover resumes in exactly that way, so what happens after a crash is what happ
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final, cast
 
@@ -113,7 +113,7 @@ class TurnPlayer:
         self._box.picture_bytes = self._memory.picture_bytes
         self._tell_news()
         resets = self._asker.resets("takeover")
-        await self._run.emit(*resets, NewEvent("step.started", self._step_fields()), also=self._save_begin)
+        await self._run.emit(*resets, NewEvent("step.started", self._step_fields()), also=self._begin_saver())
         try:
             async with self._deadline():
                 await self._work()
@@ -304,9 +304,14 @@ class TurnPlayer:
             self.progress.phase = "request"
         await self._run.emit(*self._late, finished, also=self._save_end)
 
-    def _save_begin(self, connection: Connection) -> None:
-        self._inbox.mark(connection)
-        self._memory.save_all(connection)
+    def _begin_saver(self) -> Callable[[Connection], None]:
+        save = self._memory.save_changed()
+
+        def also(connection: Connection) -> None:
+            self._inbox.mark(connection)
+            save(connection)
+
+        return also
 
     def _save_end(self, connection: Connection) -> None:
         outcome = self.progress.outcome
