@@ -11,7 +11,7 @@ ratio. Imports the model library.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from pydantic_ai.messages import (
     ModelMessage,
@@ -25,7 +25,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-from beray.server.agent.notes import NOTE, is_note
+from beray.server.agent.notes import ANSWERED, NOTE, is_note
 
 CLEAR_AT: Final = 0.70
 SUMMARISE_AT: Final = 0.85
@@ -79,7 +79,7 @@ def count_bytes(messages: Iterable[ModelMessage]) -> int:
 def clear_results(messages: Sequence[ModelMessage]) -> Cleared:
     """Clear the results of all tool calls but the latest."""
     results = [part for message in messages for part in message.parts if isinstance(part, ToolReturnPart)]
-    old = {id(part) for part in results[:-KEPT_RESULTS] if _size(part) >= CLEARED_LEAST}
+    old = {id(part) for part in results[:-KEPT_RESULTS] if _size(part) >= CLEARED_LEAST and not _is_answer(part)}
     return Cleared([_without(message, old) for message in messages], len(old))
 
 
@@ -101,8 +101,8 @@ def split(messages: Sequence[ModelMessage], *, late_bytes: int) -> Split | None:
 
 def _split_at(messages: Sequence[ModelMessage], start: int) -> Split:
     old = list(messages[:start])
-    kept = [part for message in old for part in message.parts if _is_the_users(part)]
-    return Split(old, cast(list[UserPromptPart], kept), list(messages[start:]))
+    kept = [words for message in old for part in message.parts if (words := _users_words(part)) is not None]
+    return Split(old, kept, list(messages[start:]))
 
 
 def record(messages: Sequence[ModelMessage], plan: Sequence[dict[str, str]], *, most_characters: int) -> str:
@@ -135,10 +135,18 @@ def _cleared(part: ModelRequestPart) -> ModelRequestPart:
     return ToolReturnPart(part.tool_name, CLEARED, tool_call_id=part.tool_call_id, timestamp=part.timestamp)
 
 
-def _is_the_users(part: Any) -> bool:
+def _users_words(part: Any) -> UserPromptPart | None:
+    """What the user has said by themselves, or in answer to a question; None: it is somebody else's."""
+    if _is_answer(part):
+        return UserPromptPart(part.model_response_str())
     if not isinstance(part, UserPromptPart):
-        return False
-    return not (isinstance(part.content, str) and is_note(part.content))
+        return None
+    return None if isinstance(part.content, str) and is_note(part.content) else part
+
+
+def _is_answer(part: Any) -> bool:
+    is_result = isinstance(part, ToolReturnPart) and part.tool_name == "ask_user"
+    return is_result and part.model_response_str().startswith(ANSWERED)
 
 
 def _size(part: Any) -> int:

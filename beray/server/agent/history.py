@@ -20,6 +20,7 @@ from pydantic_ai.messages import (
 from sqlalchemy import Connection
 
 from beray.server.agent.images import from_record, with_pictures
+from beray.server.agent.notes import ANSWERED
 from beray.server.agent.run import AgentRun
 from beray.server.agent.wellformed import wellformed
 from beray.server.db import agent_runs
@@ -74,7 +75,7 @@ def _told(connection: Connection, task_id: int, run: int, row: ToolCallRow) -> R
         kept = json.loads(row.result)
         return with_pictures(kept["text"], row.call_id, from_record(kept))
     answer = find_answer(connection, task_id, run, row.call_id)  # the run ended before it could go on with it
-    return _CUT_SHORT if answer is None else f"The user answers:\n{answer.content}"
+    return _CUT_SHORT if answer is None else f"{ANSWERED}\n{answer.content}"
 
 
 def _closed(messages: list[ModelMessage], results: Mapping[str, Result]) -> list[ModelMessage]:

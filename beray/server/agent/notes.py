@@ -13,6 +13,7 @@ OPEN_PLAN: Final = (
     NOTE + " your last answer called no tool, but your plan has steps that are not done. Go on with a tool call. If you"
     " are done, bring the plan up to date or say what is left out, and answer once more."
 )
+ANSWERED: Final = "The user answers:"  # how the result of a question begins that was answered
 NEWS: Final = NOTE + " about what runs in the background:"
 
 

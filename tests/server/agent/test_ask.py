@@ -184,7 +184,20 @@ async def test_an_answer_that_a_stopped_run_did_not_read_is_told_in_the_next(ben
     assert result(server) == "The user answers:\nGreen"
 
 
-@pytest.mark.parametrize("number", range(1, 12))
+CRASHES = 11
+
+
+async def test_every_point_of_the_question_is_tried(bench, scripted):
+    server = scripted(ASKS)
+    bench.crash = CrashAt(0)
+    running = await begin(bench, server)
+    await bench.say("Green")
+    await running
+
+    assert len(bench.crash.seen) == CRASHES
+
+
+@pytest.mark.parametrize("number", range(1, CRASHES + 1))
 async def test_a_crash_anywhere_asks_once_and_takes_the_answer_once(bench, scripted, number):
     server = scripted(ASKS)
 

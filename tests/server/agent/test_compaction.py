@@ -264,3 +264,25 @@ def test_the_record_is_bounded(messages, most):
     record = compaction.record(messages, [], most_characters=most)
 
     assert len(record) <= most + 60
+
+
+def test_answers_of_the_user_to_questions_are_neither_cleared_nor_summarised():
+    """They are the user's words, though they come as a call's result; that nobody answered is none."""
+
+    def asked(number, result):
+        call_ = ToolCallPart("ask_user", {"question": "Which?"}, f"call_{number}")
+        return [
+            ModelResponse(parts=[call_]),
+            ModelRequest(parts=[ToolReturnPart("ask_user", result, f"call_{number}")]),
+        ]
+
+    answer = f"{notes.ANSWERED}\nGreen. {LONG}"
+    worked = [message for number in range(2, 20) for message in asked(number, f"Nobody answered. {LONG}")]
+    messages = [ModelRequest(parts=[UserPromptPart(GOAL)]), *asked(1, answer), *worked]
+
+    cleared = compaction.clear_results(messages)
+    parts = compaction.split(messages, late_bytes=2 * len(LONG))
+
+    assert cleared.count == 18 - compaction.KEPT_RESULTS
+    assert cleared.messages[2].parts[0].content == answer
+    assert [part.content for part in parts.kept] == [GOAL, answer]

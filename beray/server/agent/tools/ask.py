@@ -14,6 +14,7 @@ from pydantic import Field
 from sqlalchemy import Connection
 
 from beray.protocol.status import Status
+from beray.server.agent.notes import ANSWERED
 from beray.server.agent.run import AgentRun
 from beray.server.agent.tools.base import Answer, Opening, Toolbox
 from beray.server.db import messages as message_queries
@@ -133,7 +134,7 @@ class _Wait:
 
     def _answered(self, row: MessageRow) -> Answer:
         summary = text("agent_answered", self._run.language)
-        return Answer(f"The user answers:\n{row.content}", summary, messages=[row.number])
+        return Answer(f"{ANSWERED}\n{row.content}", summary, messages=[row.number])
 
     def _unanswered(self) -> Answer:
         seconds = self._asking.seconds
