@@ -22,6 +22,7 @@ from sqlalchemy import Connection
 
 from beray.server.agent import images
 from beray.server.agent.budget import check_tool_call
+from beray.server.agent.outbox import Outbox
 from beray.server.agent.stuck import Stuck, fingerprint_of
 from beray.server.agent.tools.base import Answer, Opening, Toolbox, ToolError, title_of
 from beray.server.agent.tools.build import OPENINGS, RESUMABLE, WATCHED
@@ -48,11 +49,13 @@ class Recorder:
     """The calls of one run.
 
     Attributes:
+        outbox: The way to the log; a call's end waits in it for what follows at once.
         save: Writes the run's memory, for use in the transaction of an event.
         open_calls: Calls whose body runs: id and time of start.
     """
 
     box: Toolbox
+    outbox: Outbox
     save: Save
     open_calls: dict[str, int] = field(default_factory=dict)
     _settled: set[str] = field(default_factory=set)
@@ -68,7 +71,7 @@ class Recorder:
             return self._returned(call_id, await self._run(name, args, call_id, body, is_watched=is_watched))
         if row.result is None:
             answer = self._interrupted()
-            await self._finish(call_id, answer, started_at=row.started_at)
+            self._finish(call_id, answer, started_at=row.started_at)
             return self._returned(call_id, answer)
         return self._returned(call_id, _recorded(json.loads(row.result)))
 
@@ -83,15 +86,15 @@ class Recorder:
         answer = Answer(part.model_response_str(), text("agent_call_refused", self.box.run.language), ok=False)
         row = ToolCallRow(call_id, wellformed(part.tool_name)[:64], now, None, None)
         stuck = self._note_repeats(row.name, {}, answer)
-        await self._finish(call_id, answer, started_at=now, new_row=row)
+        self._finish(call_id, answer, started_at=now, new_row=row)
         if stuck is not None:
             raise stuck
 
-    async def close_open(self, reason: str) -> None:
+    def close_open(self, reason: str) -> None:
         """Say of the calls that still run that they have been ended."""
         for call_id, started_at in list(self.open_calls.items()):
             answer = Answer("Ended before it was done.", text(reason, self.box.run.language), ok=False)
-            await self._finish(call_id, answer, started_at=started_at)
+            self._finish(call_id, answer, started_at=started_at)
 
     async def _find(self, call_id: str) -> ToolCallRow | None:
         run = self.box.run
@@ -104,6 +107,7 @@ class Recorder:
         if row is None:
             await self._start(name, args, call_id)
         else:
+            await self.outbox.flush()  # it may wait for long
             self._note_begun(call_id, row.started_at)
 
     async def _start(self, name: str, args: dict[str, Any], call_id: str) -> None:
@@ -137,7 +141,7 @@ class Recorder:
         changes = [*answer.changes, *compare(before, after)][:MOST_CHANGES]
         answer = replace(answer, events=[*map(_changed, changes), *answer.events])
         stuck = self._note_repeats(name, args, answer)
-        await self._finish(call_id, answer, started_at=self.open_calls[call_id])
+        self._finish(call_id, answer, started_at=self.open_calls[call_id])
         if stuck is not None:
             raise stuck
         return answer
@@ -182,9 +186,7 @@ class Recorder:
         content = images.with_pictures(answer.text, call_id, answer.pictures)
         return ToolReturn(return_value=content, metadata={"ok": answer.ok, "exit_code": answer.exit_code})
 
-    async def _finish(
-        self, call_id: str, answer: Answer, *, started_at: int, new_row: ToolCallRow | None = None
-    ) -> None:
+    def _finish(self, call_id: str, answer: Answer, *, started_at: int, new_row: ToolCallRow | None = None) -> None:
         run = self.box.run
         now = run.clock()
         finished = NewEvent(
@@ -210,7 +212,7 @@ class Recorder:
             mark_delivered(connection, run.task_id, answer.messages, now)
             self.save(connection)
 
-        await run.emit(finished, *answer.events, also=also)
+        self.outbox.hold(finished, *answer.events, also=also)
         self.open_calls.pop(call_id, None)
 
     async def _snapshot(self) -> Snapshot:

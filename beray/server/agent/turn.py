@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any, Final, cast
 
 import pydantic_ai
@@ -33,6 +34,7 @@ from beray.server.agent.budget import BudgetExceeded, describe_budget
 from beray.server.agent.chain import ModelChain
 from beray.server.agent.inbox import Inbox
 from beray.server.agent.memory import RunMemory
+from beray.server.agent.outbox import Outbox
 from beray.server.agent.progress import Progress
 from beray.server.agent.prompts import system_prompt
 from beray.server.agent.recording import RecordedToolset, Recorder, request_fields
@@ -61,10 +63,11 @@ class TurnPlayer:
 
     def __init__(self, run: AgentRun, progress: Progress) -> None:
         self.progress = progress
-        self._run = run
+        self._outbox = Outbox(run.emit)
+        self._run = run = replace(run, emit=self._outbox)
         self._memory = RunMemory(run, progress)
         self._box = Toolbox(run, progress)
-        self._recorder = Recorder(self._box, self._memory.save_state)
+        self._recorder = Recorder(self._box, self._outbox, self._memory.save_state)
         self._models = ModelChain(run, progress)
         built_in: FunctionToolset[None] = FunctionToolset(
             build_tools(self._box),
@@ -118,7 +121,7 @@ class TurnPlayer:
             async with self._deadline():
                 await self._work()
         except BudgetExceeded as exceeded:
-            await self._recorder.close_open("agent_call_ended")
+            self._recorder.close_open("agent_call_ended")
             self._fail(describe_budget(exceeded, self._run.ledger.limits, self._run.language))
         except Stuck as stuck:
             self._fail(describe_stuck(stuck, self._run.language))
@@ -181,13 +184,13 @@ class TurnPlayer:
     async def _work(self) -> None:
         if self.progress.phase == "request":
             await self._asker.ask()
-            if not await self._take_answer():
+            if not self._take_answer():
                 return
         await self._act()
 
     # ---- what the model answered
 
-    async def _take_answer(self) -> bool:
+    def _take_answer(self) -> bool:
         """Remember the answer; whether it asks for tools."""
         answer = self._memory.messages[-1]
         assert isinstance(answer, ModelResponse), "the last message is the answer"
@@ -205,7 +208,7 @@ class TurnPlayer:
             return False
         self.progress.phase = "tools"
         self.progress.empty_answers = 0
-        await self._run.emit(*events, also=self._memory.save_all)
+        self._outbox.hold(*events, also=self._memory.save_all)
         return True
 
     def _tidy(self, answer: ModelResponse) -> list[ToolCallPart]:

@@ -370,7 +370,7 @@ async def test_who_stops_it_a_second_time_waits_for_its_death_too(tmp_path):
 
 
 STORY = turns(Reply(calls=[start(LOOP, id="a"), call("write_file", id="b", path="made", content="1")]), Reply("done"))
-POINTS = 14
+POINTS = 11
 
 
 async def test_every_point_of_the_story_is_tried(bench, scripted):
@@ -408,20 +408,21 @@ async def test_whoever_takes_a_run_over_tells_the_model_what_is_gone(bench, scri
 async def test_looking_at_what_is_gone_says_so_and_numbers_are_not_given_twice(bench, scripted):
     server = scripted(
         turns(
-            Reply(calls=[start(LOOP, id="a"), look("output", "bg-1"), start(LOOP, id="c")]),
+            Reply(calls=[start(LOOP, id="a"), look("list"), look("output", "bg-1"), start(LOOP, id="c")]),
             Reply("done"),
         )
     )
-    bench.crash = CrashAt(6)  # between the first call's end and the second one's start
+    bench.crash = CrashAt(5)  # the first call's end and the second one's start are recorded
     with pytest.raises(Crash):
         await bench.run("go", model=model(server))
-    assert [types for _, types in bench.crash.seen].count(("tool.finished",)) == 1
+    assert bench.crash.seen[-1] == ("after", ("tool.finished", "tool.started"))
     bench.crash = None
 
     await bench.run("go", model=model(server))
 
-    assert told(server)[1].startswith("Error: bg-1 is gone")
-    assert "as bg-2" in told(server)[2]
+    assert told(server)[1].startswith("Interrupted")
+    assert told(server)[2].startswith("Error: bg-1 is gone")
+    assert "as bg-2" in told(server)[3]
     assert [line[:12] for line in notes(server)] == ["bg-1 (while "]
 
 

@@ -114,7 +114,7 @@ async def test_a_run_whose_end_was_refused_goes_on(bench, scripted, last, crashe
     assert len(server.requests) == 2
 
 
-CRASHES = 25
+CRASHES = 19
 
 
 async def test_every_point_of_the_talk_is_tried(bench, scripted):

@@ -89,7 +89,7 @@ async def test_mending_between_failing_tests_is_no_circle(bench, scripted):
 
 async def test_the_count_goes_on_over_a_crash(bench, scripted):
     server = scripted(again(call("shell", command="exit 7")))
-    for number in (10, 20):
+    for number in (7, 14):
         bench.crash = CrashAt(number)
         with pytest.raises(Crash):
             await bench.run(GOAL, model=choice(server))
