@@ -22,7 +22,6 @@ from pydantic_ai.messages import (
     TextPartDelta,
 )
 from pydantic_ai.run import AgentRun as LibraryRun
-from pydantic_ai.settings import ModelSettings
 from pydantic_graph import End
 from sqlalchemy import Connection
 
@@ -244,8 +243,7 @@ class Asker:
 
         async def attempt() -> str:
             await self._check_limits()
-            settings = ModelSettings(timeout=self._run.model.timeout_seconds)
-            async with model_request_stream(self._models.model, prompt, model_settings=settings) as stream:
+            async with model_request_stream(self._models.model, prompt) as stream:
                 async for _ in stream:
                     pass
                 answer = stream.get()

@@ -258,10 +258,18 @@ class RecordedToolset(WrapperToolset[None]):
         self.recorder = recorder
         self._tools: dict[str, ToolsetTool[None]] | None = None
 
+    async def for_run(self, ctx: RunContext[None]) -> AbstractToolset[None]:
+        """These, to be looked at anew; sources are opened once for all."""
+        return RecordedToolset(self.wrapped, self.recorder)
+
+    async def for_run_step(self, ctx: RunContext[None]) -> AbstractToolset[None]:
+        """The same: the library would copy and list them all again."""
+        return self
+
     async def get_tools(self, ctx: RunContext[None]) -> dict[str, ToolsetTool[None]]:
         """The tools, whoever gives them, for one call at a time: the second may need what the first one made.
 
-        They stay the same over a run, so that providers can cache them; the library asks three times a step.
+        Listed once for a request, or for an answer's calls; the library asks again and again.
         """
         if self._tools is None:
             tools = await self.wrapped.get_tools(ctx)

@@ -83,7 +83,7 @@ class TurnPlayer:
             instructions=system_prompt(run.tools) if run.model.kind == "model" else None,
             toolsets=[RecordedToolset(CombinedToolset(self._toolsets), self._recorder)],
             retries=TOOL_RETRIES,
-            model_settings=ModelSettings(timeout=run.model.timeout_seconds, max_retries=0),
+            model_settings=ModelSettings(max_retries=0),
         )
         self._asker = Asker(run, self._memory, agent, self._models)
         self._inbox = Inbox(run)
