@@ -179,6 +179,7 @@ class Asker:
                 input_tokens=usage.input_tokens,
                 cached_input_tokens=usage.cache_read_tokens,
                 output_tokens=usage.output_tokens,
+                cache_write_tokens=usage.cache_write_tokens,
             )
         if model.is_own_url:  # the library's prices are of providers' own servers
             return None

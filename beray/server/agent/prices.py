@@ -31,17 +31,26 @@ MILLION: Final = 1_000_000
 
 @dataclass(frozen=True)
 class Price:
-    """US dollars for a million tokens; `cached_input` is part of the input that the provider had cached."""
+    """US dollars for a million tokens.
+
+    Attributes:
+        cached_input: For the part of the input that the provider had cached.
+        cache_write: For the part of the input that it put into its cache; None: as for the rest.
+    """
 
     input: float
     output: float
     cached_input: float
+    cache_write: float | None = None
 
-    def of(self, *, input_tokens: int, cached_input_tokens: int, output_tokens: int) -> float:
-        """What so many tokens cost, in US dollars."""
-        fresh = max(input_tokens - cached_input_tokens, 0)
-        dollars = fresh * self.input + cached_input_tokens * self.cached_input + output_tokens * self.output
-        return dollars / MILLION
+    def of(
+        self, *, input_tokens: int, cached_input_tokens: int, output_tokens: int, cache_write_tokens: int = 0
+    ) -> float:
+        """What so many tokens cost, in US dollars; the input counts all of it."""
+        fresh = max(input_tokens - cached_input_tokens - cache_write_tokens, 0)
+        written = self.input if self.cache_write is None else self.cache_write
+        dollars = fresh * self.input + cached_input_tokens * self.cached_input + cache_write_tokens * written
+        return (dollars + output_tokens * self.output) / MILLION
 
 
 class PricesInfo(TypedDict):
@@ -138,8 +147,10 @@ def _parse(content: Any) -> PriceTable:
 def _price(name: str, entry: Any) -> Price:
     if ":" not in name:
         raise ValueError(f"{name!r} is no model: write provider:name, or provider:* for all of a provider's")
-    if not isinstance(entry, dict) or set(entry) - {"input", "output", "cached_input"}:
-        raise ValueError(f'the price of {name!r} must be an object of "input", "output" and "cached_input"')
+    if not isinstance(entry, dict) or set(entry) - {"input", "output", "cached_input", "cache_write"}:
+        raise ValueError(
+            f'the price of {name!r} must be an object of "input", "output", "cached_input" and "cache_write"'
+        )
     if not {"input", "output"} <= set(entry):
         raise ValueError(f'the price of {name!r} needs "input" and "output"')
     for part, dollars in entry.items():
@@ -147,7 +158,13 @@ def _price(name: str, entry: Any) -> Price:
         if not is_number or not math.isfinite(dollars) or dollars < 0:
             raise ValueError(f'"{part}" of {name!r} must be a number of dollars, 0 or more')
     fresh = float(entry["input"])
-    return Price(fresh, float(entry["output"]), float(entry.get("cached_input", fresh)))
+    written = entry.get("cache_write")
+    return Price(
+        input=fresh,
+        output=float(entry["output"]),
+        cached_input=float(entry.get("cached_input", fresh)),
+        cache_write=None if written is None else float(written),
+    )
 
 
 def _library_version() -> str | None:

@@ -32,6 +32,7 @@ def test_the_operators_prices_are_read(tmp_path):
                 "as_of": "2026-11-20",
                 "models": {
                     "openai:gpt-5": {"input": 1, "output": 2, "cached_input": 0.5},
+                    "anthropic:*": {"input": 1, "output": 2, "cached_input": 0.1, "cache_write": 1.25},
                     "openai:*": {"input": 3, "output": 4},
                     "ollama:*": {"input": 0, "output": 0},
                 },
@@ -40,16 +41,29 @@ def test_the_operators_prices_are_read(tmp_path):
     )
 
     assert table.find("openai:gpt-5") == Price(1, 2, 0.5)
+    assert table.find("anthropic:any") == Price(1, 2, 0.1, 1.25)
     assert table.find("openai:other") == Price(3, 4, 3)
     assert table.find("ollama:qwen3") == Price(0, 0, 0)
     assert table.find("deepseek:x") is None
-    assert (table.info()["own_models"], table.info()["own_as_of"]) == (3, "2026-11-20")
+    assert (table.info()["own_models"], table.info()["own_as_of"]) == (4, "2026-11-20")
 
 
 def test_price_is_of_a_million_tokens():
     assert Price(2, 10, 0.5).of(
         input_tokens=1_000_000, cached_input_tokens=400_000, output_tokens=100_000
     ) == pytest.approx(0.6 * 2 + 0.4 * 0.5 + 0.1 * 10)
+
+
+@pytest.mark.parametrize(
+    ("price", "dollars"), [(Price(2, 10, 0.5, 4), 0.3 * 2 + 0.3 * 4), (Price(2, 10, 0.5), 0.6 * 2)]
+)
+def test_what_is_put_into_the_cache_may_have_a_price_of_its_own(price, dollars):
+    """It is part of the input, as is what was cached before."""
+    cost = price.of(
+        input_tokens=1_000_000, cached_input_tokens=400_000, cache_write_tokens=300_000, output_tokens=100_000
+    )
+
+    assert cost == pytest.approx(dollars + 0.4 * 0.5 + 0.1 * 10)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +77,7 @@ def test_price_is_of_a_million_tokens():
         ({"models": {"gpt-5": {"input": 1, "output": 1}}}, "provider:name"),
         ({"models": {"openai:x": 3}}, "openai:x"),
         ({"models": {"openai:x": {"input": 1}}}, "needs"),
+        ({"models": {"openai:x": {"input": 1, "output": 1, "cache_write": None}}}, "0 or more"),
         ({"models": {"openai:x": {"input": -1, "output": 1}}}, "0 or more"),
         ({"models": {"openai:x": {"input": True, "output": 1}}}, "0 or more"),
         ('{"models": {"openai:x": {"input": NaN, "output": 1}}}', "0 or more"),
