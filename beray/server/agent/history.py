@@ -4,8 +4,9 @@ A run that was stopped, failed or died may have left calls without results, whic
 record of tool calls knows of it.
 """
 
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic_ai.messages import (
     BinaryContent,
@@ -20,12 +21,12 @@ from pydantic_ai.messages import (
 from sqlalchemy import Connection
 
 from beray.server.agent.images import from_record, with_pictures
-from beray.server.agent.notes import ANSWERED
+from beray.server.agent.notes import ANSWERED, as_said
 from beray.server.agent.run import AgentRun
 from beray.server.agent.wellformed import wellformed
 from beray.server.db import agent_runs
 from beray.server.db import tasks as task_queries
-from beray.server.db.agent_runs import ToolCallRow
+from beray.server.db.agent_runs import CheckpointRow, ToolCallRow
 from beray.server.db.messages import find_answer
 
 Result = str | list[str | BinaryContent]
@@ -41,12 +42,16 @@ async def first_messages(run: AgentRun) -> list[ModelMessage]:
     """The conversation that leads into the run's first turn; of a further run without the message that began it."""
     if run.run == 1 or run.model.kind == "rules":  # fixed rules know nothing but the goal
         return [_said(run.goal)]
-    return await run.database.read(lambda connection: _earlier(connection, run))
+    found = await run.database.read(lambda connection: agent_runs.load_last_before(connection, run.task_id, run.run))
+    messages = [] if found is None else await asyncio.to_thread(_parsed, found[1])
+    if found is None or not messages:  # no run before has come to its first turn
+        return [_said(await run.database.read(lambda connection: task_queries.get_goal(connection, run.task_id)))]
+    return await _closed(run, found[0], messages)
 
 
 def with_said(messages: list[ModelMessage], texts: list[str]) -> list[ModelMessage]:
     """The conversation, and what the user says now, as parts of its last request."""
-    parts = [UserPromptPart(wellformed(text)) for text in texts]
+    parts = [_words(text) for text in texts]
     if not parts:
         return messages
     if messages and isinstance(messages[-1], ModelRequest):
@@ -55,37 +60,51 @@ def with_said(messages: list[ModelMessage], texts: list[str]) -> list[ModelMessa
 
 
 def _said(text: str) -> ModelRequest:
-    return ModelRequest(parts=[UserPromptPart(wellformed(text))])
+    return ModelRequest(parts=[_words(text)])
 
 
-def _earlier(connection: Connection, run: AgentRun) -> list[ModelMessage]:
-    found = agent_runs.load_last_before(connection, run.task_id, run.run)
-    messages = [] if found is None else ModelMessagesTypeAdapter.validate_json(found[1].messages)
-    if found is None or not messages:  # no run before has come to its first turn
-        return [_said(task_queries.get_goal(connection, run.task_id))]
-    results = {
-        row.call_id: _told(connection, run.task_id, found[0], row)
-        for row in agent_runs.list_tool_calls(connection, run.task_id, found[0])
-    }
-    return _closed(messages, results)
+def _words(text: str) -> UserPromptPart:
+    return UserPromptPart(as_said(wellformed(text)))
 
 
-def _told(connection: Connection, task_id: int, run: int, row: ToolCallRow) -> Result:
-    if row.result is not None:
-        kept = json.loads(row.result)
-        return with_pictures(kept["text"], row.call_id, from_record(kept))
-    answer = find_answer(connection, task_id, run, row.call_id)  # the run ended before it could go on with it
-    return _CUT_SHORT if answer is None else f"{ANSWERED}\n{answer.content}"
+def _parsed(row: CheckpointRow) -> list[ModelMessage]:
+    return ModelMessagesTypeAdapter.validate_json(row.messages)
 
 
-def _closed(messages: list[ModelMessage], results: Mapping[str, Result]) -> list[ModelMessage]:
-    """The conversation with a result for each call of its last answer."""
+async def _closed(run: AgentRun, before: int, messages: list[ModelMessage]) -> list[ModelMessage]:
+    """The conversation of the run before, with a result for each call of its last answer."""
     last = messages[-1]
-    if not isinstance(last, ModelResponse):
+    calls = [part for part in last.parts if isinstance(part, ToolCallPart)] if isinstance(last, ModelResponse) else []
+    if not calls:
         return messages
+    ids = [part.tool_call_id for part in calls]
+    kept, answers = await run.database.read(lambda connection: _look(connection, run.task_id, before, ids))
+    results = await asyncio.to_thread(_results, kept, answers)  # they may hold megabytes of pictures
     returns = [
-        ToolReturnPart(part.tool_name, results.get(part.tool_call_id, _NOT_RUN), part.tool_call_id)
-        for part in last.parts
-        if isinstance(part, ToolCallPart)
+        ToolReturnPart(part.tool_name, results.get(part.tool_call_id, _NOT_RUN), part.tool_call_id) for part in calls
     ]
-    return [*messages, ModelRequest(parts=returns)] if returns else messages
+    return [*messages, ModelRequest(parts=returns)]
+
+
+def _look(
+    connection: Connection, task_id: int, run: int, call_ids: Sequence[str]
+) -> tuple[list[ToolCallRow], dict[str, str]]:
+    """What is recorded of calls, and what the user has answered to those that had no result yet."""
+    kept = agent_runs.find_tool_calls(connection, task_id, run, call_ids)
+    answers = {}
+    for row in kept:
+        answer = find_answer(connection, task_id, run, row.call_id) if row.result is None else None
+        if answer is not None:  # the run ended before it could go on with it
+            answers[row.call_id] = answer.content
+    return kept, answers
+
+
+def _results(kept: Sequence[ToolCallRow], answers: Mapping[str, str]) -> dict[str, Result]:
+    return {row.call_id: _result(row, answers.get(row.call_id)) for row in kept}
+
+
+def _result(row: ToolCallRow, answer: str | None) -> Result:
+    if row.result is not None:
+        recorded = json.loads(row.result)
+        return with_pictures(recorded["text"], row.call_id, from_record(recorded))
+    return _CUT_SHORT if answer is None else f"{ANSWERED}\n{answer}"

@@ -16,6 +16,9 @@ OPEN_PLAN: Final = (
 ANSWERED: Final = "The user answers:"  # how the result of a question begins that was answered
 NEWS: Final = NOTE + " about what runs in the background:"
 
+_LOOKS_LIKE = "a note of the service"  # what the model is told such notes begin with
+_SAYS = "The user says:"
+
 
 def note(content: str) -> str:
     """`content` as the service's word."""
@@ -25,3 +28,8 @@ def note(content: str) -> str:
 def is_note(content: str) -> bool:
     """Whether that is the service's word."""
     return content.startswith(NOTE)
+
+
+def as_said(content: str) -> str:
+    """The user's own words, so that they can't be taken for the service's."""
+    return f"{_SAYS}\n{content}" if content.lstrip().casefold().startswith(_LOOKS_LIKE) else content

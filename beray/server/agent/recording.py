@@ -73,7 +73,7 @@ class Recorder:
             answer = self._interrupted()
             self._finish(call_id, answer, started_at=row.started_at)
             return self._returned(call_id, answer)
-        return self._returned(call_id, _recorded(json.loads(row.result)))
+        return self._returned(call_id, await asyncio.to_thread(_recorded, row.result))
 
     async def note_refused(self, part: ToolReturnPart) -> None:
         """A requested call came to its end; if its body never ran (unknown tool, wrong arguments), say so once."""
@@ -225,8 +225,9 @@ class Recorder:
             return nothing
 
 
-def _recorded(kept: dict[str, Any]) -> Answer:
-    """A recorded result, as far as the model is told of it."""
+def _recorded(result: str) -> Answer:
+    """A recorded result, as far as the model is told of it. Call it in a thread: it may hold megabytes of pictures."""
+    kept = json.loads(result)
     pictures = images.from_record(kept)
     return Answer(kept["text"], "", ok=kept["ok"], exit_code=kept["exit_code"], pictures=pictures)
 

@@ -29,8 +29,9 @@ _RESULTS = text(
     "SELECT call_id, result FROM tool_call WHERE task_id = :task_id AND call_id IN :call_ids AND result IS NOT NULL"
 ).bindparams(bindparam("call_ids", expanding=True))
 _CALLS = text(
-    "SELECT call_id, name, started_at, finished_at, result FROM tool_call WHERE task_id = :task_id AND run = :run"
-)
+    "SELECT call_id, name, started_at, finished_at, result FROM tool_call"
+    " WHERE task_id = :task_id AND run = :run AND call_id IN :call_ids"
+).bindparams(bindparam("call_ids", expanding=True))
 _START_CALL = text(
     "INSERT INTO tool_call (task_id, run, call_id, name, started_at)"
     " VALUES (:task_id, :run, :call_id, :name, :started_at)"
@@ -119,9 +120,10 @@ def find_results(connection: Connection, task_id: int, call_ids: Sequence[str]) 
     return {row.call_id: row.result for row in rows}
 
 
-def list_tool_calls(connection: Connection, task_id: int, run: int) -> list[ToolCallRow]:
-    """Every call of a run."""
-    return [ToolCallRow(*row) for row in connection.execute(_CALLS, {"task_id": task_id, "run": run})]
+def find_tool_calls(connection: Connection, task_id: int, run: int, call_ids: Sequence[str]) -> list[ToolCallRow]:
+    """What is recorded of these calls of a run."""
+    rows = connection.execute(_CALLS, {"task_id": task_id, "run": run, "call_ids": list(call_ids)})
+    return [ToolCallRow(*row) for row in rows]
 
 
 def start_tool_call(connection: Connection, task_id: int, run: int, call: ToolCallRow) -> None:

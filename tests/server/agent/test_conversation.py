@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from beray.server.agent.budget import RunLimits
 from beray.server.agent.models import ModelChoice
+from beray.server.db import agent_runs
 from beray.server.events.log import Fenced
 from tests.support.agent_bench import RULES_MODEL, Crash, CrashAt
 from tests.support.scripted_model import Reply, call, failure, sequence, turns
@@ -288,3 +289,29 @@ async def test_rules_mode_begins_anew_with_the_message_as_its_goal(bench):
     assert "first-words" not in outcome.result
     assert await undelivered(bench) == []
     assert outcome.usage["tool_calls"] == 2
+
+
+async def test_a_further_run_reads_the_records_of_open_calls_only(bench, scripted, monkeypatch):
+    """Those of the others may hold many megabytes of pictures, and are in the conversation already."""
+    looked = []
+    find = agent_runs.find_tool_calls
+
+    def spy(connection, task_id, run, call_ids):
+        looked.append(list(call_ids))
+        return find(connection, task_id, run, call_ids)
+
+    monkeypatch.setattr(agent_runs, "find_tool_calls", spy)
+    both = [call("shell", command="echo two"), call("shell", command="echo three")]
+    server = scripted(sequence(Reply(calls=[call("shell", command="echo one")]), Reply(calls=both), Reply("done")))
+
+    outcome = await bench.run(GOAL, model=model(server), limits=RunLimits(tool_calls=2))
+    assert outcome.error["code"] == "budget_exceeded"
+    await bench.end("failed")
+    await bench.say("Go on.")
+    outcome = await bench.run(GOAL, model=model(server))
+
+    assert outcome.result == "done"
+    assert looked == [["call_1_2_0", "call_1_2_1"]]
+    one, two, three = results(server.requests[-1])
+    assert ("one" in one, "two" in two) == (True, True)
+    assert three.startswith("Not run")
