@@ -25,7 +25,7 @@ from pydantic_ai.run import AgentRun as LibraryRun
 from pydantic_graph import End
 from sqlalchemy import Connection
 
-from beray.server.agent import faults
+from beray.server.agent import faults, images
 from beray.server.agent.budget import check_model_call
 from beray.server.agent.chain import ModelChain
 from beray.server.agent.coalesce import Coalescer
@@ -38,6 +38,7 @@ from beray.server.events.log import NewEvent
 
 TEXT_EVENT_CHARACTERS: Final = 1024
 NO_LIBRARY_LIMITS: Final = UsageLimits(request_limit=None)  # limits are ours: they must hold over crashes
+MOST_SQUEEZES: Final = 3  # of one conversation that is refused for its length: what it takes is not known exactly
 
 T = TypeVar("T")
 
@@ -65,12 +66,17 @@ class Asker:
             AgentRunError: It could not be had.
         """
         await self._make_room()
-        try:
-            await self._again(self._ask_once)
-        except ModelContextWindowExceededError:
-            if not await self._make_room(is_forced=True):
-                raise
-            await self._again(self._ask_once)
+        squeezed = 0
+        while True:
+            try:
+                return await self._again(self._ask_once)
+            except ModelContextWindowExceededError:
+                squeezed += 1
+                if squeezed > MOST_SQUEEZES or not await self._make_room(is_forced=True):
+                    raise
+            except AgentRunError as error:
+                if not faults.is_rejected(error) or not await self._drop_pictures(error):
+                    raise
 
     @asynccontextmanager
     async def resumed(self) -> AsyncIterator[LibraryRun[None, str]]:
@@ -238,6 +244,19 @@ class Asker:
         await self._run.emit(NewEvent("context.compacted", made.fields), usage, also=self._memory.save_all)
         return True
 
+    async def _drop_pictures(self, error: Exception) -> bool:
+        """Take the pictures out of a conversation that was refused; whether there were any.
+
+        A provider refuses what it takes for damaged or unsuitable with each further request again.
+        """
+        messages = self._memory.messages
+        if not images.count(messages):
+            return False
+        self._memory.messages = images.refused(messages)
+        retry = NewEvent("model.retry", {"attempt": 1, "wait_s": 0, "code": faults.code_of(error)})
+        await self._run.emit(*self.resets(faults.code_of(error)), retry, also=self._memory.save_all)
+        return True
+
     async def _summarise(self, record: str) -> str:
         """The model's own summary of what happened."""
         prompt: list[ModelMessage] = [ModelRequest.user_text_prompt(summary_prompt(record))]
@@ -249,6 +268,8 @@ class Asker:
                     pass
                 answer = stream.get()
             self.count(answer)
+            if answer.finish_reason == "content_filter":
+                return ""
             return wellformed("".join(part.content for part in answer.parts if isinstance(part, TextPart)).strip())
 
         return await self._again(attempt)

@@ -43,6 +43,8 @@ _OF_ONE_MODEL: Final = frozenset(
 )
 """What is wrong with a provider rather than with what it was asked: another model may not share it."""
 
+_OF_REQUEST: Final = frozenset({"context_exceeded", "model_refused", "model_output_cut"})
+
 
 def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed in a moment."""
@@ -52,6 +54,19 @@ def is_transient(error: Exception) -> bool:
 def may_fall_back(error: Exception) -> bool:
     """Whether another model may succeed where this one has failed for good."""
     return code_of(error) in _OF_ONE_MODEL or type(error) in _UNREADABLE
+
+
+def is_of_request(error: Exception) -> bool:
+    """Whether the provider works, but won't answer this request: another one it may answer."""
+    return code_of(error) in _OF_REQUEST or is_rejected(error)
+
+
+def is_rejected(error: Exception) -> bool:
+    """Whether the provider has refused the request for something in it, without a better-known reason."""
+    if code_of(error) != "model_error":
+        return False
+    is_too_large = isinstance(error, exceptions.ModelHTTPError) and error.status_code == 413
+    return is_too_large or isinstance(error, exceptions.ModelRequestRejectedError)
 
 
 def wait_seconds(error: Exception, tries: int) -> float:

@@ -4,6 +4,7 @@ A tool gives them with its result. They are kept once, in the record of that cal
 and would else hold megabytes each time. There they stand empty, and are filled again when a run is taken up.
 """
 
+import asyncio
 import base64
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from beray.server.agent.run import AgentRun
 from beray.server.agent.tools.pictures import Picture
 from beray.server.db import agent_runs
 
+REFUSED = "[The picture was removed: the model's server refused it. Find out what you need by a program instead.]"
 GONE = "[The picture is gone. Call the tool again if you need it.]"
 
 
@@ -53,6 +55,16 @@ def from_record(result: Mapping[str, Any]) -> list[Picture]:
     ]
 
 
+def count(messages: Sequence[ModelMessage]) -> int:
+    """How many results of the conversation hold pictures."""
+    return sum(1 for _ in _shown(messages))
+
+
+def refused(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
+    """The conversation with a note in the place of each picture: the model's server does not take them."""
+    return _changed(messages, lambda part, picture: REFUSED)
+
+
 def count_bytes(messages: Sequence[ModelMessage]) -> int:
     """What the pictures of a conversation hold."""
     return sum(
@@ -74,7 +86,11 @@ async def filled(messages: Sequence[ModelMessage], run: AgentRun) -> list[ModelM
     if not calls:
         return list(messages)
     found = await run.database.read(lambda connection: agent_runs.find_results(connection, run.task_id, sorted(calls)))
-    pictures = {call_id: from_record(json.loads(result)) for call_id, result in found.items()}
+    return await asyncio.to_thread(_filled, messages, found)  # they may be megabytes
+
+
+def _filled(messages: Sequence[ModelMessage], results: Mapping[str, str]) -> list[ModelMessage]:
+    pictures = {call_id: from_record(json.loads(result)) for call_id, result in results.items()}
 
     def fill(part: ToolReturnPart, picture: BinaryContent) -> BinaryContent | str:
         number = picture.identifier.rpartition("-")[2]

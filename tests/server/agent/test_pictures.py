@@ -16,12 +16,12 @@ from tests.support.agent_bench import Crash
 from tests.support.scripted_model import Reply, call, failure, sequence, turns
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def png(width: int = 2, height: int = 3, *, padding: int = 0) -> bytes:
     """A whole picture; `padding` bytes of comment make it larger."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     rows = (b"\0" + b"\xff\0\0" * width) * height
     return b"".join(
@@ -68,6 +68,44 @@ def test_a_picture_cut_anywhere_is_damaged_or_none_at_all(content):
         picture = recognise(content[:size])
 
         assert picture is None or not picture.is_whole
+
+
+def png_of(packed: list[bytes], *, header: bytes = struct.pack(">IIBBBBB", 100, 50, 8, 2, 0, 0, 0)) -> bytes:
+    """A picture of 100 x 50 pixels whose chunks are sound, whatever they hold."""
+    chunks = [chunk(b"IHDR", header), *(chunk(b"IDAT", data) for data in packed), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+ROWS = zlib.compress((b"\0" + b"\xff\0\0" * 100) * 50)
+
+
+def test_a_png_may_come_in_pieces_and_with_something_behind_it():
+    content = png_of([ROWS[at : at + 7] for at in range(0, len(ROWS), 7)]) + b"more"
+
+    assert recognise(content).is_whole
+
+
+BROKEN_PNGS = {
+    "not packed": png_of([b"not zlib at all"]),
+    "too few rows": png_of([zlib.compress(b"\0" * 1000)]),
+    "packed rows cut": png_of([ROWS[: len(ROWS) // 2]]),
+    "nothing packed": png_of([]),
+    "no such colour type": png_of([ROWS], header=struct.pack(">IIBBBBB", 100, 50, 8, 5, 0, 0, 0)),
+    "no header": b"\x89PNG\r\n\x1a\n" + chunk(b"IEND", b""),
+    "one bit": png_of([ROWS]).replace(b"IDAT", b"IDAU"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_PNGS)
+async def test_a_png_that_is_broken_inside_is_told_to_be_damaged(bench, scripted, case):
+    """A provider refuses it, and with it each further request of the conversation."""
+    (bench.work_dir / "a.png").write_bytes(BROKEN_PNGS[case])
+    server = scripted(turns(Reply(calls=LOOK), Reply("done")))
+
+    await bench.run("go", model=choice(server, sees_images=True))
+
+    assert shown(server.requests[1]) == []
+    assert "It is not shown: it is damaged" in results(server.requests[1])[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF\0\0\0\0WAVEfmt ", b"text", b"\xff\xd9", b"%PDF-1.7"])
@@ -212,3 +250,54 @@ async def test_a_fallback_model_that_does_not_see_is_told_so(bench, scripted):
     assert [len(shown(request)) for request in server.requests] == [0, 1, 0, 0]
     assert "was not sent: this model cannot read images." in json.dumps(server.requests[2]["messages"])
     assert "this model can't see pictures" in results(server.requests[3])[1]
+
+
+def refusing_pictures(script):
+    def play(request, number):
+        if shown(request):
+            return failure(400, "Could not process image")
+        return script(request, number)
+
+    return play
+
+
+async def test_a_picture_the_provider_refuses_does_not_end_the_task(bench, scripted):
+    (bench.work_dir / "a.png").write_bytes(png())
+    server = scripted(refusing_pictures(turns(Reply(calls=LOOK), Reply("It is red."))))
+
+    outcome = await bench.run("go", model=choice(server, sees_images=True))
+
+    assert outcome.result == "It is red."
+    assert [len(shown(request)) for request in server.requests] == [0, 1, 0]
+    assert "the model's server refused it" in results(server.requests[2])[0]
+    (retry,) = await bench.events("model.retry")
+    assert retry["code"] == "model_error"
+
+
+async def test_a_refused_picture_stays_away_over_a_crash(bench, scripted):
+    (bench.work_dir / "a.png").write_bytes(png())
+    script = refusing_pictures(turns(Reply(calls=LOOK), Reply(calls=[call("shell", command="true")]), Reply("done")))
+    server = scripted(script)
+
+    def crash(when, types):
+        if when == "after" and "model.retry" in types:
+            raise Crash(when, types)
+
+    bench.crash = crash
+    with pytest.raises(Crash):
+        await bench.run("go", model=choice(server, sees_images=True))
+    bench.crash = None
+    outcome = await bench.run("go", model=choice(server, sees_images=True))
+
+    assert outcome.result == "done"
+    assert [len(shown(request)) for request in server.requests] == [0, 1, 0, 0]
+
+
+async def test_a_request_that_is_refused_without_pictures_too_ends_the_run(bench, scripted):
+    (bench.work_dir / "a.png").write_bytes(png())
+    server = scripted(sequence(Reply(calls=LOOK), failure(400, "tools are not supported")))
+
+    outcome = await bench.run("go", model=choice(server, sees_images=True))
+
+    assert outcome.error["code"] == "model_error"
+    assert len(server.requests) == 3

@@ -117,7 +117,7 @@ class McpToolset(AbstractToolset[None]):
         if self._lacks is not None:
             raise ToolError(f"The MCP server {self._server.name} can't be had: {self._lacks}. Do without its tools.")
         result = await self._call(self._offered[name].own_name, tool_args)
-        shown = readable(result)
+        shown = await asyncio.to_thread(readable, result)  # its pictures are unpacked
         told = shown.text
         events = LiveOutput(self._box.call_id).events([("stdout", told)])
         await self._box.run.emit(*events)

@@ -39,7 +39,7 @@ def build_read_file(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
             limit: Lines to read, at most 2000; not for pictures.
         """
         content = await read_content(box, path, most_bytes=MOST_TEXT_BYTES)
-        picture = recognise(content)
+        picture = await asyncio.to_thread(recognise, content)
         if picture is not None:
             summary = text("agent_picture_read", box.run.language, width=picture.width, height=picture.height)
             return Answer(f"{path} is {picture.about}.", summary, pictures=[picture])

@@ -5,13 +5,15 @@ conversation; so what is not understood here is not sent.
 """
 
 import struct
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 MOST_BYTES: Final = 5_000_000  # of one picture; the smallest limit of the providers is 5 MB
 MOST_PIXELS: Final = 8000  # of one side; more is refused by some providers
 MOST_BYTES_A_RUN: Final = 20_000_000  # all are sent again with each request, and requests are limited to some 30 MB
+UNPACKED_BYTES: Final = 1 << 20  # of a PNG at a time
 
 _KINDS: Final = {"image/png": "PNG", "image/jpeg": "JPEG", "image/gif": "GIF", "image/webp": "WebP"}
 
@@ -22,7 +24,7 @@ class Picture:
 
     Attributes:
         width: In pixels; 0 if it can't be told.
-        is_whole: It begins and ends as such a file does.
+        is_whole: It begins and ends as such a file does; a PNG's content is sound too.
     """
 
     media_type: str
@@ -63,7 +65,7 @@ def why_unseen(picture: Picture, *, sees: bool, held_bytes: int) -> str:
 
 
 def recognise(content: bytes) -> Picture | None:
-    """The picture that a file's content is, if it is one."""
+    """The picture that a file's content is, if it is one. Call it in a thread: a PNG is unpacked to see it is whole."""
     for magic, media_type, measure, is_whole in _FORMATS:
         if content.startswith(magic):
             if media_type == "image/webp" and content[8:12] != b"WEBP":
@@ -118,9 +120,58 @@ def _webp_size(content: bytes) -> tuple[int, int]:
     return width & 0x3FFF, height & 0x3FFF
 
 
+_PNG_SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by the colour type
+_PNG_DEPTHS: Final = frozenset({1, 2, 4, 8, 16})
+
+
+def _is_whole_png(content: bytes) -> bool:
+    """Every chunk is there with its checksum, and what is packed in them holds all pixels."""
+    try:
+        chunks = list(_png_chunks(content))
+        header = next(data for kind, data in chunks if kind == b"IHDR")
+        width, height, depth, colour = struct.unpack_from(">IIBB", header)
+    except (struct.error, StopIteration, ValueError):
+        return False
+    if chunks[-1][0] != b"IEND" or depth not in _PNG_DEPTHS or colour not in _PNG_SAMPLES:
+        return False
+    if max(width, height) > MOST_PIXELS:  # it is not shown in any case, and could be a bomb
+        return True
+    pixels = width * height * depth * _PNG_SAMPLES[colour] // 8
+    return _unpacks_to(pixels, (data for kind, data in chunks if kind == b"IDAT"))
+
+
+def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and data of each chunk to the end of the picture; ValueError: one is damaged or cut."""
+    at = 8
+    kind = b""
+    while kind != b"IEND":
+        (length,) = struct.unpack_from(">I", content, at)
+        kind, data = content[at + 4 : at + 8], content[at + 8 : at + 8 + length]
+        (checksum,) = struct.unpack_from(">I", content, at + 8 + length)
+        if checksum != zlib.crc32(data, zlib.crc32(kind)):
+            raise ValueError(kind)
+        yield kind, data
+        at += 12 + length
+
+
+def _unpacks_to(least: int, packed: Iterator[bytes]) -> bool:
+    """Whether so many bytes come out of a zlib stream; no more than that is unpacked, and little of it at a time."""
+    stream = zlib.decompressobj()
+    try:
+        for data in packed:
+            while least > 0 and data:
+                least -= len(stream.decompress(data, UNPACKED_BYTES))
+                data = stream.unconsumed_tail
+        while least > 0 and (rest := stream.decompress(b"", UNPACKED_BYTES)):
+            least -= len(rest)
+    except zlib.error:
+        return False
+    return least <= 0
+
+
 # A JPEG may have something behind its end; a thumbnail's own end stands in its first half.
 _FORMATS: Final[tuple[tuple[bytes, str, Callable[[bytes], tuple[int, int]], Callable[[bytes], bool]], ...]] = (
-    (b"\x89PNG\r\n\x1a\n", "image/png", _png_size, lambda content: b"IEND" in content[-64:]),
+    (b"\x89PNG\r\n\x1a\n", "image/png", _png_size, _is_whole_png),
     (b"\xff\xd8\xff", "image/jpeg", _jpeg_size, lambda content: b"\xff\xd9" in content[len(content) // 2 :]),
     (b"GIF87a", "image/gif", _gif_size, lambda content: content.rstrip(b"\0").endswith(b";")),
     (b"GIF89a", "image/gif", _gif_size, lambda content: content.rstrip(b"\0").endswith(b";")),
