@@ -1,15 +1,16 @@
-"""Keeps a conversation within the model's context.
+"""Keeps a conversation within the model's context: what of it goes, and how much there is.
 
-From 70 % of it on, the results of old tool calls are cleared: they are the bulk, and can be had again. If that leaves
-85 % or more, all but the latest turns is put into a summary, written by the model itself, or made of what is known if
-it can't write one. The user's words, the plan and the latest turns stay as they are, and a call always keeps its
-result, for a model refuses one without the other.
+From 70 % of the context on, the results of old tool calls are cleared: they are the bulk, and can be had again. Each
+change makes the provider's cache of the conversation's beginning worthless, so this waits until it frees a fifth of the
+context. If it doesn't by 85 %, all but the latest turns is put into a summary (`summary.py`), unless that gains little.
+What then still does not fit is cut (`cutting.py`). The user's words, the plan and the latest turns stay as they are as
+long as that is possible, and a call always keeps its result, for a model refuses one without the other.
 
 Sizes are counted in bytes; what has come since the provider's latest measurement is turned into tokens by a common
 ratio. Imports the model library.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -18,37 +19,43 @@ from pydantic_ai.messages import (
     ModelRequest,
     ModelRequestPart,
     ModelResponse,
-    TextPart,
-    ThinkingPart,
     ToolCallPart,
     ToolReturnPart,
     UserPromptPart,
 )
 
-from beray.server.agent.notes import ANSWERED, NOTE, is_note
+from beray.server.agent.notes import ANSWERED, is_note
 
 CLEAR_AT: Final = 0.70
 SUMMARISE_AT: Final = 0.85
+FIT_AT: Final = 0.60  # what a conversation is cut down to that does not fit in another way
+FREED_LEAST: Final = 0.20  # of the context, by clearing: the next clearing is to come late
+GAINED_LEAST: Final = 0.10  # of the context, by a summary or a cut: less comes again with nearly every turn
 KEPT_RESULTS: Final = 6  # of tool calls, that are never cleared: what the model is just working with
 KEPT_TURNS: Final = 4  # answers with their results that no summary takes in
 CLEARED_LEAST: Final = 400  # bytes; clearing a shorter result gains nothing
 LATE_SHARE: Final = 0.3  # of the context, that those may take; the latest is kept in any case
 TOKENS_PER_BYTE: Final = 0.27  # of English and code, in UTF-8; a Chinese character, 3 bytes, is some 0.7 tokens
 OTHER_BYTES: Final = 4000  # what a part that is no text counts: an image takes some 1000 tokens
-TOLD_CHARACTERS: Final = 1500  # of one call or result in the record that is to be summarised
-RECORD_SHARE: Final = 0.5  # of the context, that this record may take
 
 CLEARED: Final = "[This result was removed to save room. Call the tool again if you need it.]"
-SUMMARY: Final = NOTE + " to save room, the earlier part of this conversation was replaced by this summary."
-LOST: Final = NOTE + " to save room, the earlier part of this conversation was removed. This is what is known of it."
 
 
 @dataclass(frozen=True)
 class Cleared:
-    """A conversation without the results of old tool calls."""
+    """A conversation without the results of old tool calls.
+
+    Attributes:
+        counts: How many were cleared of each message.
+    """
 
     messages: list[ModelMessage]
-    count: int
+    counts: list[int]
+
+    @property
+    def count(self) -> int:
+        """How many were cleared."""
+        return sum(self.counts)
 
 
 @dataclass(frozen=True)
@@ -73,14 +80,15 @@ class Split:
 
 def count_bytes(messages: Iterable[ModelMessage]) -> int:
     """How much there is in a conversation."""
-    return sum(_size(part) for message in messages for part in message.parts)
+    return sum(size_of(part) for message in messages for part in message.parts)
 
 
 def clear_results(messages: Sequence[ModelMessage]) -> Cleared:
     """Clear the results of all tool calls but the latest."""
     results = [part for message in messages for part in message.parts if isinstance(part, ToolReturnPart)]
-    old = {id(part) for part in results[:-KEPT_RESULTS] if _size(part) >= CLEARED_LEAST and not _is_answer(part)}
-    return Cleared([_without(message, old) for message in messages], len(old))
+    old = {id(part) for part in results[:-KEPT_RESULTS] if size_of(part) >= CLEARED_LEAST and not is_answer(part)}
+    counts = [sum(id(part) in old for part in message.parts) for message in messages]
+    return Cleared([_without(message, old) for message in messages], counts)
 
 
 def split(messages: Sequence[ModelMessage], *, late_bytes: int) -> Split | None:
@@ -99,29 +107,40 @@ def split(messages: Sequence[ModelMessage], *, late_bytes: int) -> Split | None:
     return _split_at(messages, start)
 
 
+def is_answer(part: Any) -> bool:
+    """Whether that is what the user has answered to a question."""
+    is_result = isinstance(part, ToolReturnPart) and part.tool_name == "ask_user"
+    return is_result and part.model_response_str().startswith(ANSWERED)
+
+
+def is_users(part: Any) -> bool:
+    """Whether the user has said that, by themselves or in answer to a question."""
+    if isinstance(part, UserPromptPart):
+        return not (isinstance(part.content, str) and is_note(part.content))
+    return is_answer(part)
+
+
+def size_of(part: Any) -> int:
+    """How much there is in a part of a message, in bytes."""
+    if isinstance(part, ToolCallPart):
+        return len(part.tool_name) + length_of(part.args_as_json_str())
+    content = getattr(part, "content", None)
+    if isinstance(content, str):
+        return length_of(content)
+    if isinstance(content, list | tuple):
+        return sum(length_of(piece) if isinstance(piece, str) else OTHER_BYTES for piece in content)
+    return OTHER_BYTES
+
+
+def length_of(content: str) -> int:
+    """The bytes of a text."""
+    return len(content) if content.isascii() else len(content.encode("utf-8", "replace"))
+
+
 def _split_at(messages: Sequence[ModelMessage], start: int) -> Split:
     old = list(messages[:start])
-    kept = [words for message in old for part in message.parts if (words := _users_words(part)) is not None]
+    kept = [_as_said(part) for message in old for part in message.parts if is_users(part)]
     return Split(old, kept, list(messages[start:]))
-
-
-def record(messages: Sequence[ModelMessage], plan: Sequence[dict[str, str]], *, most_characters: int) -> str:
-    """What happened, as text for the summary; of too much of it the middle is left out."""
-    lines = [f"PLAN: {item['text']} ({item['status']})" for item in plan]
-    lines += [line for message in messages for part in message.parts for line in _told(part)]
-    whole = "\n".join(lines)
-    if len(whole) <= most_characters:
-        return whole
-    half = most_characters // 2
-    return f"{whole[:half]}\n[… {len(whole) - 2 * half} characters left out …]\n{whole[-half:]}"
-
-
-def known_facts(messages: Sequence[ModelMessage], plan: Sequence[dict[str, str]]) -> str:
-    """What stands in for a summary where the model could write none."""
-    calls = [part for message in messages for part in message.parts if isinstance(part, ToolCallPart)]
-    lines = [LOST, *(f"- plan: {item['text']} ({item['status']})" for item in plan)]
-    lines += [f"- called {call.tool_name} {_cut(call.args_as_json_str(), 200)}" for call in calls[-40:]]
-    return "\n".join(lines)
 
 
 def _without(message: ModelMessage, cleared: set[int]) -> ModelMessage:
@@ -135,56 +154,5 @@ def _cleared(part: ModelRequestPart) -> ModelRequestPart:
     return ToolReturnPart(part.tool_name, CLEARED, tool_call_id=part.tool_call_id, timestamp=part.timestamp)
 
 
-def _users_words(part: Any) -> UserPromptPart | None:
-    """What the user has said by themselves, or in answer to a question; None: it is somebody else's."""
-    if _is_answer(part):
-        return UserPromptPart(part.model_response_str())
-    if not isinstance(part, UserPromptPart):
-        return None
-    return None if isinstance(part.content, str) and is_note(part.content) else part
-
-
-def _is_answer(part: Any) -> bool:
-    is_result = isinstance(part, ToolReturnPart) and part.tool_name == "ask_user"
-    return is_result and part.model_response_str().startswith(ANSWERED)
-
-
-def _size(part: Any) -> int:
-    if isinstance(part, ToolCallPart):
-        return len(part.tool_name) + _length(part.args_as_json_str())
-    content = getattr(part, "content", None)
-    if isinstance(content, str):
-        return _length(content)
-    if isinstance(content, list | tuple):
-        return sum(_length(piece) if isinstance(piece, str) else OTHER_BYTES for piece in content)
-    return OTHER_BYTES
-
-
-def _length(content: str) -> int:
-    return len(content) if content.isascii() else len(content.encode("utf-8", "replace"))
-
-
-def _told(part: Any) -> Iterator[str]:
-    match part:
-        case UserPromptPart():
-            yield f"USER: {_cut(_as_text(part.content))}"
-        case TextPart():
-            yield f"AGENT: {_cut(part.content)}"
-        case ThinkingPart():
-            return
-        case ToolCallPart():
-            yield f"CALL {part.tool_name}: {_cut(part.args_as_json_str())}"
-        case ToolReturnPart():
-            yield f"RESULT: {_cut(part.model_response_str())}"
-
-
-def _as_text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    return " ".join(piece if isinstance(piece, str) else "[image]" for piece in content)
-
-
-def _cut(content: str, most: int = TOLD_CHARACTERS) -> str:
-    if len(content) <= most:
-        return content
-    return f"{content[: most // 3]} … {content[-2 * most // 3 :]}"
+def _as_said(part: Any) -> UserPromptPart:
+    return part if isinstance(part, UserPromptPart) else UserPromptPart(part.model_response_str())

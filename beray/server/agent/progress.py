@@ -87,6 +87,7 @@ class Progress:
         empty_answers: Answers in a row that held nothing.
         repeats: The latest calls, as far as circles are seen in them.
         measured: What the latest request and its answer were, in tokens and in bytes, if the provider has said so.
+        summarised_to: Tokens that the conversation was left with by its latest summary.
         failed_models: Names of models that have failed for good in this run.
         final_text: What `finish` was given.
         outcome: How the run ended, once it has.
@@ -109,6 +110,7 @@ class Progress:
     empty_answers: int = 0
     repeats: Repeats = field(default_factory=Repeats)
     measured: list[int] | None = None
+    summarised_to: int = 0
     failed_models: list[str] = field(default_factory=list)
     final_text: str | None = None
     outcome: dict[str, Any] | None = None
@@ -135,6 +137,7 @@ class Progress:
             background_count=before.background_count,
             disk_bytes=before.disk_bytes,
             measured=before.measured,
+            summarised_to=before.summarised_to,
         )
 
     def usage(self, kind: ModelKind) -> Usage:

@@ -54,7 +54,7 @@ async def test_first_request_is_the_golden_one(bench, scripted, name, tools):
 
 
 def test_summary_is_asked_for_in_the_golden_words():
-    sent = prompts.summary_prompt("CALL shell: ls")
+    sent = prompts.summary_prompt('{"role": "call", "tool": "shell", "text": "ls"}')
 
     assert sent == golden("summary", sent)
 
