@@ -167,7 +167,7 @@ class TurnPlayer:
         if self.progress.phase != "request":
             return
         said = await self._inbox.take()
-        if self._run.model.kind == "model":  # fixed rules read the goal and nothing else
+        if self._run.model.kind == "model":  # fixed rules have their goal already
             self._memory.hear(said)
 
     def _tell_news(self) -> None:
@@ -206,6 +206,7 @@ class TurnPlayer:
             self._late = events
             self._take_final(answer)
             return False
+        self.progress.refused = None
         self.progress.phase = "tools"
         self.progress.empty_answers = self.progress.repeats.monologues = 0
         self._outbox.hold(*events, also=self._memory.save_all)
@@ -232,6 +233,8 @@ class TurnPlayer:
         final = "".join(part.content for part in answer.parts if isinstance(part, TextPart)).strip()
         if answer.finish_reason == "content_filter":
             raise ContentFilterError("the provider withheld the answer")
+        if final:
+            self.progress.refused = None
         if answer.finish_reason == "length":
             self._go_on_after_monologue(notes.CUT)
         elif not final:
@@ -304,7 +307,8 @@ class TurnPlayer:
 
     def _fail(self, error: TaskError) -> None:
         self._late = [*self._asker.resets(error["code"]), *self._late]
-        self.progress.end(error=error)
+        if not self.progress.end_as_refused():
+            self.progress.end(error=error)
 
     async def _end_turn(self) -> None:
         finished = NewEvent("step.finished", self._step_fields())
