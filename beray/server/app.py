@@ -514,7 +514,8 @@ def _open_catalogue(settings: Settings, environ: Mapping[str, str]) -> ToolCatal
     sources: list[ToolSource] = [*open_web_fetch(settings)]
     sources += load_plugins(_taken(sources))
     sources += open_mcp_sources(settings, environ, taken=_taken(sources))
-    return ToolCatalogue(sources=tuple(sources))
+    built_in = tuple(name for name in TOOL_NAMES if name != "ask_user" or settings.answer_seconds > 0)
+    return ToolCatalogue(built_in, tuple(sources))
 
 
 def _taken(sources: Sequence[ToolSource]) -> tuple[str, ...]:

@@ -74,6 +74,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "message_empty": 422,
     "message_too_long": 422,
     "too_many_messages": 429,
+    "conversation_full": 409,
     "rules_read_no_messages": 409,
     "task_being_deleted": 503,
     "goal_empty": 422,

@@ -161,6 +161,10 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "任务 {task_id} 已有 {most} 条消息等待送达，请稍后再发。",
         "Task {task_id} has {most} messages that its agent has not read yet; send more once it has.",
     ),
+    "conversation_full": (
+        "任务 {task_id} 已有 {most} 条消息，达到上限。请新建一个任务。",
+        "Task {task_id} has had {most} messages, the most it may have. Make a new task.",
+    ),
     "rules_read_no_messages": (
         "任务 {task_id} 由固定规则执行，运行中不读取消息；结束后发送的消息会成为下一次运行的目标。",
         (

@@ -324,15 +324,21 @@ class Settings:
     )
     answer_seconds: int = _set(
         600,
-        _not_negative,
-        "Seconds a question of the agent waits for its user's answer; 0: it asks none.",
-        "智能体的提问等待用户回答的秒数；0：不提问。",
+        _whole(0, 86_400),
+        "Seconds a question waits for its user's answer; the task keeps its place meanwhile; 0: none is asked.",
+        "智能体的提问等待用户回答的秒数，等待期间任务仍占用名额；0：不提问。",
     )
     max_running_tasks_per_user: int = _set(
-        3, _positive, "Tasks of one user that run at the same time.", "一个用户同时运行的任务数。"
+        3,
+        _positive,
+        "Tasks of one user that run, or wait for an answer, at the same time.",
+        "一个用户同时运行（含等待回答）的任务数。",
     )
     max_running_tasks: int = _set(
-        16, _positive, "Tasks that run at the same time in this process.", "本进程中同时运行的任务数。"
+        16,
+        _positive,
+        "Tasks that run, or wait for an answer, at the same time in this process.",
+        "本进程中同时运行（含等待回答）的任务数。",
     )
     max_streams_per_user: int = _set(
         100,

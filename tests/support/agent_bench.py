@@ -120,9 +120,9 @@ class Bench:
         return Ledger(self.database, self.clock, user_id=1, task_id=1, run=self.run_number, limits=budgets)
 
     def _further_goal(self, connection: Connection) -> str:
-        goal = messages.first_of_run(connection, 1, self.run_number)
-        assert goal is not None
-        return goal
+        first = messages.first_of_run(connection, 1, self.run_number)
+        assert first is not None
+        return first.content
 
     async def end(self, status: Status) -> None:
         """End the run, as its runner would."""

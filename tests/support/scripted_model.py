@@ -38,6 +38,7 @@ class Reply:
         cuts_after: Break the connection after this many chunks.
         hangs_after: Send nothing more after this many chunks.
         garbles_after: Send what is no JSON after this many chunks.
+        garbles_with: Send this JSON then.
         pause_seconds: Between chunks.
         finish_reason: Why it ended; default by what it holds.
     """
@@ -52,6 +53,7 @@ class Reply:
     cuts_after: int | None = None
     hangs_after: int | None = None
     garbles_after: int | None = None
+    garbles_with: Any = None
     pause_seconds: float = 0
     finish_reason: str | None = None
 
@@ -235,13 +237,20 @@ class ScriptedModel:
                 await asyncio.wait_for(reader.read(1), HANG_SECONDS)
                 raise ConnectionError
             if index == reply.garbles_after:
-                await _chunk(writer, wire.garbled)
+                await _chunk(writer, _garbled(wire, reply))
             if frame is not None:
                 await _chunk(writer, frame)
                 await asyncio.sleep(reply.pause_seconds)
         for frame in wire.end(said):
             await _chunk(writer, frame)
         await _chunk(writer, b"")
+
+
+def _garbled(wire: Wire, reply: Reply) -> bytes:
+    if reply.garbles_with is None:
+        return wire.garbled
+    head = wire.garbled.partition(b"data: ")[0]
+    return head + b"data: " + json.dumps(reply.garbles_with).encode() + b"\n\n"
 
 
 async def _chunk(writer: asyncio.StreamWriter, data: bytes) -> None:

@@ -33,6 +33,7 @@ from beray.server.agent.context import ContextRoom
 from beray.server.agent.memory import RunMemory
 from beray.server.agent.prompts import summary_prompt
 from beray.server.agent.run import AgentRun
+from beray.server.agent.unreadable import readable, stumbling
 from beray.server.agent.wellformed import wellformed
 from beray.server.events.log import NewEvent
 
@@ -202,7 +203,7 @@ class Asker:
         ids: dict[int, str] = {}
         async with (
             Coalescer(self._show_text, most_characters=TEXT_EVENT_CHARACTERS) as shown,
-            node.stream(library_run.ctx) as events,
+            readable(node.stream(library_run.ctx)) as events,
         ):
             async for event in events:
                 if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
@@ -263,10 +264,11 @@ class Asker:
 
         async def attempt() -> str:
             await self._check_limits()
-            async with model_request_stream(self._models.model, prompt) as stream:
-                async for _ in stream:
-                    pass
-                answer = stream.get()
+            with stumbling():
+                async with model_request_stream(self._models.model, prompt) as stream:
+                    async for _ in stream:
+                        pass
+                    answer = stream.get()
             self.count(answer)
             if answer.finish_reason == "content_filter":
                 return ""

@@ -23,6 +23,7 @@ _TRANSIENT: Final = (
 )
 # Themselves, not what they are the base of: an answer that holds nothing or no JSON, as proxies in trouble give.
 _UNREADABLE: Final = (exceptions.ModelAPIError, exceptions.UnexpectedModelBehavior)
+_TRANSIENT_STATUSES: Final = frozenset({408, 425})  # the library gives these no class of their own
 _CODES: Final[tuple[tuple[type[Exception], str, str], ...]] = (  # the first that fits: code, and the hint's key
     (exceptions.ModelAuthenticationError, "model_auth", "model_auth_hint"),
     (exceptions.ModelQuotaExceededError, "model_quota", "model_quota_hint"),
@@ -48,7 +49,12 @@ _OF_REQUEST: Final = frozenset({"context_exceeded", "model_refused", "model_outp
 
 def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed in a moment."""
-    return isinstance(error, _TRANSIENT) or type(error) in _UNREADABLE
+    return isinstance(error, _TRANSIENT) or type(error) in _UNREADABLE or _is_untimely(error)
+
+
+def _is_untimely(error: Exception) -> bool:
+    """Whether the server took the request for too late, or too early."""
+    return isinstance(error, exceptions.ModelHTTPError) and error.status_code in _TRANSIENT_STATUSES
 
 
 def may_fall_back(error: Exception) -> bool:
@@ -84,6 +90,8 @@ def code_of(error: Exception) -> str:
 
 
 def _keys(error: Exception) -> tuple[str, str]:
+    if _is_untimely(error):
+        return "model_unavailable", "model_unavailable_hint"
     return next((code, hint) for kind, code, hint in _CODES if isinstance(error, kind))
 
 

@@ -2,6 +2,9 @@
 
 Messages wait in the database. Before each request to the model those that are there are put into the conversation, and
 marked as delivered in the transaction of the checkpoint that holds it: each reaches the model once, over crashes too.
+
+Fixed rules read the goal of their run and nothing else. What else was said (while the task was queued for a model, and
+then a server without one took it) keeps waiting, for a run that has a model.
 """
 
 from collections.abc import Sequence
@@ -22,9 +25,15 @@ class Inbox:
 
     async def take(self) -> list[str]:
         """The texts that wait, oldest first; they count as delivered once `mark` has been committed."""
-        task_id = self._run.task_id
-        self._taken = await self._run.database.read(lambda connection: queries.list_waiting(connection, task_id))
+        self._taken = await self._run.database.read(self._look)
         return [row.content for row in self._taken]
+
+    def _look(self, connection: Connection) -> Sequence[MessageRow]:
+        run = self._run
+        if run.model.kind == "model":
+            return queries.list_waiting(connection, run.task_id)
+        goal = queries.first_of_run(connection, run.task_id, run.run) if run.run > 1 else None
+        return [] if goal is None else [goal]
 
     def mark(self, connection: Connection) -> None:
         """Note that what was taken last is in the checkpoint of this transaction."""
@@ -33,7 +42,7 @@ class Inbox:
 
     def has_more(self, connection: Connection) -> bool:
         """Whether something waits; in a transaction that holds the task's row nothing comes before its end."""
-        return queries.count_waiting(connection, self._run.task_id) > 0
+        return self._run.model.kind == "model" and queries.count_waiting(connection, self._run.task_id) > 0
 
 
 async def has_waiting(run: AgentRun) -> bool:

@@ -17,6 +17,7 @@ This module is imported at start, so it knows nothing of the model library: `bui
 
 import http.client
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -370,17 +371,30 @@ def _base_url(provider: Provider, environ: Mapping[str, str]) -> str:
 
 def _checked_url(name: str, raw: str, provider: Provider) -> str:
     """`raw` as a base URL, with the provider's path where it names only a host."""
+    if "@" in re.split("[/?#]", raw.split("://")[-1])[0]:  # a URL is shown to users: it must hold no secret
+        raise SettingError(
+            f"{name} cannot be used: it holds a user or a password before the host's name. "
+            f"Leave them out, and put the key into {' or '.join(_key_settings(name, provider))}."
+        )
     try:
         parts = urlsplit(raw)
         is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_usable = False
     if not is_usable:
-        raise SettingError(f"{name}={raw!r} cannot be used: write a URL such as http://127.0.0.1:11434/v1.")
+        shown = "***" if "@" in raw else repr(raw)
+        raise SettingError(f"{name}={shown} cannot be used: write a URL such as http://127.0.0.1:11434/v1.")
     url = raw.rstrip("/")
     if not provider.path:
         return url.removesuffix("/v1")
     return url + (provider.path if parts.path in {"", "/"} else "")
+
+
+def _key_settings(url_name: str, provider: Provider) -> tuple[str, ...]:
+    """Where the key belongs of a server whose URL `url_name` sets."""
+    if url_name == "BERAY_MODEL_BASE_URL":
+        return ("BERAY_MODEL_API_KEY",)
+    return (*provider.key_names, "BERAY_MODEL_API_KEY")
 
 
 def _is_own(base_url: str, own_port: int) -> bool:

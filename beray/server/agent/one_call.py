@@ -16,6 +16,7 @@ from beray.protocol.types import TaskError
 from beray.server.agent import faults
 from beray.server.agent.building import build_model, close_model
 from beray.server.agent.models import ModelChoice
+from beray.server.agent.unreadable import stumbling
 from beray.server.agent.wellformed import wellformed
 from beray.server.messages import Language, text
 
@@ -51,15 +52,16 @@ async def ask_for_a_word(choice: ModelChoice) -> Answered:
     model = await asyncio.to_thread(build_model, choice, "en")
     try:
         began = time.monotonic()
-        async with model_request_stream(
-            model,
-            [ModelRequest.user_text_prompt(_QUESTION)],
-            model_settings=ModelSettings(timeout=choice.timeout_seconds, max_tokens=MOST_TOKENS, max_retries=0),
-            model_request_parameters=ModelRequestParameters(function_tools=[_TOOL]),
-        ) as stream:
-            async for _ in stream:
-                pass
-            answer = stream.get()
+        with stumbling():
+            async with model_request_stream(
+                model,
+                [ModelRequest.user_text_prompt(_QUESTION)],
+                model_settings=ModelSettings(timeout=choice.timeout_seconds, max_tokens=MOST_TOKENS, max_retries=0),
+                model_request_parameters=ModelRequestParameters(function_tools=[_TOOL]),
+            ) as stream:
+                async for _ in stream:
+                    pass
+                answer = stream.get()
         return Answered(_said(answer), round((time.monotonic() - began) * 1000))
     finally:
         await close_model(choice, model)

@@ -91,6 +91,8 @@ class Progress:
         failed_models: Names of models that have failed for good in this run.
         final_text: What `finish` was given.
         outcome: How the run ended, once it has.
+        refused: How it would have ended, had the user not said something in the last moment, until the model has
+            answered that.
     """
 
     turn: int = 1
@@ -114,6 +116,7 @@ class Progress:
     failed_models: list[str] = field(default_factory=list)
     final_text: str | None = None
     outcome: dict[str, Any] | None = None
+    refused: dict[str, Any] | None = None
 
     @classmethod
     def from_row(cls, row: CheckpointRow) -> "Progress":
@@ -151,7 +154,7 @@ class Progress:
 
     def go_on(self) -> None:
         """Let the next turn follow, though this one was to be the last."""
-        self.outcome = None
+        self.refused, self.outcome = self.outcome, None
         self.final_text = None
         self.turn += 1
         self.phase = "request"
@@ -159,3 +162,13 @@ class Progress:
     def end(self, *, result: str | None = None, error: TaskError | None = None) -> None:
         """Remember how the run ended."""
         self.outcome = {"result": result, "error": error}
+
+    def end_as_refused(self) -> bool:
+        """End as was refused, if the model could not answer what came in the last moment: what it did is done.
+
+        The message stays in the conversation, so a further run begins with it.
+        """
+        if self.refused is None:
+            return False
+        self.outcome, self.refused = self.refused, None
+        return True

@@ -23,6 +23,7 @@ from sqlalchemy import Connection
 from beray.server.agent import images
 from beray.server.agent.budget import check_tool_call
 from beray.server.agent.outbox import Outbox
+from beray.server.agent.shown_args import shown_args
 from beray.server.agent.stuck import Stuck, fingerprint_of
 from beray.server.agent.tools.base import Answer, Opening, Toolbox, ToolError, title_of
 from beray.server.agent.tools.build import OPENINGS, RESUMABLE, WATCHED
@@ -39,7 +40,6 @@ from beray.server.work_dirs.listing import FileChange, Snapshot, compare
 log = logging.getLogger(__name__)
 
 MOST_CHANGES = 200  # file.changed events of one call; unpacking an archive makes thousands
-MOST_ARG_CHARACTERS = 4000  # of one argument in an event; a file's whole content is in the file
 
 Save = Callable[[Connection], None]
 
@@ -75,8 +75,13 @@ class Recorder:
             return self._returned(call_id, answer)
         return self._returned(call_id, await asyncio.to_thread(_recorded, row.result))
 
-    async def note_refused(self, part: ToolReturnPart) -> None:
-        """A requested call came to its end; if its body never ran (unknown tool, wrong arguments), say so once."""
+    async def note_refused(self, part: ToolReturnPart, args: dict[str, Any]) -> None:
+        """A requested call came to its end; if its body never ran (unknown tool, wrong arguments), say so once.
+
+        Args:
+            part: What the model is told.
+            args: What it was called with, as the model gave it.
+        """
         call_id = part.tool_call_id
         if call_id in self._settled or await self._find(call_id) is not None:
             return
@@ -85,7 +90,7 @@ class Recorder:
         now = self.box.run.clock()
         answer = Answer(part.model_response_str(), text("agent_call_refused", self.box.run.language), ok=False)
         row = ToolCallRow(call_id, wellformed(part.tool_name)[:64], now, None, None)
-        stuck = self._note_repeats(row.name, {}, answer)
+        stuck = self._note_repeats(row.name, args, answer)
         self._finish(call_id, answer, started_at=now, new_row=row)
         if stuck is not None:
             raise stuck
@@ -238,14 +243,8 @@ def _changed(change: FileChange) -> NewEvent:
 
 def request_fields(call_id: str, name: str, args: dict[str, Any]) -> dict[str, Any]:
     """The fields of `tool.requested` and `tool.started`; long arguments are cut, for events are kept for ever."""
-    shown = {key: _cut(value) for key, value in args.items()}
+    shown = shown_args(args)
     return {"call_id": call_id, "name": name, "args": shown, "title": title_of(name, shown)}
-
-
-def _cut(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > MOST_ARG_CHARACTERS:
-        return f"{value[:MOST_ARG_CHARACTERS]}… [{len(value) - MOST_ARG_CHARACTERS} more characters]"
-    return value
 
 
 @dataclass

@@ -1,9 +1,12 @@
 """Notices a model that goes round in circles: the same call with the same result, again and again.
 
 A call is known by its tool, its arguments and its result. What changes on its own is left out of the result: how long
-a command took and, in an error, every span of time. So polling counts as progress as long as what it prints changes.
+a command took or, in the background, has run, and in an error every span of time. So polling counts as progress as long
+as what it prints changes.
 
-The model is warned once for each circle; if it goes on in it, the run ends as `stuck`.
+A circle is one call again and again, or two or three that follow each other in turn. The model is warned once for each;
+if it goes on in it, the run ends as `stuck`. Only what it calls after a request that held the warning counts for that:
+one answer may hold any number of equal calls, made before the model could learn anything from the first.
 """
 
 import hashlib
@@ -26,8 +29,8 @@ class StuckRules:
     Attributes:
         errors: Identical failures in a row before the warning.
         results: Identical results in a row before the warning.
-        cycles: Times that two calls alternate before the warning.
-        grace: Further repetitions after the warning before the end.
+        cycles: Times that the same two or three calls follow each other before the warning.
+        grace: Further rounds after the warning was told before the end.
         monologues: Answers in a row that neither call a tool nor end the task.
     """
 
@@ -54,19 +57,26 @@ WARNING: Final = (
 )
 
 
+LONGEST_CIRCLE: Final = 3  # calls; longer ones are left to the limits, for honest work looks like them
+
+
 @dataclass
 class Repeats:
     """The latest calls, as far as circles are seen in them; part of a run's memory.
 
     Attributes:
         recent: Fingerprints of the latest calls, oldest first.
-        is_warned: The model has been warned of the circle that goes on.
+        is_warned: The circle that goes on has its warning.
+        is_told: That warning has been in a request.
+        since_told: Calls by which the circle has gone on since then.
         warning: What the model is to be told with the next request.
         monologues: Answers in a row without a tool call that did not end the task.
     """
 
     recent: list[str] = field(default_factory=list)
     is_warned: bool = False
+    is_told: bool = False
+    since_told: int = 0
     warning: str | None = None
     monologues: int = 0
 
@@ -77,21 +87,19 @@ class Repeats:
 
     def note_call(self, fingerprint: str, *, ok: bool, rules: StuckRules) -> tuple[Verdict, int]:
         """A call has ended; whether that is a circle, and how often it went round."""
-        self.monologues = 0
-        self.recent = [*self.recent, fingerprint][-2 * (rules.cycles + rules.grace) :]
-        same = _same_at_end(self.recent)
-        cycles = _cycles_at_end(self.recent)
-        over = max(same - (rules.results if ok else rules.errors), cycles - rules.cycles)
-        if over < 0:
-            self.is_warned = False
+        self.recent = [*self.recent, fingerprint][-LONGEST_CIRCLE * (rules.cycles + rules.grace) :]
+        allowed = {1: rules.results if ok else rules.errors, 2: rules.cycles, 3: rules.cycles}
+        rounds = {length: _rounds_at_end(self.recent, length) for length in allowed}
+        length = max(allowed, key=lambda length: rounds[length] - allowed[length])
+        times = rounds[length]
+        if times < allowed[length]:
+            self.is_warned, self.is_told, self.since_told = False, False, 0
             return "fine", 0
-        times = max(same, cycles)
-        if self.is_warned and over >= rules.grace:
-            return "stuck", times
-        if self.is_warned:
-            return "fine", times
-        self.is_warned = True
-        return "warn", times
+        if not self.is_warned:
+            self.is_warned = True
+            return "warn", times
+        self.since_told += self.is_told
+        return ("stuck" if self.since_told >= rules.grace * length else "fine"), times
 
     def note_monologue(self, rules: StuckRules) -> bool:
         """An answer neither called a tool nor ended the task; whether that happened too often."""
@@ -104,45 +112,43 @@ class Repeats:
         self.warning = WARNING.format(times=times, what=f"{name} {shown[:200]}")
 
     def take_warning(self) -> str | None:
-        """The warning, once."""
+        """The warning, once, for the request that tells it."""
         warning, self.warning = self.warning, None
+        self.is_told = self.is_told or (warning is not None and self.is_warned)
         return warning
 
 
 _SPANS = re.compile(r"\b\d+(\.\d+)?\s?(ms|s|sec|secs|second|seconds|min|minutes)\b")
 _HEADLINE = re.compile(r"\(\d+\.\d s\)|after \d+\.\d s")
+_RUNNING = re.compile(r"^(bg-\d+: running), \d+ s", re.MULTILINE)
 
 
 def fingerprint_of(name: str, args: Mapping[str, Any], result: str, *, ok: bool) -> str:
     """By what a call is known again."""
     headline, line_break, rest = result.partition("\n")
     told = _HEADLINE.sub("", headline) + line_break + rest
+    if name == "background":
+        told = _without_running_time(told, is_list=args.get("action") == "list")
     if not ok:
         told = _SPANS.sub("", told)
     content = json.dumps([name, args, told, ok], sort_keys=True, default=str)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _same_at_end(recent: list[str]) -> int:
-    """How many of the latest are the same."""
-    count = 0
-    for fingerprint in reversed(recent):
-        if fingerprint != recent[-1]:
-            break
-        count += 1
-    return count
+def _without_running_time(result: str, *, is_list: bool) -> str:
+    """What the tool `background` tells; of a list each line is ours, else the first, and the command's own follow."""
+    if is_list:
+        return _RUNNING.sub(r"\1", result)
+    headline, line_break, rest = result.partition("\n")
+    return _RUNNING.sub(r"\1", headline) + line_break + rest
 
 
-def _cycles_at_end(recent: list[str]) -> int:
-    """How often the latest two, different ones, have followed each other."""
-    if len(recent) < 2 or recent[-1] == recent[-2]:
-        return 0
-    count = 0
-    for index in range(len(recent) - 1, -1, -1):
-        if recent[index] != recent[-1 - (len(recent) - 1 - index) % 2]:
-            break
+def _rounds_at_end(recent: list[str], length: int) -> int:
+    """How often the latest `length` calls have been made in this order, one time after the other."""
+    count = min(length, len(recent))
+    while count < len(recent) and recent[-1 - count] == recent[-1 - count + length]:
         count += 1
-    return count // 2
+    return count // length
 
 
 def describe_stuck(stuck: Stuck, language: Language) -> TaskError:

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 import pydantic_ai
 from pydantic_ai import Agent, FunctionToolset
-from pydantic_ai.exceptions import AgentRunError, ContentFilterError
+from pydantic_ai.exceptions import AgentRunError, ContentFilterError, OutputTokenLimitExceeded
 from pydantic_ai.messages import (
     FunctionToolResultEvent,
     ModelResponse,
@@ -167,7 +167,7 @@ class TurnPlayer:
         if self.progress.phase != "request":
             return
         said = await self._inbox.take()
-        if self._run.model.kind == "model":  # fixed rules read the goal and nothing else
+        if self._run.model.kind == "model":  # fixed rules have their goal already
             self._memory.hear(said)
 
     def _tell_news(self) -> None:
@@ -206,8 +206,9 @@ class TurnPlayer:
             self._late = events
             self._take_final(answer)
             return False
+        self.progress.refused = None
         self.progress.phase = "tools"
-        self.progress.empty_answers = 0
+        self.progress.empty_answers = self.progress.repeats.monologues = 0
         self._outbox.hold(*events, also=self._memory.save_all)
         return True
 
@@ -225,19 +226,15 @@ class TurnPlayer:
         return calls
 
     def _request_fields(self, call: ToolCallPart) -> dict[str, Any]:
-        try:
-            args = json.loads(call.args or "{}") if isinstance(call.args, str) or call.args is None else call.args
-        except ValueError:
-            args = None
-        return request_fields(
-            call.tool_call_id, call.tool_name[:64], wellformed_json(args) if isinstance(args, dict) else {}
-        )
+        return request_fields(call.tool_call_id, call.tool_name[:64], _arguments(call) or {})
 
     def _take_final(self, answer: ModelResponse) -> None:
         """An answer without tool calls ends the run, unless it is empty, cut, or leaves the plan open."""
         final = "".join(part.content for part in answer.parts if isinstance(part, TextPart)).strip()
         if answer.finish_reason == "content_filter":
             raise ContentFilterError("the provider withheld the answer")
+        if final:
+            self.progress.refused = None
         if answer.finish_reason == "length":
             self._go_on_after_monologue(notes.CUT)
         elif not final:
@@ -253,8 +250,10 @@ class TurnPlayer:
         return is_open and self.progress.repeats.monologues == 0 and self._run.model.kind == "model"
 
     def _go_on_after_monologue(self, note: str) -> None:
-        repeats = self.progress.repeats
-        if repeats.note_monologue(self._run.stuck or StuckRules()):
+        repeats, rules = self.progress.repeats, self._run.stuck
+        if repeats.note_monologue(rules or StuckRules()):
+            if rules is None:  # nothing is called stuck here, yet it must not go on for ever
+                raise OutputTokenLimitExceeded(f"{repeats.monologues} times, and it called no tool")
             raise Stuck(None, repeats.monologues)
         self._memory.answer_with(note)
 
@@ -280,13 +279,14 @@ class TurnPlayer:
     async def _act(self) -> None:
         """Run the tools the last answer asks for; their results become the next request."""
         self._box.sees_images = self._models.choice.sees_images
+        asked = self._arguments_asked()
         async with self._asker.resumed() as library_run:
             node = await self._asker.first_node(library_run)
             assert Agent.is_call_tools_node(node), "messages that end in calls lead to them"
             async with node.stream(library_run.ctx) as events:
                 async for event in events:
                     if isinstance(event, FunctionToolResultEvent):
-                        await self._recorder.note_refused(event.part)
+                        await self._recorder.note_refused(event.part, asked[event.part.tool_call_id])
             request_node = await library_run.next(node)
             assert Agent.is_model_request_node(request_node), "results lead to a request"
             # results live in the next request only: without it they would be lost, and the tools run again
@@ -294,11 +294,21 @@ class TurnPlayer:
         if self.progress.final_text is not None:
             self.progress.end(result=self.progress.final_text)
 
+    def _arguments_asked(self) -> dict[str, dict[str, Any]]:
+        """The arguments of the last answer's calls, by id; what is no JSON object as it is."""
+        asked: dict[str, dict[str, Any]] = {}
+        for part in self._memory.messages[-1].parts:
+            if isinstance(part, ToolCallPart):
+                args = _arguments(part)
+                asked[part.tool_call_id] = {"arguments": part.args} if args is None else args
+        return asked
+
     # ---- the turn's end
 
     def _fail(self, error: TaskError) -> None:
         self._late = [*self._asker.resets(error["code"]), *self._late]
-        self.progress.end(error=error)
+        if not self.progress.end_as_refused():
+            self.progress.end(error=error)
 
     async def _end_turn(self) -> None:
         finished = NewEvent("step.finished", self._step_fields())
@@ -324,3 +334,12 @@ class TurnPlayer:
 
     def _step_fields(self) -> dict[str, Any]:
         return {"step": self.progress.turn, "usage": dict(self._memory.usage())}
+
+
+def _arguments(call: ToolCallPart) -> dict[str, Any] | None:
+    """What a call was given; None if that is no JSON object."""
+    try:
+        args = json.loads(call.args or "{}") if isinstance(call.args, str) or call.args is None else call.args
+        return dict(wellformed_json(args)) if isinstance(args, dict) else None
+    except (ValueError, RecursionError):  # no JSON, or nested without end
+        return None

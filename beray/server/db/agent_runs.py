@@ -32,6 +32,9 @@ _CALLS = text(
     "SELECT call_id, name, started_at, finished_at, result FROM tool_call"
     " WHERE task_id = :task_id AND run = :run AND call_id IN :call_ids"
 ).bindparams(bindparam("call_ids", expanding=True))
+_OPEN_CALL = text(
+    "SELECT 1 FROM tool_call WHERE task_id = :task_id AND run = :run AND name = :name AND result IS NULL LIMIT 1"
+)
 _START_CALL = text(
     "INSERT INTO tool_call (task_id, run, call_id, name, started_at)"
     " VALUES (:task_id, :run, :call_id, :name, :started_at)"
@@ -112,6 +115,12 @@ def find_tool_call(connection: Connection, task_id: int, run: int, call_id: str)
     """What is recorded of a tool call."""
     row = connection.execute(_CALL, {"task_id": task_id, "run": run, "call_id": call_id}).one_or_none()
     return None if row is None else ToolCallRow(row.call_id, row.name, row.started_at, row.finished_at, row.result)
+
+
+def has_open_call(connection: Connection, task_id: int, run: int, name: str) -> bool:
+    """Whether a call of a tool was started, and has not come to its end."""
+    values = {"task_id": task_id, "run": run, "name": name}
+    return connection.execute(_OPEN_CALL, values).first() is not None
 
 
 def find_results(connection: Connection, task_id: int, call_ids: Sequence[str]) -> dict[str, str]:

@@ -17,9 +17,10 @@ _INSERT = text(
 _WAITING = (
     "FROM message WHERE task_id = :task_id AND delivered_at IS NULL AND question_id IS NULL"  # answers go another way
 )
+_COUNT = text("SELECT coalesce(max(number), 0) FROM message WHERE task_id = :task_id")
 _COUNT_WAITING = text(f"SELECT count(*) {_WAITING}")  # constants
 _LIST_WAITING = text(f"SELECT number, content {_WAITING} ORDER BY number")  # constants
-_FIRST = text("SELECT content FROM message WHERE task_id = :task_id AND run = :run ORDER BY number LIMIT 1")
+_FIRST = text("SELECT number, content FROM message WHERE task_id = :task_id AND run = :run ORDER BY number LIMIT 1")
 _ANSWER = text(
     "SELECT number, content FROM message WHERE task_id = :task_id AND run = :run AND question_id = :question_id"
 )
@@ -56,10 +57,15 @@ def list_waiting(connection: Connection, task_id: int) -> list[MessageRow]:
     return [MessageRow(*row) for row in connection.execute(_LIST_WAITING, {"task_id": task_id})]
 
 
-def first_of_run(connection: Connection, task_id: int, run: int) -> str | None:
+def first_of_run(connection: Connection, task_id: int, run: int) -> MessageRow | None:
     """What a further run was begun with."""
-    first: str | None = connection.execute(_FIRST, {"task_id": task_id, "run": run}).scalar_one_or_none()
-    return first
+    row = connection.execute(_FIRST, {"task_id": task_id, "run": run}).one_or_none()
+    return None if row is None else MessageRow(*row)
+
+
+def count_messages(connection: Connection, task_id: int) -> int:
+    """How many messages the task has had; they are numbered without a gap."""
+    return int(connection.execute(_COUNT, {"task_id": task_id}).scalar_one())
 
 
 def find_answer(connection: Connection, task_id: int, run: int, question_id: str) -> MessageRow | None:

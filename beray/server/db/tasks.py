@@ -141,8 +141,8 @@ def take_run(connection: Connection, task_id: int, run: int, now: int) -> RunRec
 
 
 def _with_goal(connection: Connection, record: RunRecord) -> RunRecord:
-    goal = None if record.run == 1 else first_of_run(connection, record.id, record.run)
-    return record if goal is None else replace(record, goal=goal)
+    first = None if record.run == 1 else first_of_run(connection, record.id, record.run)
+    return record if first is None else replace(record, goal=first.content)
 
 
 def change_status(
@@ -227,6 +227,12 @@ def get_question(connection: Connection, task_id: int) -> str | None:
 def update_task(connection: Connection, task_id: int, **values: Any) -> None:
     """Set columns."""
     connection.execute(update(task).where(task.c.id == task_id).values(**values))
+
+
+def get_asked_model(connection: Connection, task_id: int) -> str | None:
+    """The model that the task's maker has asked for; None: the server's default."""
+    asked: str | None = connection.execute(select(task.c.asked_model).where(task.c.id == task_id)).scalar_one_or_none()
+    return asked
 
 
 def get_held_until(connection: Connection, task_id: int) -> int | None:

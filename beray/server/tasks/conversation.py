@@ -18,6 +18,7 @@ from beray.server.errors import Refused
 from beray.server.events.log import EventLog, NewEvent
 
 WAITING_MOST = 20  # messages a task's agent has not read: it reads them all before its next turn
+MESSAGES_MOST = 1000  # of one task, answers included: each is kept with its task, up to 100,000 characters
 AGAIN_SECONDS = 5  # a turn is rarely shorter
 
 
@@ -32,8 +33,10 @@ class Conversation:
         """Raise if the task takes no message now.
 
         Raises:
-            Refused: task_being_stopped, rules_read_no_messages, too_many_messages.
+            Refused: conversation_full, task_being_stopped, rules_read_no_messages, too_many_messages.
         """
+        if queries.count_messages(connection, row.id) >= MESSAGES_MOST:
+            raise Refused("conversation_full", task_id=row.id, most=MESSAGES_MOST)
         if row.status in ENDED:
             return
         if row.stop_requested:

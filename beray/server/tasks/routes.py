@@ -57,6 +57,7 @@ MESSAGE_REFUSALS = (
     "message_empty",
     "message_too_long",
     "task_being_stopped",
+    "conversation_full",
     "rules_read_no_messages",
     "too_many_messages",
     "storage_full",

@@ -24,9 +24,11 @@ from beray.server.agent.models import Models
 from beray.server.agent.prices import PriceTable
 from beray.server.agent.run import AgentRun, Asking, Outcome
 from beray.server.agent.stuck import StuckRules
+from beray.server.agent.tools import TOOL_NAMES
 from beray.server.agent.tools.catalogue import ToolCatalogue
 from beray.server.clock import Clock
 from beray.server.db import tasks as queries
+from beray.server.db.agent_runs import has_open_call
 from beray.server.db.connect import Queries
 from beray.server.db.messages import count_waiting
 from beray.server.db.stored import put_bytes
@@ -189,7 +191,8 @@ class Runner:
         if workshop.models.find(record.model) is None:
             log.error("run needs a model that this process has not", extra={"task_id": record.id})
             return _failed(record, "model_not_offered", retryable=False)
-        missing = workshop.catalogue.unknown(_asked_tools(record) or ())
+        unknown = workshop.catalogue.unknown(_asked_tools(record) or ())
+        missing = [name for name in unknown if name not in TOOL_NAMES]  # those are left out where they can't work
         if missing:
             log.error("run needs tools that this process has not", extra={"task_id": record.id, "tools": missing})
             return _failed(record, "tool_not_offered", retryable=True, tools=", ".join(missing))
@@ -214,7 +217,8 @@ class Runner:
         workshop = self._require_workshop()
         model = workshop.models.find(record.model)
         assert model is not None, "a run whose model is not offered has been ended"
-        tools = _tools(record, workshop)
+        can_ask = workshop.answer_seconds > 0 or await self._has_question(record)
+        tools = _tools(record, workshop, can_ask=can_ask)
         uid = workshop.task_uid(record.id)
         work_dir = await _until_stored(lambda: asyncio.to_thread(self._work_dirs.create, record.id, owner=uid))
         return await self._run_agent(
@@ -244,15 +248,20 @@ class Runner:
                 clock=self._clock,
                 fallback=workshop.models.fallback if model.kind == "model" else (),
                 first_turn=first_turn,
-                asking=self._asking(record),
+                asking=self._asking(record) if can_ask else None,
             )
         )
 
-    def _asking(self, record: queries.RunRecord) -> Asking | None:
-        workshop = self._require_workshop()
-        if not _can_ask(record, workshop):
-            return None
-        return Asking(workshop.answer_seconds, lambda: self._events.watching(record.id))
+    async def _has_question(self, record: queries.RunRecord) -> bool:
+        """Whether the attempt before has left a question, which is to come to its end whatever is set here."""
+        if record.attempt == 1:
+            return False
+        return await self._database.read(
+            lambda connection: has_open_call(connection, record.id, record.run, "ask_user")
+        )
+
+    def _asking(self, record: queries.RunRecord) -> Asking:
+        return Asking(self._require_workshop().answer_seconds, lambda: self._events.watching(record.id))
 
     def _ledger(self, record: queries.RunRecord, budgets: Budgets) -> Ledger:
         asked = {} if record.limits is None else orjson.loads(record.limits)
@@ -290,7 +299,8 @@ class Runner:
             if not has_ended:
                 raise Fenced(f"task {record.id}: {record.fence} may not end it")
             # The row is held from here on: what is said later finds the task ended, and begins a further run.
-            if status == "completed" and count_waiting(connection, record.id):
+            reads = record.model_kind == "model"  # fixed rules leave it to a run that has a model
+            if status == "completed" and reads and count_waiting(connection, record.id):
                 raise _HasMore
             if found is not None:
                 put_bytes(connection, record.id, found.size, before=found.before)
@@ -406,20 +416,17 @@ def _status_fields(record: queries.RunRecord) -> JsonObject:
     }
 
 
-def _tools(record: queries.RunRecord, workshop: Workshop) -> tuple[str, ...]:
+def _tools(record: queries.RunRecord, workshop: Workshop, *, can_ask: bool) -> tuple[str, ...]:
     asked = _asked_tools(record)
     wanted = workshop.catalogue.default if asked is None else asked
+    if can_ask and asked is None and "ask_user" not in wanted:
+        wanted = (*wanted, "ask_user")
     missing = set()
     if workshop.capabilities.python is None:
         missing.add("python")
-    if not _can_ask(record, workshop):
+    if not can_ask:
         missing.add("ask_user")
     return tuple(name for name in wanted if name not in missing)
-
-
-def _can_ask(record: queries.RunRecord, workshop: Workshop) -> bool:
-    """Whether the user can be asked: a run that was taken over may have a question open, whatever is set here."""
-    return workshop.answer_seconds > 0 or record.attempt > 1
 
 
 def _asked_tools(record: queries.RunRecord) -> tuple[str, ...] | None:

@@ -21,6 +21,7 @@ from beray.server.db import tasks as queries
 from beray.server.db.audit import AuditRow, insert_row
 from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
+from beray.server.db.stored import add_bytes
 from beray.server.db.tables import ID_MOST
 from beray.server.db.tasks import TaskFilter, TaskRecord
 from beray.server.engine.base import Engine
@@ -163,7 +164,7 @@ class Tasks:
 
         Raises:
             Refused: message_empty, message_too_long, task_not_found, task_being_stopped, rules_read_no_messages,
-                too_many_messages, idempotency_mismatch, storage_full, starting.
+                too_many_messages, conversation_full, idempotency_mismatch, storage_full, starting.
         """
         if not content.strip():
             raise _wrong_field("content", "message_empty")
@@ -182,6 +183,7 @@ class Tasks:
                 self._conversation.answer(connection, row, content)
             else:
                 self._conversation.add(connection, row, content)
+            add_bytes(connection, row.id, len(content.encode()))
             insert_row(connection, entry)
             return task_body(self._get(connection, user, task_id))
 
@@ -191,9 +193,15 @@ class Tasks:
         engine = self._require_engine()
         if full is not None:
             raise full
-        model = self._models.find(row.model) or self._models.default  # the one before may not be offered any more
+        model = self._model_again(row, queries.get_asked_model(connection, row.id))
         run = self._conversation.begin_again(connection, row, content, model)
         engine.submit(connection, task_id=row.id, run=run, user_id=row.user_id)
+
+    def _model_again(self, row: TaskRecord, asked: str | None) -> ModelChoice:
+        """The model of a further run: the task's own again, if another had taken over; the default, if that is gone."""
+        is_fallback = any(choice.name == row.model for choice in self._models.fallback)
+        name = asked or (None if is_fallback else row.model)
+        return self._models.find(name) or self._models.default
 
     def _insert(self, connection: Connection, engine: Engine, user: UserRow, new: NewTask, entry: AuditRow) -> bytes:
         now = self._clock()

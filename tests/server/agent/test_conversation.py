@@ -115,6 +115,54 @@ async def test_a_run_whose_end_was_refused_goes_on(bench, scripted, last, crashe
     assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize("fails", ["limit", "model", "empty"])
+@pytest.mark.parametrize("crashes", [False, True])
+async def test_a_late_message_that_can_not_be_answered_does_not_undo_the_result(bench, scripted, fails, crashes):
+    """It stays in the conversation, where a further run finds it."""
+    after = {"limit": Reply("never asked"), "model": failure(401), "empty": Reply("")}[fails]
+    server = scripted(saying(bench, sequence(Reply("All is done."), after), at_0="Thanks!"))
+    limits = RunLimits(requests=1) if fails == "limit" else RunLimits()
+    if crashes:
+        bench.crash = crash_before_second("step.finished")
+        with pytest.raises(Crash):
+            await bench.run(GOAL, model=model(server), limits=limits)
+        bench.crash = None
+
+    outcome = await bench.run(GOAL, model=model(server), limits=limits)
+
+    assert (outcome.result, outcome.error) == ("All is done.", None)
+    assert await undelivered(bench) == []
+    await bench.end("completed")
+    server.script = turns(Reply("ok"))
+    await bench.say("And what about two?")
+    await bench.run(GOAL, model=model(server))
+    heard = [words for words in said(server.requests[-1]) if not words.startswith("A note of the service")]
+    assert heard == [GOAL, "Thanks!", "And what about two?"]
+
+
+def crash_before_second(kind):
+    """Dies before the second event of this type is stored."""
+    seen = []
+
+    def crash(when, types):
+        if when == "before" and kind in types:
+            seen.append(kind)
+            if len(seen) == 2:
+                raise Crash
+
+    return crash
+
+
+async def test_a_late_message_that_was_answered_makes_the_run_fail_as_any(bench, scripted):
+    """What the model has begun anew counts."""
+    work = Reply(calls=[call("shell", command="echo more")])
+    server = scripted(saying(bench, sequence(Reply("All is done."), work, failure(401)), at_0="Do more."))
+
+    outcome = await bench.run(GOAL, model=model(server))
+
+    assert (outcome.result, outcome.error["code"]) == (None, "model_auth")
+
+
 CRASHES = 19
 
 
@@ -315,3 +363,19 @@ async def test_a_further_run_reads_the_records_of_open_calls_only(bench, scripte
     one, two, three = results(server.requests[-1])
     assert ("one" in one, "two" in two) == (True, True)
     assert three.startswith("Not run")
+
+
+async def test_rules_leave_what_was_said_to_a_run_with_a_model(bench, scripted):
+    """A task was queued for a model and talked to; then a server without one took it."""
+    await bench.say("And be quick.")
+
+    outcome = await bench.run("`echo first-words`", model=RULES_MODEL)
+
+    assert outcome.is_completed
+    assert await undelivered(bench) == ["And be quick."]
+    await bench.end("completed")
+    await bench.say("Go on.")
+    server = scripted(turns(Reply("done")))
+    await bench.run("", model=model(server))
+    assert said(server.requests[0])[-2:] == ["And be quick.", "Go on."]
+    assert await undelivered(bench) == []

@@ -7,8 +7,8 @@
 | context length | makes room once and asks again; `context_exceeded` where nothing can be left out | 2; 1 |
 | 429 with Retry-After | waits as told, goes on | 2 |
 | quota | `model_quota` | 1 |
-| 500 | tries again; `model_unavailable` (retryable) if it stays | 2; 5 |
-| cut stream, or one that is no JSON | takes its text back, tries again | 2 |
+| 500, 503, and 408, 425 of gateways | tries again; `model_unavailable` (retryable) if it stays | 2; 5 |
+| cut stream, one that is no JSON, or JSON of another form | takes its text back, tries again | 2 |
 | malformed tool JSON, wrong arguments, unknown tool | the call isn't started, the model is told why | 2 |
 | empty answer | asked again; `model_empty` (retryable) if it stays | 2; 3 |
 | no usage | tokens are null | 1 |
@@ -176,7 +176,7 @@ async def test_quota_ends_the_run_at_once(play):
 
 
 @pytest.mark.parametrize("failures", [1, 4, 5], ids=["once", "four times", "for ever"])
-@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("status", [408, 425, 500, 503])
 async def test_500_is_tried_again_four_times(play, status, failures):
     played = await play(sequence(*[failure(status, "broken")] * failures, Reply("done")))
 
@@ -204,6 +204,37 @@ async def test_cut_stream_is_taken_back_and_tried_again(play, cuts_after):
     }
     assert played.of("tool.requested") == []
     assert list(play.bench.work_dir.iterdir()) == []
+
+
+def chunk(**choice):
+    return {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+
+
+@pytest.mark.parametrize(
+    "garbled",
+    [
+        [],
+        5,
+        "text",
+        {"choices": "text"},
+        {"choices": [5]},
+        chunk(index=0, delta="text"),
+        chunk(index=0, delta={"content": {"of": "another form"}}),
+        chunk(index=0, delta={"tool_calls": 5}),
+        chunk(index=0, delta={"tool_calls": [{"index": 0, "function": "text"}]}),
+        {"type": "content_block_delta", "index": 0, "delta": 5},
+        {"type": "content_block_start", "index": "x", "content_block": []},
+    ],
+    ids=repr,
+)
+async def test_json_of_another_form_is_taken_back_and_tried_again(play, garbled):
+    """Or passed over, where the library does so: it never is a fault of ours."""
+    bad = Reply([SHOWN_AT_ONCE], garbles_after=2, garbles_with=garbled)
+
+    played = await play(sequence(bad, Reply("done")))
+
+    assert played.outcome.is_completed
+    assert played.outcome.result in {"done", SHOWN_AT_ONCE.strip()}
 
 
 @pytest.mark.parametrize("garbles_after", range(3))

@@ -2,12 +2,16 @@
 
 import asyncio
 import base64
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import pytest
+from pydantic_ai import FunctionToolset, Tool
 
 from beray.server.agent.mcp import toolset
 from beray.server.agent.mcp.config import Command, McpServer
 from beray.server.agent.mcp.source import McpSource
+from beray.server.agent.tools.base import Answer
 from tests.server.agent.test_loop import choice
 from tests.server.agent.test_pictures import png, shown
 from tests.support.agent_bench import Crash
@@ -363,6 +367,44 @@ async def test_calls_end_as_recorded_when_the_server_can_not_be_had_after_a_take
     assert told(server)[1].startswith(answer)
     assert offered(server, -1) == ["write_file"]
     assert len(await bench.events("tool.finished")) == 2
+
+
+@dataclass
+class OneTool:
+    """A plug-in as it is seen here: one tool, of the source's name."""
+
+    name: str
+
+    @asynccontextmanager
+    async def open(self, box):
+        async def tool() -> Answer:
+            """Says who it is."""
+            return Answer("I am the plug-in.", "plug-in")
+
+        yield FunctionToolset([Tool(tool, name=self.name)])
+
+
+@pytest.mark.parametrize("dies", [False, True])
+async def test_a_plug_in_keeps_its_name_before_a_servers_tool(bench, scripted, dies):
+    """Both would be called `demo_echo`; so too when a takeover finds the server gone, and the call is open."""
+    server = scripted(turns(Reply(calls=[call("demo_echo")]), Reply("ok")))
+    plugin = OneTool("demo_echo")
+    tools = ("demo", plugin.name)
+
+    def crash(when, types):
+        if when == "before" and "tool.started" in types:
+            raise Crash(when, types)
+
+    bench.crash = crash
+    with pytest.raises(Crash):
+        await bench.run("go", model=choice(server), tools=tools, sources=(source(), plugin))
+    bench.crash = None
+    outcome = await bench.run(
+        "go", model=choice(server), tools=tools, sources=(source("dies") if dies else source(), plugin)
+    )
+
+    assert outcome.result == "ok"
+    assert told(server) == ["I am the plug-in."]
 
 
 async def test_two_servers_side_by_side(play):

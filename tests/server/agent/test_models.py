@@ -154,6 +154,30 @@ def test_without_its_package_a_model_of_anthropic_stops_the_start():
         choose({"ANTHROPIC_API_KEY": "a"}, model="anthropic:claude-sonnet-5-5")
 
 
+SECRETS = [
+    "https://user:s3cret@gw.example/v1",
+    "http://s3cret@gw.example",
+    "user:s3cret@gw/v1",
+    "http://u:s/3cret@gw/v1",
+]
+
+
+@pytest.mark.parametrize("url", SECRETS)
+@pytest.mark.parametrize(
+    ("name", "key"), [("BERAY_MODEL_BASE_URL", "BERAY_MODEL_API_KEY"), ("OLLAMA_BASE_URL", "OLLAMA_API_KEY")]
+)
+def test_an_address_with_a_password_is_refused_and_not_shown(name, key, url):
+    """It would be shown in notices, errors and /info."""
+    is_own = name == "BERAY_MODEL_BASE_URL"
+    environ, settings = ({}, {"model_base_url": url}) if is_own else ({name: url}, {})
+
+    with pytest.raises(SettingError, match=name) as error:
+        choose(environ, model="ollama:x", **settings)
+
+    assert "3cret" not in str(error.value)
+    assert "***" in str(error.value) or key in str(error.value)
+
+
 @pytest.mark.parametrize("url", ["http://gateway.example", "http://gateway.example/v1/", "http://gateway.example/v1"])
 def test_anthropics_address_can_be_moved_and_its_path_is_not_doubled(url):
     """The client adds `/v1/messages` by itself."""

@@ -17,7 +17,7 @@ def choice(server):
 
 def again(*calls, before=()):
     """Answers with these calls, in turn, for ever."""
-    return sequence(*before, *(Reply(calls=[each]) for _ in range(20) for each in calls))
+    return sequence(*before, *(Reply(calls=[each]) for _ in range(30) for each in calls))
 
 
 def warnings_told(server):
@@ -37,8 +37,9 @@ def warnings_told(server):
         ([call("shell", command="echo same")], 4, 6),
         ([call("shell", command="echo a"), call("shell", command="echo b")], 12, 16),
         ([call("shell", command="exit 1"), call("read_file", path="none")], 12, 16),
+        ([call("shell", command=f"echo {each}") for each in "abc"], 18, 24),
     ],
-    ids=["failing command", "missing file", "unknown tool", "same result", "ping-pong", "failing ping-pong"],
+    ids=["failing command", "missing file", "unknown tool", "same result", "ping-pong", "failing ping-pong", "threes"],
 )
 async def test_circles_are_warned_of_once_and_then_ended(bench, scripted, calls, warned_after, ended_after):
     server = scripted(again(*calls))
@@ -102,6 +103,37 @@ async def test_the_count_goes_on_over_a_crash(bench, scripted):
     assert 4 <= len(ran) <= 6  # an interrupted one has another result, and begins a new row
 
 
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [call("grep", pattern=each) for each in "abcdefgh"],
+        [call("read_file", file=each) for each in "abcdefgh"],
+        [call("read_file", raw=f"{{{each}") for each in "abcdefgh"],
+        [call("shell", command=f"echo {each}") for each in "abcdefgh"],
+    ],
+    ids=["unknown tool", "wrong arguments", "no JSON", "commands"],
+)
+async def test_different_calls_in_one_answer_are_no_circle(bench, scripted, calls):
+    server = scripted(sequence(Reply(calls=calls), Reply("Done.")))
+
+    outcome = await bench.run(GOAL, model=choice(server))
+
+    assert outcome.result == "Done."
+    assert warnings_told(server) == []
+
+
+@pytest.mark.parametrize("tool", ["shell", "no_such_tool"])
+async def test_equal_calls_in_one_answer_are_warned_of_before_anything_ends(bench, scripted, tool):
+    many = Reply(calls=[call(tool, command="exit 7")] * 30)
+    server = scripted(sequence(many, many))
+
+    outcome = await bench.run(GOAL, model=choice(server))
+
+    assert outcome.error["code"] == "stuck"
+    assert warnings_told(server) == [1]
+    assert len(await bench.events("tool.finished")) == 30 + RULES.grace
+
+
 async def test_it_can_be_switched_off(bench, scripted):
     server = scripted(sequence(*[Reply(calls=[call("shell", command="exit 7")])] * 9, Reply("Done.")))
 
@@ -118,6 +150,25 @@ async def test_answers_cut_at_their_length_are_monologues(bench, scripted):
     assert outcome.error["code"] == "stuck"
     assert len(server.requests) == RULES.monologues
     assert "cut at the length limit" in str(server.requests[-1]["messages"][-1]["content"])
+
+
+async def test_answers_that_stay_cut_end_the_run_where_nothing_is_called_stuck(bench, scripted):
+    server = scripted(sequence(Reply("On and on", finish_reason="length")))
+
+    outcome = await bench.run(GOAL, model=choice(server), stuck=None)
+
+    assert (outcome.error["code"], len(server.requests)) == ("model_output_cut", RULES.monologues)
+
+
+@pytest.mark.parametrize("rules", [RULES, None])
+async def test_cut_answers_with_work_between_them_are_no_monologue(bench, scripted, rules):
+    cut = Reply("On and on", finish_reason="length")
+    work = [Reply(calls=[call("shell", command=f"echo {number}")]) for number in range(4)]
+    server = scripted(sequence(*(each for reply in work for each in (cut, reply)), Reply("Done.")))
+
+    outcome = await bench.run(GOAL, model=choice(server), stuck=rules)
+
+    assert outcome.result == "Done."
 
 
 async def test_text_while_the_plan_is_open_is_asked_once_more(bench, scripted):
@@ -153,6 +204,42 @@ def test_a_second_circle_is_warned_of_again():
 
     assert verdicts.count("warn") == 3
     assert "stuck" not in verdicts
+
+
+def test_nothing_ends_before_the_warning_is_told():
+    repeats = Repeats()
+    verdicts = [repeats.note_call("a", ok=True, rules=RULES)[0] for _ in range(50)]
+    repeats.warn("shell", {}, 4)
+    repeats.take_warning()
+    after = [repeats.note_call("a", ok=True, rules=RULES)[0] for _ in range(RULES.grace)]
+
+    assert (verdicts.count("warn"), verdicts.count("stuck")) == (1, 0)
+    assert after == ["fine", "stuck"]
+
+
+def test_what_breaks_a_circle_in_threes():
+    repeats = Repeats()
+    almost = "abcabcabcabcabcab"
+    verdicts = {repeats.note_call(each, ok=True, rules=RULES)[0] for each in f"{almost}d{almost}"}
+
+    assert verdicts == {"fine"}
+
+
+def running(seconds, printed="(no output)"):
+    return f"bg-1: running, {seconds} s, sleep 999\n{printed}"
+
+
+def test_how_long_a_background_command_has_run_makes_no_difference():
+    output, list_ = {"action": "output", "id": "bg-1"}, {"action": "list"}
+
+    def known_as(args, result):
+        return fingerprint_of("background", args, result, ok=True)
+
+    assert known_as(output, running(3)) == known_as(output, running(12))
+    assert known_as(output, running(3, "a")) != known_as(output, running(3, "b"))
+    assert known_as(output, running(3, running(3))) != known_as(output, running(3, running(4)))
+    assert known_as(list_, running(3, running(3))) == known_as(list_, running(4, running(5)))
+    assert known_as(output, "bg-1: running, 3 s, x") != known_as(output, "bg-1: exit code 0, 3 s, x")
 
 
 def test_how_long_a_command_took_makes_no_difference():

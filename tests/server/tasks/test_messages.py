@@ -285,3 +285,15 @@ def test_message_is_written_into_the_audit_log_without_its_text(talking, module_
         rows = connection.execute("SELECT * FROM audit WHERE action = 'task.message' AND task_id = ?", [task_id])
         [row] = rows.fetchall()
     assert "secret" not in json.dumps(row)
+
+
+def test_server_that_asks_nothing_offers_no_tool_to_ask(make_server):
+    server = make_server(answer_seconds=0).start()
+    with BeRayClient(server.base_url, token=server.register("quiet@example.com")) as client:
+        offered = [tool["name"] for tool in client.get_info()["tools"]]
+        with pytest.raises(UnprocessableEntityError) as error:
+            client.create_task("`true`", tools=["shell", "ask_user"])
+
+    assert "shell" in offered
+    assert "ask_user" not in offered
+    assert error.value.code == "unknown_tools"

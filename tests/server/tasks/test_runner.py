@@ -15,8 +15,11 @@ from beray.server.agent.models import ModelChoice, Models
 from beray.server.agent.prices import PriceTable
 from beray.server.agent.run import AgentRun, Outcome
 from beray.server.agent.stuck import StuckRules
+from beray.server.agent.tools import TOOL_NAMES
+from beray.server.agent.tools.catalogue import ToolCatalogue
 from beray.server.audit import AuditTrail
 from beray.server.db import tasks as queries
+from beray.server.db.agent_runs import ToolCallRow, start_tool_call
 from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
 from beray.server.engine.base import Displaced
@@ -56,7 +59,9 @@ async def set_most_pages(database: Database, pages: int) -> None:
     await database.write(lambda connection: connection.execute(text(f"PRAGMA max_page_count = {pages}")).scalar())
 
 
-def make_runner(database: Database, tmp_path, run_agent: RunAgent, control: RunControl) -> tuple[Runner, EventLog]:
+def make_runner(
+    database: Database, tmp_path, run_agent: RunAgent, control: RunControl, **workshop
+) -> tuple[Runner, EventLog]:
     events = EventLog(database, Wakeups(), lambda: AT)
     runner = Runner(
         database=database,
@@ -68,7 +73,7 @@ def make_runner(database: Database, tmp_path, run_agent: RunAgent, control: RunC
         stored=StoredBytes(database, WorkDirs(tmp_path / "tasks"), most=0),
     )
     runner.workshop = Workshop(
-        models=Models(ModelChoice("beray:rules", "rules")),
+        models=workshop.pop("models", Models(ModelChoice("openai:m", "model"))),
         sandbox=PlainSandbox(),
         capabilities=Capabilities("plain", (), None),
         sandbox_limits=Limits(),
@@ -77,6 +82,7 @@ def make_runner(database: Database, tmp_path, run_agent: RunAgent, control: RunC
         context_tokens=None,
         stuck=StuckRules(),
         task_uid=lambda task_id: None,
+        **workshop,
     )
     return runner, events
 
@@ -395,6 +401,63 @@ async def test_run_is_not_completed_while_a_message_waits(database_url, tmp_path
 
     assert begun_at == [1, 4]
     assert kinds == ["task.started", "input.received", "task.finished"]
+
+
+async def test_run_of_fixed_rules_is_completed_though_a_message_waits(database, tmp_path, control):
+    """They read none: it waits for a run that has a model."""
+
+    async def agent(run: AgentRun) -> Outcome:
+        await say(database, events, "wait")
+        return outcome(is_completed=True, turns=1)
+
+    rules = Models(ModelChoice("beray:rules", "rules"))
+    runner, events = make_runner(database, tmp_path, agent, control, models=rules)
+    await asyncio.wait_for(runner.run_task(1, 1, run_step), timeout=10)
+
+    assert json.loads(frame_body(await events.read_last(1)))["status"] == "completed"
+
+
+@pytest.mark.parametrize(("answer_seconds", "has_question"), [(600, False), (0, True), (0, False)])
+async def test_second_attempt_may_ask_only_where_that_is_set_or_a_question_is_open(
+    database, tmp_path, control, answer_seconds, has_question
+):
+    """A question that was asked before a restart without questions comes to its end."""
+    offered = []
+
+    async def agent(run: AgentRun) -> Outcome:
+        offered.append("ask_user" in run.tools and run.asking is not None)
+        if run.attempt == 1 and has_question:
+            row = ToolCallRow("call_1", "ask_user", AT, None, None)
+            await database.write(lambda connection: start_tool_call(connection, 1, 1, row))
+        if run.attempt == 1:
+            raise asyncio.CancelledError
+        return outcome(is_completed=True, turns=1)
+
+    built_in = TOOL_NAMES if answer_seconds else tuple(name for name in TOOL_NAMES if name != "ask_user")
+    runner, _ = make_runner(
+        database, tmp_path, agent, control, answer_seconds=answer_seconds, catalogue=ToolCatalogue(built_in)
+    )
+    with pytest.raises(asyncio.CancelledError):
+        await runner.run_task(1, 1, run_step)
+    await runner.run_task(1, 1, run_step)
+
+    assert offered == [answer_seconds > 0, answer_seconds > 0 or has_question]
+
+
+@pytest.mark.parametrize("tools", ['["shell", "ask_user"]', None])
+async def test_task_that_may_ask_is_run_without_it_where_nobody_can_be_asked(database, tmp_path, control, tools):
+    offered = []
+
+    async def agent(run: AgentRun) -> Outcome:
+        offered.append(run.tools)
+        return outcome(is_completed=True, turns=1)
+
+    await database.write(lambda connection: queries.update_task(connection, 1, tools=tools))
+    catalogue = ToolCatalogue(("shell", "finish"))
+    runner, _ = make_runner(database, tmp_path, agent, control, catalogue=catalogue)
+    await runner.run_task(1, 1, run_step)
+
+    assert offered == [("shell",) if tools else ("shell", "finish")]
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])

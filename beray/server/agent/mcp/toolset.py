@@ -66,6 +66,7 @@ class McpToolset(AbstractToolset[None]):
         self._server = server
         self._box = box
         self._carry = _carry(server, box)
+        self._taken = {*TOOL_NAMES, *box.run.tools}
         self._connection: Connection | None = None
         self._deaths = 0
         self._offered: dict[str, Offered] | None = None
@@ -98,7 +99,8 @@ class McpToolset(AbstractToolset[None]):
         if self._lacks is None or not isinstance(last, ModelResponse):
             return []
         prefix = f"{self._server.name}_"
-        return [ToolDefinition(name=call.tool_name) for call in last.tool_calls if call.tool_name.startswith(prefix)]
+        asked = {call.tool_name for call in last.tool_calls if call.tool_name.startswith(prefix)}
+        return [ToolDefinition(name=name) for name in sorted(asked - self._taken)]
 
     async def get_instructions(self, ctx: RunContext[None]) -> str | None:
         """Tells the model that tools are missing, and why: a run doesn't go on with less in silence."""
@@ -151,7 +153,7 @@ class McpToolset(AbstractToolset[None]):
         except ServerRefused as error:
             self._lacks, cause = "it did not say which tools it has", error
         else:
-            return offered_tools(self._server, tools, taken={*TOOL_NAMES, *self._box.run.tools})
+            return offered_tools(self._server, tools, taken=self._taken)
         await self.close()
         self._log(f"its tools can't be had: {self._lacks} ({_cut(repr(cause))})")
         return []
