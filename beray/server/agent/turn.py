@@ -63,7 +63,8 @@ class TurnPlayer:
 
     def __init__(self, run: AgentRun, progress: Progress) -> None:
         self.progress = progress
-        self._outbox = Outbox(run.emit)
+        self._timeout: asyncio.Timeout | None = None
+        self._outbox = Outbox(run.emit, self._is_late)
         self._run = run = replace(run, emit=self._outbox)
         self._memory = RunMemory(run, progress)
         self._box = Toolbox(run, progress)
@@ -87,7 +88,6 @@ class TurnPlayer:
         )
         self._asker = Asker(run, self._memory, agent, self._models)
         self._inbox = Inbox(run)
-        self._timeout: asyncio.Timeout | None = None
         self._box.paused = self._paused
         self._late: list[NewEvent] = []
 
@@ -145,6 +145,11 @@ class TurnPlayer:
                 assert most is not None, "without a limit there is no deadline"
                 raise BudgetExceeded("wall_seconds", most, most) from None
             raise
+        finally:
+            self._timeout = None
+
+    def _is_late(self) -> bool:
+        return self._timeout is not None and self._timeout.expired()
 
     @contextmanager
     def _paused(self) -> Iterator[None]:

@@ -41,7 +41,7 @@ _START_CALL = text(
 )
 _FINISH_CALL = text(
     "UPDATE tool_call SET finished_at = :finished_at, result = :result"
-    " WHERE task_id = :task_id AND run = :run AND call_id = :call_id"
+    " WHERE task_id = :task_id AND run = :run AND call_id = :call_id AND result IS NULL"
 )
 
 
@@ -146,7 +146,7 @@ def start_tool_call(connection: Connection, task_id: int, run: int, call: ToolCa
 def finish_tool_call(
     connection: Connection, task_id: int, run: int, call_id: str, *, finished_at: int, result: str
 ) -> None:
-    """Record how a call ended."""
+    """Record how a call ended; what is recorded stays."""
     connection.execute(
         _FINISH_CALL,
         {"task_id": task_id, "run": run, "call_id": call_id, "finished_at": finished_at, "result": result},

@@ -1,5 +1,6 @@
 """Limits of a task, of a user's day and of the server's day: checked against what is stored, and said in full."""
 
+import asyncio
 from datetime import UTC, datetime
 
 import pytest
@@ -8,11 +9,13 @@ from beray.server.agent.budget import Limits, RunLimits, limits_of, money_settin
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.prices import Price, PriceTable
 from beray.server.clock import DAY_MS
-from beray.server.db import usage
+from beray.server.db import agent_runs, usage
 from beray.server.db.usage import UsedSums
 from beray.server.settings import SettingError, Settings
 from tests.support.agent_bench import Crash, CrashAt
 from tests.support.scripted_model import Reply, call, sequence, turns
+from tests.support.story import assert_true_story
+from tests.support.waiting import wait_until
 
 GOAL = "Work for ever."
 FOR_EVER = sequence(*(Reply(calls=[call("shell", command=f"echo {number}")]) for number in range(40)))
@@ -192,3 +195,63 @@ def test_settings_give_the_limits():
 def test_money_that_is_none_stops_the_start(raw):
     with pytest.raises(SettingError, match="BERAY_MAX_COST_USD"):
         Settings.load({"BERAY_MAX_COST_USD": raw})
+
+
+# ---- the run's time is up while something is committed
+
+
+def slow_commits(bench, event_type, *, before=0.0, after=0.0):
+    """The first commit of such an event takes so much longer, until it is made, and from then until that is told."""
+    make, seen = bench._emitter, []
+
+    def emitter(attempt):
+        emit = make(attempt)
+
+        async def slow(*events, also=None):
+            is_first = any(event.type == event_type for event in events) and not seen
+            if is_first:
+                seen.append(event_type)
+                await asyncio.sleep(before)
+            await emit(*events, also=also)
+            if is_first:
+                await asyncio.sleep(after)
+
+        return slow
+
+    bench._emitter = emitter
+    return seen
+
+
+@pytest.mark.parametrize("event_type", ["text.delta", "tool.requested", "tool.started", "tool.output", "tool.finished"])
+@pytest.mark.parametrize("slow", [{"before": 1.5}, {"after": 1.5}], ids=["before", "after"])
+async def test_deadline_in_a_commit_leaves_log_and_memory_agreeing(bench, scripted, event_type, slow):
+    """What has begun to be committed is committed, and the run knows it."""
+    calls = [call("shell", command=f"echo {number}", id=str(number)) for number in range(2)]
+    server = scripted(sequence(Reply("I look.", calls=calls), Reply("Done.")))
+    seen = slow_commits(bench, event_type, **slow)
+
+    outcome = await bench.run(GOAL, model=choice(server), limits=RunLimits(wall_seconds=1))
+
+    assert seen
+    assert outcome.error["budget"]["limit"] == "wall_seconds"
+    events = await bench.events()
+    assert_true_story(events)
+    calls = await bench.database.read(lambda connection: agent_runs.list_tool_calls(connection, 1, 1))
+    finished = [event["call_id"] for event in events if event["type"] == "tool.finished"]
+    assert sorted(row.call_id for row in calls) == sorted(finished)
+    assert outcome.usage["tool_calls"] == len(calls)
+
+
+async def test_stop_does_not_wait_for_a_commit_that_cannot_be_made(bench, scripted):
+    """Also when the run's time was up already, and that waits for the commit."""
+    server = scripted(sequence(Reply("I look.", calls=[call("shell", command="echo hm")])))
+    seen = slow_commits(bench, "tool.started", before=1000)
+    running = asyncio.create_task(bench.run(GOAL, model=choice(server), limits=RunLimits(wall_seconds=1)))
+    await asyncio.to_thread(wait_until, lambda: seen, what="a commit")
+    assert (await asyncio.wait({running}, timeout=1.5))[1], "it waits on, though its time is up"
+
+    running.cancel()
+
+    async with asyncio.timeout(5):
+        with pytest.raises(asyncio.CancelledError):
+            await running
