@@ -21,6 +21,7 @@ _SAVE = text(
     " usage = excluded.usage, state = excluded.state"
 )
 _SAVE_STATE = text("UPDATE checkpoint SET usage = :usage, state = :state WHERE task_id = :task_id AND run = :run")
+_SAVE_USAGE = text("UPDATE checkpoint SET usage = :usage WHERE task_id = :task_id AND run = :run")
 _CALL = text(
     "SELECT call_id, name, started_at, finished_at, result FROM tool_call"
     " WHERE task_id = :task_id AND run = :run AND call_id = :call_id"
@@ -109,6 +110,11 @@ def save_checkpoint(connection: Connection, task_id: int, run: int, row: Checkpo
 def save_state(connection: Connection, task_id: int, run: int, *, usage: str, state: str) -> None:
     """Replace usage and state of the run's checkpoint; its messages stay."""
     connection.execute(_SAVE_STATE, {"task_id": task_id, "run": run, "usage": usage, "state": state})
+
+
+def save_usage(connection: Connection, task_id: int, run: int, usage: str) -> None:
+    """Replace the usage of the run's checkpoint."""
+    connection.execute(_SAVE_USAGE, {"task_id": task_id, "run": run, "usage": usage})
 
 
 def find_tool_call(connection: Connection, task_id: int, run: int, call_id: str) -> ToolCallRow | None:
