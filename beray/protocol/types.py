@@ -101,7 +101,7 @@ class TaskError(TypedDict):
     hint: str | None
     retryable: bool
     budget: NotRequired[Budget]
-    """Of `budget_exceeded`."""
+    """Of `budget_exceeded` and `cost_unknown`."""
 
 
 class ModelCheck(TypedDict):

@@ -23,6 +23,7 @@ from beray import __version__
 from beray.server.agent import routes as model_routes
 from beray.server.agent.budget import limits_of
 from beray.server.agent.checking import ModelChecks
+from beray.server.agent.ledger import DayLedger
 from beray.server.agent.mcp.source import open_mcp_sources
 from beray.server.agent.models import Models
 from beray.server.agent.plugins import load_plugins
@@ -42,6 +43,7 @@ from beray.server.clock import DAY_MS, Clock, system_clock
 from beray.server.cluster import SEEN_MS, Cluster
 from beray.server.db import migrate
 from beray.server.db import tasks as task_queries
+from beray.server.db import usage as usage_queries
 from beray.server.db.notices import Notice
 from beray.server.db.open import database_url, make_database
 from beray.server.edge import Edge, refusal
@@ -84,6 +86,7 @@ LOOKED_MS = SEEN_MS + 6_000  # two looks at who is old enough to be seen: then i
 ENGINE_KEPT_MS = (
     7 * DAY_MS
 )  # the engine's own records of ended runs; nothing reads them but people who look for a fault
+USAGE_DAYS = 400  # that use is kept for: a year, and what an invoice for its last month may be asked about
 FREE_BYTES_LEAST = 64 << 20  # below this much free disk /ready says so: SQLite needs room to commit
 
 log = logging.getLogger("beray")
@@ -155,7 +158,11 @@ class App:
         self._accounts: Accounts | None = None
         if settings.role != "worker":
             self._accounts = open_accounts(settings, self.database, clock=clock, trail=self.trail, announce=announce)
-        self.model_checks = ModelChecks(models)
+        self.model_checks = ModelChecks(
+            models,
+            prices=self.prices,
+            ledger_of=lambda user_id: DayLedger(self.database, clock, user_id, self._budgets),
+        )
         self.capabilities: Capabilities | None = None
         self._sandbox: Sandbox | None = None
         self._task_uids = TaskUids(settings.sandbox_uid_base)
@@ -286,6 +293,15 @@ class App:
             self._spawn(repeat(finish, "finishing deletions", first=TIDY_SECONDS, every=TIDY_SECONDS))
             self._spawn(
                 repeat(
+                    self._forget_use,
+                    "forgetting old use",
+                    first=TIDY_SECONDS,
+                    every=PURGE_SECONDS,
+                    again=PURGE_AGAIN_SECONDS,
+                )
+            )
+            self._spawn(
+                repeat(
                     self._purge_old,
                     "purging",
                     first=PURGE_FIRST_SECONDS,
@@ -341,6 +357,10 @@ class App:
             if purged:
                 about = f"{purged} tasks that ended more than {days} days ago"
                 self.trail.note(self.trail.row("admin.purge", who="BERAY_RETENTION_DAYS", resource=about))
+
+    async def _forget_use(self) -> None:
+        first_day = self._clock() // DAY_MS - USAGE_DAYS
+        await self.database.write(lambda connection: usage_queries.delete_before(connection, first_day))
 
     async def _wait_settled(self) -> None:
         for _ in range(PURGE_LOOKS):

@@ -82,6 +82,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "unknown_tools": 422,
     "cost_limit_unknown": 422,
     "unknown_model": 422,
+    "day_limit_reached": 429,
     "too_many_streams": 429,
     # files
     "file_not_found": 404,

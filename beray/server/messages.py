@@ -427,6 +427,33 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "额度在 UTC 零点重新计算；运营者可用 {setting} 提高上限。",
         "It is counted anew at midnight UTC; the operator can raise the limit with {setting}.",
     ),
+    "day_limit_reached": (
+        (
+            "今天的额度（{setting}）已用完：已用 {used}，上限 {most}，因此没有询问模型。"
+            "额度在 UTC 零点重新计算，运营者可以提高。"
+        ),
+        (
+            "Today's limit {setting} is reached ({used} of {most}), so the model was not asked. It is counted anew at"
+            " midnight UTC; the operator can raise it."
+        ),
+    ),
+    "cost_unknown": (
+        "有费用限额（{limit}，{most} 美元），但模型的服务器没有告知回答的费用，无法继续核算。文件已保留。",
+        (
+            "Money is limited ({limit}, {most} dollars), but the model's server did not tell what its answer took, so"
+            " the limit can't be kept. The files are kept."
+        ),
+    ),
+    "cost_unknown_hint": (
+        (
+            "请让模型的服务器返回用量（usage）并在 BERAY_PRICES 中给出价格（免费的模型写 0），"
+            "或取消 {setting} 而改用词元限额。"
+        ),
+        (
+            "Have the model's server send its usage and put its price into BERAY_PRICES (0 for a model that costs"
+            " nothing), or unset {setting} and limit tokens."
+        ),
+    ),
     "limit_requests": ("模型请求次数", "model requests"),
     "limit_tool_calls": ("工具调用次数", "tool calls"),
     "limit_tokens": ("词元额度", "tokens"),

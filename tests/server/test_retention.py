@@ -8,8 +8,10 @@ from beray.server import app as app_module
 from beray.server.agent.models import ModelChoice, Models
 from beray.server.app import App, create_app
 from beray.server.db.processes import Living
+from beray.server.db.usage import UsedSums, add_used, sum_of_all
 from beray.server.errors import Refused
 from beray.server.settings import Settings
+from tests.support.databases import seeded_database
 from tests.support.waiting import begun, until
 
 DAY_MS = 86_400_000
@@ -87,3 +89,18 @@ async def test_engine_forgets_its_runs_though_a_task_cannot_be_deleted(app):
         await app._purge_old()
 
     assert app._engine.purge_ended.called
+
+
+async def test_use_is_forgotten_after_400_days(app, tmp_path):
+    app._clock = lambda: 1000 * DAY_MS
+    used = UsedSums(requests=1)
+    with seeded_database(tmp_path / "beray.db", 1, status="queued") as app.database:
+        for day in (599, 600):
+            await app.database.write(
+                lambda connection, day=day: add_used(connection, task_id=1, user_id=1, day=day, used=used)
+            )
+
+        await app._forget_use()
+
+        left = [await app.database.read(lambda connection, day=day: sum_of_all(connection, day)) for day in (599, 600)]
+    assert [sums.requests for sums in left] == [0, 1]

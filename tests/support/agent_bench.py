@@ -117,7 +117,7 @@ class Bench:
 
     def _ledger(self, limits: RunLimits | Budgets) -> Ledger:
         budgets = limits if isinstance(limits, Budgets) else Budgets(limits)
-        return Ledger(self.database, self.clock, user_id=1, task_id=1, run=self.run_number, limits=budgets)
+        return Ledger(self.database, self.clock, 1, budgets, task_id=1, run=self.run_number)
 
     def _further_goal(self, connection: Connection) -> str:
         first = messages.first_of_run(connection, 1, self.run_number)

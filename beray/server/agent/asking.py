@@ -25,12 +25,13 @@ from pydantic_ai.run import AgentRun as LibraryRun
 from pydantic_graph import End
 from sqlalchemy import Connection
 
-from beray.server.agent import faults, images
-from beray.server.agent.budget import check_model_call
+from beray.server.agent import compaction, costs, faults, images
+from beray.server.agent.budget import check_cost_is_told, check_model_call
 from beray.server.agent.chain import ModelChain
 from beray.server.agent.coalesce import Coalescer
 from beray.server.agent.context import ContextRoom
 from beray.server.agent.memory import RunMemory
+from beray.server.agent.progress import Estimate
 from beray.server.agent.prompts import summary_prompt
 from beray.server.agent.run import AgentRun
 from beray.server.agent.unreadable import readable, stumbling
@@ -58,6 +59,9 @@ class Asker:
         self._agent = agent
         self._models = models
         self._room = self._make_context()
+        self._streamed_bytes = 0
+        for choice in (run.model, *run.fallback):  # loads the library's prices now, in the thread that makes this
+            costs.estimate(choice, run.prices)
 
     async def ask(self) -> None:
         """Get the model's answer to the conversation; it becomes the latest message.
@@ -112,6 +116,7 @@ class Asker:
             try:
                 return await attempt()
             except AgentRunError as error:
+                self._count_fault(error)
                 if faults.is_transient(error) and tries < faults.MOST_TRIES:
                     await self._wait_to_retry(error, tries)
                 elif await self._fall_back(error):
@@ -143,7 +148,7 @@ class Asker:
         return True
 
     async def _ask_once(self) -> None:
-        await self._check_limits()
+        await self._begin_request()
         self.texts = {}
         async with self.resumed() as library_run:
             node = await self.first_node(library_run)
@@ -156,46 +161,61 @@ class Asker:
         answer = self._memory.messages[-1]
         assert isinstance(answer, ModelResponse), "the last message is the answer"
         self._room.note_measured(asked, answer)
-        self.count(answer)
+        self._count_answer(answer)
+
+    # ---- what requests use
+
+    async def count_request(self) -> None:
+        """Count the next request, unless that has been done; to be committed before it is made.
+
+        Raises:
+            BudgetExceeded: A limit doesn't let it be made.
+        """
+        used = self._memory.progress.used
+        if used.under_way is not None:
+            return
+        await self._check_limits()
+        tokens = self._room.tokens(self._memory.messages)
+        used.send(costs.estimate(self._models.choice, self._run.prices, input_tokens=tokens))
+
+    def lose_request(self) -> None:
+        """The request under way, if there is one, gets no answer."""
+        self._memory.progress.used.lose(self._seen(self._streamed_bytes))
+        self._streamed_bytes = 0
+
+    async def _begin_request(self) -> None:
+        """A request is about to be made: most are counted with the turn's beginning, further ones are here."""
+        self._streamed_bytes = 0
+        if self._memory.progress.used.under_way is None:
+            await self.count_request()
+            usage = NewEvent("usage.updated", {"usage": dict(self._memory.usage())})
+            await self._run.emit(usage, also=self._memory.save_state)
 
     async def _check_limits(self) -> None:
-        check_model_call(self._memory.progress.used.sums, self._run.ledger.limits.task)
-        await self._run.ledger.check_model_call()
+        used, ledger = self._memory.progress.used, self._run.ledger
+        if used.has_untold:
+            check_cost_is_told(used.sums, ledger.limits)
+        check_model_call(used.sums, ledger.limits.task)
+        await ledger.check_model_call()
 
-    def count(self, answer: ModelResponse) -> None:
-        """Add an answer to what was used."""
-        used, usage = self._memory.progress.used, answer.usage
-        used.requests += 1
-        if self._run.model.kind != "model":
-            return
-        used.input_tokens += usage.input_tokens
-        used.cached_input_tokens += usage.cache_read_tokens
-        used.output_tokens += usage.output_tokens
-        used.is_measured = used.is_measured and bool(usage.input_tokens or usage.output_tokens)
-        cost = self._cost(answer)
-        if cost is None:
-            used.unpriced += 1
+    def _count_answer(self, answer: ModelResponse) -> None:
+        used, model = self._memory.progress.used, self._models.choice
+        if model.kind == "rules":
+            used.refuse()
+        elif costs.is_told(answer):
+            used.answer(costs.tokens_of(answer), cost_usd=costs.cost_of(answer, model, self._run.prices))
         else:
-            used.cost_usd += cost
+            used.answer_untold(self._seen(compaction.count_bytes([answer])))
+        self._streamed_bytes = 0
 
-    def _cost(self, answer: ModelResponse) -> float | None:
-        model, usage = self._models.choice, answer.usage
-        own = self._run.prices.find(model.name)
-        if own is not None:
-            return own.of(
-                input_tokens=usage.input_tokens,
-                cached_input_tokens=usage.cache_read_tokens,
-                output_tokens=usage.output_tokens,
-                cache_write_tokens=usage.cache_write_tokens,
-            )
-        if model.is_own_url:  # the library's prices are of providers' own servers
-            return None
-        if usage.cost is not None:
-            return float(usage.cost)
-        try:
-            return float(answer.cost().total_price)
-        except (LookupError, ValueError):
-            return None
+    def _count_fault(self, error: Exception) -> None:
+        if faults.was_refused(error):
+            self._memory.progress.used.refuse()
+        else:
+            self.lose_request()
+
+    def _seen(self, size: int) -> Estimate:
+        return costs.estimate(self._models.choice, self._run.prices, output_tokens=costs.tokens_in(size))
 
     # ---- text while it comes
 
@@ -206,6 +226,7 @@ class Asker:
             readable(node.stream(library_run.ctx)) as events,
         ):
             async for event in events:
+                self._streamed_bytes += costs.bytes_of(event)
                 if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
                     ids[event.index] = self._new_message_id()
                     await self._put_text(shown, ids[event.index], event.part.content)
@@ -263,13 +284,13 @@ class Asker:
         prompt: list[ModelMessage] = [ModelRequest.user_text_prompt(summary_prompt(record))]
 
         async def attempt() -> str:
-            await self._check_limits()
+            await self._begin_request()
             with stumbling():
                 async with model_request_stream(self._models.model, prompt) as stream:
-                    async for _ in stream:
-                        pass
+                    async for event in stream:
+                        self._streamed_bytes += costs.bytes_of(event)
                     answer = stream.get()
-            self.count(answer)
+            self._count_answer(answer)
             if answer.finish_reason == "content_filter":
                 return ""
             return wellformed("".join(part.content for part in answer.parts if isinstance(part, TextPart)).strip())

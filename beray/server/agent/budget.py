@@ -1,6 +1,7 @@
 """What a run, a user's day and the server's day may use, and what is said when one of them is used up.
 
 Before each model call the persisted usage is held against every limit, and before each tool call the number of calls.
+What is not known of a request, since its answer was cut or told nothing, counts by an estimate.
 """
 
 from collections.abc import Mapping
@@ -46,6 +47,11 @@ class Limits:
     server_day: RunLimits = NO_LIMITS
     own: frozenset[str] = frozenset()
 
+    @property
+    def scopes(self) -> tuple[tuple[Scope, RunLimits], ...]:
+        """What is limited, and how."""
+        return ("task", self.task), ("user_day", self.user_day), ("server_day", self.server_day)
+
     def asked(self, asked: Mapping[str, Any]) -> "Limits":
         """These, for a task that has set limits itself."""
         task = self.task.within(asked)
@@ -81,13 +87,8 @@ def limits_of(settings: Settings) -> Limits:
 
 def money_settings(limits: Limits) -> list[str]:
     """The settings by which the operator limits money."""
-    scopes: dict[Scope, RunLimits] = {
-        "task": limits.task,
-        "user_day": limits.user_day,
-        "server_day": limits.server_day,
-    }
     name = _LIMITS["cost_usd"][1]
-    return [name + _SUFFIXES[scope] for scope, each in scopes.items() if each.cost_usd is not None]
+    return [name + _SUFFIXES[scope] for scope, each in limits.scopes if each.cost_usd is not None]
 
 
 class BudgetExceeded(Exception):
@@ -99,6 +100,10 @@ class BudgetExceeded(Exception):
         self.used = used
         self.most = most
         self.scope: Scope = scope
+
+
+class CostUnknown(BudgetExceeded):
+    """Money is limited, and what the run's answers cost can't be known; `used` is of those that could."""
 
 
 _LIMITS: Final = {  # a field of RunLimits: its name's key, and the setting of a task's limit; days' end in _PER_…
@@ -126,10 +131,21 @@ def check_model_call(used: UsedSums, limits: RunLimits, *, scope: Scope = "task"
         "requests": used.requests,
         "tokens": used.tokens,
         "wall_seconds": used.elapsed_ms // 1000,
-        "cost_usd": used.cost_usd,
+        "cost_usd": used.money_usd,
     }
     for name, amount in amounts.items():
         _check(name, amount, getattr(limits, name), scope)
+
+
+def check_cost_is_told(used: UsedSums, limits: Limits) -> None:
+    """Whether limits on money can be kept, after an answer that did not tell what it cost.
+
+    Raises:
+        CostUnknown: There is such a limit.
+    """
+    for scope, each in limits.scopes:
+        if each.cost_usd is not None:
+            raise CostUnknown("cost_usd", used.money_usd, each.cost_usd, scope=scope)
 
 
 def check_tool_call(used: UsedSums, limits: RunLimits, *, scope: Scope = "task") -> None:
@@ -148,16 +164,16 @@ def _check(name: str, amount: float, most: float | None, scope: Scope) -> None:
 
 def describe_budget(exceeded: BudgetExceeded, limits: Limits, language: Language) -> TaskError:
     """What the task's `error` says: which limit, how far, and how to raise it."""
-    name_key, name = _LIMITS[exceeded.limit]
-    setting = name + _SUFFIXES[exceeded.scope]
+    name_key, _ = _LIMITS[exceeded.limit]
+    setting = setting_of(exceeded)
     shown = {"used": _amount(exceeded, exceeded.used), "most": _amount(exceeded, exceeded.most)}
+    is_unknown = isinstance(exceeded, CostUnknown)
+    message = "cost_unknown" if is_unknown else _MESSAGES[exceeded.scope]
     return {
-        "code": "budget_exceeded",
-        "message": text(
-            _MESSAGES[exceeded.scope], language, limit=exceeded.limit, name=text(name_key, language), **shown
-        ),
+        "code": "cost_unknown" if is_unknown else "budget_exceeded",
+        "message": text(message, language, limit=exceeded.limit, name=text(name_key, language), **shown),
         "hint": _hint(exceeded, limits, setting, language),
-        "retryable": exceeded.scope != "task",  # tomorrow
+        "retryable": exceeded.scope != "task" and not is_unknown,  # tomorrow
         "budget": {
             "limit": cast(LimitName, exceeded.limit),
             "scope": exceeded.scope,
@@ -168,7 +184,14 @@ def describe_budget(exceeded: BudgetExceeded, limits: Limits, language: Language
     }
 
 
+def setting_of(exceeded: BudgetExceeded) -> str:
+    """The operator's setting that raises the limit."""
+    return _LIMITS[exceeded.limit][1] + _SUFFIXES[exceeded.scope]
+
+
 def _hint(exceeded: BudgetExceeded, limits: Limits, setting: str, language: Language) -> str:
+    if isinstance(exceeded, CostUnknown):
+        return text("cost_unknown_hint", language, setting=setting)
     if exceeded.scope != "task":
         return text("budget_raise_day", language, setting=setting)
     if exceeded.limit in limits.own:

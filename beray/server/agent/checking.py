@@ -1,5 +1,7 @@
 """Does a model answer? One small real request, as a task would make it: a fault shows before a task meets it.
 
+It costs what it costs: days' limits hold for it, and it counts for the day of whoever asked first.
+
 This module is imported at start, so it knows nothing of the model library; `one_call.py` does, which asks.
 """
 
@@ -11,7 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from beray.protocol.types import ModelCheck
+from beray.server.agent.budget import BudgetExceeded, setting_of
+from beray.server.agent.ledger import DayLedger
 from beray.server.agent.models import ModelChoice, Models
+from beray.server.agent.prices import PriceTable
+from beray.server.db.usage import UsedSums
 from beray.server.errors import Refused, wrong_field
 from beray.server.messages import current_language
 
@@ -22,6 +28,8 @@ CHECK_SECONDS: Final = 28  # with the loading of the library; a client waits 30 
 KEPT_SECONDS: Final = 60.0  # an answer is given again for so long: each costs money
 FAILED_KEPT_SECONDS: Final = 5.0  # a fault costs nothing, and whoever mends it wants to see that it is mended
 SHOWN_CHARACTERS: Final = 100
+MOST_INPUT_TOKENS: Final = 300  # a question and a tool, however a provider counts them
+MOST_OUTPUT_TOKENS: Final = 2000  # "OK" is one; a model that thinks first may take some hundreds
 
 log = logging.getLogger("beray.agent")
 
@@ -40,19 +48,30 @@ class ModelChecks:
 
     Args:
         models: What may be checked.
+        prices: What answers cost.
+        ledger_of: The days' account of a user, by their id.
         clock: Seconds, monotonic.
     """
 
-    def __init__(self, models: Models, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        models: Models,
+        *,
+        prices: PriceTable,
+        ledger_of: Callable[[int], DayLedger],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._models = models
+        self._prices = prices
+        self._ledger_of = ledger_of
         self._clock = clock
         self._jobs: dict[str, asyncio.Task[_Checked]] = {}
 
-    async def check(self, name: str | None) -> ModelCheck:
+    async def check(self, name: str | None, *, user_id: int) -> ModelCheck:
         """Ask the model `name`, or the default one, for one word.
 
         Raises:
-            Refused: `unknown_model`.
+            Refused: `unknown_model`; `day_limit_reached`, where a call would have to be made; storage is away.
         """
         choice = self._models.find(name)
         if choice is None:
@@ -61,7 +80,10 @@ class ModelChecks:
             raise Refused("unknown_model", errors=[item], model=name, known=known)
         if choice.kind == "rules":
             return _result(choice)
-        return _described(choice, await asyncio.shield(self._job_of(choice)))
+        ledger = self._ledger_of(user_id)
+        if self._needs_call(choice):
+            await _require_room(ledger)
+        return _described(choice, await asyncio.shield(self._job_of(choice, ledger)))
 
     async def close(self) -> None:
         """Cut what is still asked."""
@@ -69,24 +91,48 @@ class ModelChecks:
             job.cancel()
         await asyncio.gather(*self._jobs.values(), return_exceptions=True)
 
-    def _job_of(self, choice: ModelChoice) -> asyncio.Task[_Checked]:
+    def _job_of(self, choice: ModelChoice, ledger: DayLedger) -> asyncio.Task[_Checked]:
+        if self._needs_call(choice):
+            self._jobs[choice.name] = asyncio.create_task(self._ask(choice, ledger))
+        return self._jobs[choice.name]
+
+    def _needs_call(self, choice: ModelChoice) -> bool:
         job = self._jobs.get(choice.name)
-        if job is None or self._is_stale(job):
-            job = self._jobs[choice.name] = asyncio.create_task(self._ask(choice))
-        return job
+        return job is None or self._is_stale(job)
 
     def _is_stale(self, job: asyncio.Task[_Checked]) -> bool:
         if not job.done():
             return False
+        if job.cancelled() or job.exception() is not None:  # it could not be counted, so it was not asked
+            return True
         checked = job.result()
         return self._clock() - checked.at > (KEPT_SECONDS if checked.error is None else FAILED_KEPT_SECONDS)
 
-    async def _ask(self, choice: ModelChoice) -> _Checked:
+    async def _ask(self, choice: ModelChoice, ledger: DayLedger) -> _Checked:
+        estimate = await asyncio.to_thread(self._estimate, choice)  # may load the library's prices
+        await ledger.note_check(estimate)
+        checked = await self._call(choice)
+        used = await asyncio.to_thread(_used, checked)
+        if used is not None:
+            await ledger.note_check(used.minus(estimate))
+        return checked
+
+    def _estimate(self, choice: ModelChoice) -> UsedSums:
+        """What a check counts as, until it is known: as with a run's requests, before it is made."""
+        cost = self._prices.estimate(choice, input_tokens=MOST_INPUT_TOKENS, output_tokens=MOST_OUTPUT_TOKENS)
+        return UsedSums(
+            requests=1,
+            unpriced=0 if self._prices.is_free(choice) else 1,
+            estimated_tokens=MOST_INPUT_TOKENS + MOST_OUTPUT_TOKENS,
+            estimated_cost_usd=cost or 0.0,
+        )
+
+    async def _call(self, choice: ModelChoice) -> _Checked:
         answered: Answered | None = None
         error: Exception | None = None
         try:
             async with asyncio.timeout(CHECK_SECONDS):
-                answered = await (await asyncio.to_thread(_load))(choice)
+                answered = await (await asyncio.to_thread(_load))(choice, self._prices)
         except Exception as fault:  # whatever it is, it is what was asked about
             # its text may hold parts of a key, which are taken out where it is shown
             log.info("model check failed", extra={"model": choice.name, "fault": type(fault).__name__})
@@ -94,7 +140,27 @@ class ModelChecks:
         return _Checked(self._clock(), answered, error)
 
 
-def _load() -> "Callable[[ModelChoice], Awaitable[Answered]]":
+async def _require_room(ledger: DayLedger) -> None:
+    try:
+        await ledger.check_model_call()
+    except BudgetExceeded as exceeded:
+        raise Refused(
+            "day_limit_reached",
+            retry_after_seconds=ledger.seconds_to_midnight,
+            setting=setting_of(exceeded),
+            used=f"{exceeded.used:g}",
+            most=f"{exceeded.most:g}",
+        ) from exceeded
+
+
+def _used(checked: _Checked) -> UsedSums | None:
+    """What a check has used; None: that can't be known, so its estimate stays."""
+    from beray.server.agent.one_call import used_by
+
+    return used_by(checked.answered, checked.error)
+
+
+def _load() -> "Callable[[ModelChoice, PriceTable], Awaitable[Answered]]":
     from beray.server.agent.one_call import ask_for_a_word  # a second or two the first time, hence in a thread
 
     return ask_for_a_word

@@ -47,6 +47,18 @@ _OF_ONE_MODEL: Final = frozenset(
 _OF_REQUEST: Final = frozenset({"context_exceeded", "model_refused", "model_output_cut"})
 
 
+_PERHAPS_ANSWERED: Final = frozenset({408, 504, 524})
+"""Statuses by which something on the way says that it has waited too long: behind it the model may have worked."""
+
+
+def was_refused(error: Exception) -> bool:
+    """Whether no model saw the request, or none that is paid for: its server refused it, or was not reached."""
+    if isinstance(error, exceptions.ModelConnectionError):
+        return error.phase in {"pool", "connect"}
+    is_answer = isinstance(error, exceptions.ModelHTTPError) and not error.in_stream
+    return is_answer and getattr(error, "status_code", None) not in _PERHAPS_ANSWERED
+
+
 def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed in a moment."""
     return isinstance(error, _TRANSIENT) or type(error) in _UNREADABLE or _is_untimely(error)

@@ -1,12 +1,16 @@
-"""A run's account: what it uses is counted for its user's day, in the transaction that remembers it."""
+"""A run's account: what it uses is counted for its user's day, in the transaction that remembers it.
+
+Days' limits hold for whatever asks a model: runs, and checks of a model.
+"""
 
 import json
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from beray.protocol.types import ModelKind, Usage
 from beray.server.agent.budget import NO_LIMITS, Limits, RunLimits, Scope, check_model_call, check_tool_call
-from beray.server.agent.progress import Used
+from beray.server.agent.progress import Progress, Used
 from beray.server.clock import DAY_MS, Clock
 from beray.server.db import agent_runs, usage
 from beray.server.db.connect import Queries
@@ -14,30 +18,16 @@ from beray.server.db.usage import UsedSums
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """Counts what one run uses, and holds it against the limits of days."""
+class DayLedger:
+    """Holds what is used for a user against the limits of days."""
 
     database: Queries
     clock: Clock
     user_id: int
-    task_id: int
-    run: int
     limits: Limits
 
-    def note(self, connection: Connection, used: Used) -> None:
-        """Count what has been used since the checkpoint was last written; call it just before it is written again.
-
-        The checkpoint itself says what has been counted, so nothing is counted twice or left out, whenever the process
-        dies and however often the transaction is tried.
-        """
-        stored = agent_runs.load_usage(connection, self.task_id, self.run)
-        before = UsedSums() if stored is None else Used.from_json(json.loads(stored)).sums
-        since = used.sums.minus(before)
-        if since != UsedSums():
-            usage.add_used(connection, task_id=self.task_id, user_id=self.user_id, day=self._today, used=since)
-
     async def check_model_call(self) -> None:
-        """Whether days' limits let the model be asked once more.
+        """Whether days' limits let a model be asked once more.
 
         Raises:
             BudgetExceeded: They don't.
@@ -55,11 +45,22 @@ class Ledger:
             if limits.tool_calls is not None:
                 check_tool_call(await self._sum(scope), limits, scope=scope)
 
+    async def note_check(self, used: UsedSums) -> None:
+        """Count what a check of a model uses."""
+        today = self._today
+        await self.database.write(
+            lambda connection: usage.add_used(
+                connection, task_id=usage.NO_TASK, user_id=self.user_id, day=today, used=used
+            )
+        )
+
+    @property
+    def seconds_to_midnight(self) -> int:
+        """Until the day's limits count anew."""
+        return (DAY_MS - self.clock() % DAY_MS) // 1000 + 1
+
     def _days(self) -> list[tuple[Scope, RunLimits]]:
-        days: list[tuple[Scope, RunLimits]] = [
-            ("user_day", self.limits.user_day),
-            ("server_day", self.limits.server_day),
-        ]
+        days = [(scope, limits) for scope, limits in self.limits.scopes if scope != "task"]
         return [(scope, limits) for scope, limits in days if limits != NO_LIMITS]
 
     async def _sum(self, scope: Scope) -> UsedSums:
@@ -71,3 +72,37 @@ class Ledger:
     @property
     def _today(self) -> int:
         return self.clock() // DAY_MS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger(DayLedger):
+    """Counts what one run uses."""
+
+    task_id: int
+    run: int
+
+    def note(self, connection: Connection, used: Used) -> None:
+        """Count what has been used since the checkpoint was last written; call it just before it is written again.
+
+        The checkpoint itself says what has been counted, so nothing is counted twice or left out, whenever the process
+        dies and however often the transaction is tried.
+        """
+        stored = agent_runs.load_usage(connection, self.task_id, self.run)
+        before = UsedSums() if stored is None else Used.from_json(json.loads(stored)).sums
+        since = used.sums.minus(before)
+        if since != UsedSums():
+            usage.add_used(connection, task_id=self.task_id, user_id=self.user_id, day=self._today, used=since)
+
+    def close(self, connection: Connection, kind: ModelKind | None) -> Usage | None:
+        """Count what the checkpoint of a run that was cut leaves open; what its task has used in all its runs.
+
+        None: the run has not come to a checkpoint.
+        """
+        row = agent_runs.load_checkpoint(connection, self.task_id, self.run)
+        if row is None:
+            return None
+        progress = Progress.from_row(row)
+        progress.used.lose()
+        self.note(connection, progress.used)
+        agent_runs.save_usage(connection, self.task_id, self.run, progress.to_row().usage)
+        return progress.usage(kind or "model")

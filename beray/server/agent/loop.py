@@ -10,17 +10,23 @@ since its user had said something in the last moment, is called again with the n
 """
 
 import asyncio
+import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection
 
 from beray.server.agent.progress import Progress
 from beray.server.agent.run import AgentRun, Outcome
 from beray.server.db import agent_runs
+from beray.server.events.log import Fenced
 
 if TYPE_CHECKING:
     from beray.server.agent.turn import TurnPlayer
+
+KEEP_SECONDS: Final = 0.3  # a stop is over within a second
+
+log = logging.getLogger(__name__)
 
 
 async def run_agent(run: AgentRun) -> Outcome:
@@ -40,6 +46,11 @@ async def run_agent(run: AgentRun) -> Outcome:
             if played["is_last"] and await session.has_ended(number):
                 return await session.outcome()
             number += 1
+    except Fenced:
+        raise
+    except (asyncio.CancelledError, Exception):
+        await session.keep_usage()
+        raise
     finally:
         await session.close()
 
@@ -80,6 +91,18 @@ class _Session:
             usage=progress.usage(self._run.model.kind),
             turns=progress.turn,
         )
+
+    async def keep_usage(self) -> None:
+        """Store what the turn that was cut has used, if that can be done at once."""
+        if self._player is None:
+            return
+        try:
+            async with asyncio.timeout(KEEP_SECONDS):
+                await self._player.keep_usage()
+        except Fenced:  # deleted, or another's: what was counted before is all that can be
+            return
+        except Exception:  # why the run ended is what must be told, and that is raised already
+            log.warning("what was used last could not be stored", extra={"task_id": self._run.task_id}, exc_info=True)
 
     async def close(self) -> None:
         """End what runs in the background, and close the model's connections."""

@@ -109,6 +109,12 @@ class RunMemory:
         row = self.progress.to_row()
         agent_runs.save_state(connection, run.task_id, run.run, usage=row.usage, state=row.state)
 
+    def save_usage(self, connection: Connection) -> None:
+        """Write what has been used and nothing else: what else is in memory may not be true of the log."""
+        run = self._run
+        self._count(connection)
+        agent_runs.save_usage(connection, run.task_id, run.run, self.progress.to_row().usage)
+
     def _count(self, connection: Connection) -> None:
         self.progress.used.elapsed_ms = self._elapsed_ms
         self._run.ledger.note(connection, self.progress.used)

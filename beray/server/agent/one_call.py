@@ -2,25 +2,26 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pydantic_ai.direct import model_request_stream
-from pydantic_ai.exceptions import ModelRequestTimeout
+from pydantic_ai.exceptions import AgentRunError, ModelRequestTimeout
 from pydantic_ai.messages import ModelRequest, ModelResponse, ToolCallPart
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
 from beray.protocol.types import TaskError
-from beray.server.agent import faults
+from beray.server.agent import costs, faults
 from beray.server.agent.building import build_model, close_model
+from beray.server.agent.checking import MOST_OUTPUT_TOKENS
 from beray.server.agent.models import ModelChoice
+from beray.server.agent.prices import PriceTable
 from beray.server.agent.unreadable import stumbling
 from beray.server.agent.wellformed import wellformed
+from beray.server.db.usage import UsedSums
 from beray.server.messages import Language, text
-
-MOST_TOKENS: Final = 2000  # "OK" is one; a model that thinks first may take some hundreds
 
 _QUESTION: Final = "This is a check of the connection. Answer with the word OK and nothing else. Call no tool."
 _TOOL: Final = ToolDefinition(  # a model that can't be given tools can do no task, and its server says so here
@@ -32,17 +33,22 @@ _TOOL: Final = ToolDefinition(  # a model that can't be given tools can do no ta
 
 @dataclass(frozen=True)
 class Answered:
-    """What the model said, and how long the whole answer took."""
+    """What the model said, how long the whole answer took, and what it used, if that is known."""
 
     text: str
     latency_ms: int
+    used: UsedSums | None
 
 
 class NoAnswer(Exception):
-    """The model's answer held nothing."""
+    """The model's answer held nothing; `used` as with one that does."""
+
+    def __init__(self, used: UsedSums | None) -> None:
+        super().__init__("the model's answer held nothing")
+        self.used = used
 
 
-async def ask_for_a_word(choice: ModelChoice) -> Answered:
+async def ask_for_a_word(choice: ModelChoice, prices: PriceTable) -> Answered:
     """Ask the model behind `choice`, which is not rules, for one word.
 
     Raises:
@@ -56,13 +62,19 @@ async def ask_for_a_word(choice: ModelChoice) -> Answered:
             async with model_request_stream(
                 model,
                 [ModelRequest.user_text_prompt(_QUESTION)],
-                model_settings=ModelSettings(timeout=choice.timeout_seconds, max_tokens=MOST_TOKENS, max_retries=0),
+                model_settings=ModelSettings(
+                    timeout=choice.timeout_seconds, max_tokens=MOST_OUTPUT_TOKENS, max_retries=0
+                ),
                 model_request_parameters=ModelRequestParameters(function_tools=[_TOOL]),
             ) as stream:
                 async for _ in stream:
                     pass
                 answer = stream.get()
-        return Answered(_said(answer), round((time.monotonic() - began) * 1000))
+        took_ms = round((time.monotonic() - began) * 1000)
+        used = _used(answer, choice, prices)
+        if _is_nothing(answer):
+            raise NoAnswer(used)
+        return Answered(_said(answer), took_ms, used)
     finally:
         await close_model(choice, model)
 
@@ -81,9 +93,28 @@ def describe(error: Exception, choice: ModelChoice, language: Language, *, secon
     return faults.describe(error, choice, language)
 
 
+def used_by(answered: Answered | None, error: Exception | None) -> UsedSums | None:
+    """What a call that ended so has used; None: that can't be known."""
+    if answered is not None:
+        return answered.used
+    if isinstance(error, NoAnswer):
+        return error.used
+    was_sent = isinstance(error, AgentRunError | TimeoutError) and not faults.was_refused(error)
+    return None if was_sent else UsedSums(requests=1)
+
+
+def _used(answer: ModelResponse, choice: ModelChoice, prices: PriceTable) -> UsedSums | None:
+    if not costs.is_told(answer):
+        return None
+    cost = costs.cost_of(answer, choice, prices)
+    return replace(costs.tokens_of(answer), requests=1, cost_usd=cost or 0.0, unpriced=int(cost is None))
+
+
 def _said(answer: ModelResponse) -> str:
-    """The answer in words; a model that calls the tool all the same, or thinks to the limit, has answered too."""
-    said = wellformed(answer.text or "").strip()
-    if not said and answer.finish_reason != "length" and not any(isinstance(p, ToolCallPart) for p in answer.parts):
-        raise NoAnswer
-    return said
+    return wellformed(answer.text or "").strip()
+
+
+def _is_nothing(answer: ModelResponse) -> bool:
+    """Whether it holds nothing; a model that calls the tool all the same, or thinks to the limit, has answered."""
+    has_call = any(isinstance(part, ToolCallPart) for part in answer.parts)
+    return not _said(answer) and answer.finish_reason != "length" and not has_call

@@ -1,9 +1,13 @@
 """Holds events back for the moment until the next ones: a commit costs more than what is in it.
 
+An append that has begun when the run's time is up is finished first: cut, it may be in the log all the same, and the
+run would not know. A stop waits for nothing.
+
 Only what is followed at once is held: an answer until its first call begins, a call's end until the next one begins or
 the turn ends. What has been held and not been committed is as if it had not been done; a takeover does it again.
 """
 
+import asyncio
 from collections.abc import Callable
 
 from sqlalchemy import Connection
@@ -15,10 +19,16 @@ Also = Callable[[Connection], None]
 
 
 class Outbox:
-    """The way of a run's events to the log; itself an `Emit`, which lets what is held go first."""
+    """The way of a run's events to the log; itself an `Emit`, which lets what is held go first.
 
-    def __init__(self, emit: Emit) -> None:
+    Args:
+        emit: Appends them.
+        is_late: Whether the run's time is up, so that it is for this that a caller is cancelled.
+    """
+
+    def __init__(self, emit: Emit, is_late: Callable[[], bool]) -> None:
         self._emit = emit
+        self._is_late = is_late
         self._events: list[NewEvent] = []
         self._also: list[Also] = []
 
@@ -41,4 +51,16 @@ class Outbox:
             for each in changes:
                 each(connection)
 
-        await self._emit(*together, also=change if changes else None)
+        await self._append(*together, also=change if changes else None)
+
+    async def _append(self, *events: NewEvent, also: Also | None) -> None:
+        job = asyncio.ensure_future(self._emit(*events, also=also))
+        try:
+            await asyncio.shield(job)
+        except asyncio.CancelledError:
+            if self._is_late():
+                await job  # while the disk is full that is long; the run's end could not be stored either
+            else:
+                job.cancel()
+                await asyncio.gather(job, return_exceptions=True)
+            raise

@@ -76,6 +76,20 @@ class PriceTable:
         fitting = [name for name in self.own if name.endswith("*") and model.startswith(name[:-1])]
         return self.own[max(fitting, key=len)] if fitting else None
 
+    def is_free(self, model: ModelChoice) -> bool:
+        """Whether the model costs nothing, whatever is asked of it."""
+        price = self.find(model.name)
+        return model.kind == "rules" or (price is not None and not any(vars(price).values()))
+
+    def estimate(self, model: ModelChoice, *, input_tokens: int, output_tokens: int) -> float | None:
+        """What so many tokens cost, in US dollars, if none was cached; None: not known. May import the library."""
+        own = self.find(model.name)
+        if own is not None:
+            return own.of(input_tokens=input_tokens, cached_input_tokens=0, output_tokens=output_tokens)
+        if model.kind == "rules":
+            return 0.0
+        return None if model.is_own_url else _estimate(model, input_tokens, output_tokens)
+
     def is_known(self, model: ModelChoice) -> bool:
         """Whether the model's answers have a price. Imports the library's table, some 0.2 s: call it in a thread."""
         if model.kind == "rules" or self.find(model.name) is not None:
@@ -171,6 +185,21 @@ def _library_version() -> str | None:
     try:
         return version(LIBRARY)
     except PackageNotFoundError:
+        return None
+
+
+def _estimate(model: ModelChoice, input_tokens: int, output_tokens: int) -> float | None:
+    from genai_prices import Usage, calc_price
+
+    usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+    name = model.name.partition(":")[2]
+    try:
+        return float(calc_price(usage, name, provider_api_url=model.base_url).total_price)
+    except LookupError:  # as the model library does with an answer
+        pass
+    try:
+        return float(calc_price(usage, name, provider_id=model.provider).total_price)
+    except (LookupError, ValueError):
         return None
 
 

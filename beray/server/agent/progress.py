@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, Literal
 
 from beray.protocol.types import ModelKind, TaskError, Usage
 from beray.server.agent.stuck import Repeats
@@ -14,16 +14,42 @@ Phase = Literal["request", "tools"]
 """What comes next: ask the model, or run the tools it asked for."""
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What a request may use, as far as can be told without its answer; for limits only.
+
+    Attributes:
+        cost_usd: 0 if the model has no known price.
+        is_free: It costs nothing for certain.
+    """
+
+    tokens: int = 0
+    cost_usd: float = 0.0
+    is_free: bool = False
+
+
+NOTHING: Final = Estimate()
+
+
 @dataclass
 class Used:
     """What a run has used so far; never reset, by a crash neither.
 
+    A request is counted before it is sent, so that no stop and no crash makes one that cost nothing. What it uses is
+    estimated until its answer has come whole. Where that never comes, or tells nothing, limits go on counting the
+    estimate, and people are told that it is not known.
+
     Attributes:
+        requests: That were made, answered or not.
         cached_input_tokens: Of the input tokens, those that the provider had cached.
         cost_usd: Of the answers whose cost is known.
-        unpriced: Answers whose cost is not known.
+        unpriced: Requests whose cost is not known.
         elapsed_ms: Time spent in finished parts of turns; the time between two attempts doesn't count.
-        is_measured: Every answer told its tokens.
+        is_measured: The tokens of every request are known.
+        estimated_tokens: Of the requests whose tokens are not known.
+        estimated_cost_usd: Of the requests whose cost is not known.
+        has_untold: An answer came whole, and what it cost can't be known: nor could it of the next.
+        under_way: The request that has been counted and not been answered.
     """
 
     requests: int = 0
@@ -35,17 +61,69 @@ class Used:
     unpriced: int = 0
     elapsed_ms: int = 0
     is_measured: bool = True
+    estimated_tokens: int = 0
+    estimated_cost_usd: float = 0.0
+    has_untold: bool = False
+    under_way: Estimate | None = None
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Used":
         """As it was stored; a newer version may have stored more."""
         known = {each.name for each in fields(cls)}
-        return cls(**{name: value for name, value in stored.items() if name in known})
+        used = cls(**{name: value for name, value in stored.items() if name in known})
+        under_way = stored.get("under_way")
+        used.under_way = None if under_way is None else Estimate(**under_way)
+        return used
+
+    def send(self, estimate: Estimate) -> None:
+        """Count a request that is about to be made."""
+        self.requests += 1
+        self.under_way = estimate
+
+    def refuse(self) -> None:
+        """The request under way was refused before a model saw it, which costs nothing."""
+        self.under_way = None
+
+    def lose(self, seen: Estimate = NOTHING) -> None:
+        """The request under way, if there is one, gets no answer; `seen` is what had come of one."""
+        if self.under_way is None:
+            return
+        self.unpriced += not self.under_way.is_free
+        self.is_measured = False
+        self.estimated_tokens += self.under_way.tokens + seen.tokens
+        self.estimated_cost_usd += self.under_way.cost_usd + seen.cost_usd
+        self.under_way = None
+
+    def answer(self, told: UsedSums, *, cost_usd: float | None) -> None:
+        """The request under way was answered; `told` has its tokens, `cost_usd` is None where that can't be known."""
+        self.input_tokens += told.input_tokens
+        self.cached_input_tokens += told.cached_input_tokens
+        self.output_tokens += told.output_tokens
+        self.under_way = None
+        if cost_usd is None:
+            self.unpriced += 1
+            self.has_untold = True
+        else:
+            self.cost_usd += cost_usd
+
+    def answer_untold(self, seen: Estimate) -> None:
+        """The request under way was answered by `seen`, which does not say what it used."""
+        assert self.under_way is not None, "a request is counted before it is made"
+        self.has_untold = self.has_untold or not self.under_way.is_free
+        self.lose(seen)
 
     @property
     def sums(self) -> UsedSums:
-        """What is counted for the day."""
-        return UsedSums(**{name: getattr(self, name) for name in NAMES})
+        """What is counted for limits and for the day: with what is under way."""
+        sums = UsedSums(**{name: getattr(self, name) for name in NAMES})
+        if self.under_way is None:
+            return sums
+        return replace(
+            sums,
+            unpriced=sums.unpriced + (not self.under_way.is_free),
+            estimated_tokens=sums.estimated_tokens + self.under_way.tokens,
+            estimated_cost_usd=sums.estimated_cost_usd + self.under_way.cost_usd,
+        )
 
     def plus(self, other: "Used") -> "Used":
         """Both together."""
@@ -54,7 +132,8 @@ class Used:
 
     def shown(self, kind: ModelKind) -> Usage:
         """The wire's `usage`; rules have no tokens and cost, and what a model's server doesn't tell is not known."""
-        is_known = kind == "model" and self.is_measured and self.requests > 0  # what a failed request cost nobody says
+        has_answer = self.input_tokens + self.output_tokens > 0
+        is_known = kind == "model" and self.is_measured and has_answer
         return {
             "requests": self.requests,
             "tool_calls": self.tool_calls,
@@ -131,6 +210,7 @@ class Progress:
     def after(cls, row: CheckpointRow) -> "Progress":
         """What a further run begins with: what the one before it has left behind."""
         before = cls.from_row(row)
+        before.used.lose()
         return cls(
             earlier=before.earlier.plus(before.used),
             cwd=before.cwd,
@@ -150,7 +230,9 @@ class Progress:
     def to_row(self) -> CheckpointRow:
         """As it is stored."""
         state = {name: value for name, value in vars(self).items() if name not in {"turn", "messages", "used"}}
-        return CheckpointRow(self.turn, self.messages, json.dumps(vars(self.used)), json.dumps(state, default=vars))
+        return CheckpointRow(
+            self.turn, self.messages, json.dumps(vars(self.used), default=vars), json.dumps(state, default=vars)
+        )
 
     def go_on(self) -> None:
         """Let the next turn follow, though this one was to be the last."""

@@ -7,7 +7,7 @@ from beray.protocol.types import ModelCheck, ModelKind
 from beray.server.agent.checking import ModelChecks
 from beray.server.auth.service import Accounts
 from beray.server.bodies import Text
-from beray.server.refusals import READING, SIGNED_IN, refused_with
+from beray.server.refusals import SIGNED_IN, WRITING, refused_with
 
 
 class CheckModel(BaseModel):
@@ -39,11 +39,13 @@ def build_router(checks: ModelChecks, accounts: Accounts) -> APIRouter:
     router = APIRouter(tags=["service"])
 
     @router.post(
-        "/model/check", response_model=CheckBody, responses=refused_with(*READING, *SIGNED_IN, "unknown_model")
+        "/model/check",
+        response_model=CheckBody,
+        responses=refused_with(*WRITING, *SIGNED_IN, "unknown_model", "day_limit_reached"),
     )
     async def check_model(request: Request, body: CheckModel | None = None) -> ModelCheck:
         """Ask a model for one word, to see whether it works; costs what that costs, at most once a minute."""
-        await accounts.authenticate(request)
-        return await checks.check(None if body is None else body.model)
+        user = await accounts.authenticate(request)
+        return await checks.check(None if body is None else body.model, user_id=user.id)
 
     return router

@@ -9,7 +9,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final, cast
 
@@ -63,7 +63,9 @@ class TurnPlayer:
 
     def __init__(self, run: AgentRun, progress: Progress) -> None:
         self.progress = progress
-        self._outbox = Outbox(run.emit)
+        self._timeout: asyncio.Timeout | None = None
+        self._outbox = Outbox(run.emit, self._is_late)
+        self._emit = run.emit
         self._run = run = replace(run, emit=self._outbox)
         self._memory = RunMemory(run, progress)
         self._box = Toolbox(run, progress)
@@ -87,7 +89,6 @@ class TurnPlayer:
         )
         self._asker = Asker(run, self._memory, agent, self._models)
         self._inbox = Inbox(run)
-        self._timeout: asyncio.Timeout | None = None
         self._box.paused = self._paused
         self._late: list[NewEvent] = []
 
@@ -107,15 +108,22 @@ class TurnPlayer:
             finally:
                 await self._models.close()
 
+    async def keep_usage(self) -> None:
+        """Store what has been used since the last commit: the run is cut here."""
+        self._asker.lose_request()
+        await self._emit(also=self._memory.save_usage)
+
     async def play(self) -> None:
         """Play the turn that `progress` leads into; afterwards it leads into the next, or holds the outcome."""
         self._memory.begin_turn()
+        self._asker.lose_request()  # of an attempt before this one
         self._late = []
         self._box.begin_turn(self._memory.seconds_left)
         await self._hear()
         self._box.picture_bytes = self._memory.picture_bytes
         self._tell_news()
         resets = self._asker.resets("takeover")
+        await self._count_request()
         await self._run.emit(*resets, NewEvent("step.started", self._step_fields()), also=self._begin_saver())
         try:
             async with self._deadline():
@@ -145,6 +153,17 @@ class TurnPlayer:
                 assert most is not None, "without a limit there is no deadline"
                 raise BudgetExceeded("wall_seconds", most, most) from None
             raise
+        finally:
+            self._timeout = None
+
+    def _is_late(self) -> bool:
+        return self._timeout is not None and self._timeout.expired()
+
+    async def _count_request(self) -> None:
+        """Count the turn's first request with its beginning; a limit that forbids it says so where it is made."""
+        if self.progress.phase == "request":
+            with suppress(BudgetExceeded):
+                await self._asker.count_request()
 
     @contextmanager
     def _paused(self) -> Iterator[None]:
@@ -306,6 +325,7 @@ class TurnPlayer:
     # ---- the turn's end
 
     def _fail(self, error: TaskError) -> None:
+        self._asker.lose_request()
         self._late = [*self._asker.resets(error["code"]), *self._late]
         if not self.progress.end_as_refused():
             self.progress.end(error=error)

@@ -21,6 +21,7 @@ _SAVE = text(
     " usage = excluded.usage, state = excluded.state"
 )
 _SAVE_STATE = text("UPDATE checkpoint SET usage = :usage, state = :state WHERE task_id = :task_id AND run = :run")
+_SAVE_USAGE = text("UPDATE checkpoint SET usage = :usage WHERE task_id = :task_id AND run = :run")
 _CALL = text(
     "SELECT call_id, name, started_at, finished_at, result FROM tool_call"
     " WHERE task_id = :task_id AND run = :run AND call_id = :call_id"
@@ -41,7 +42,7 @@ _START_CALL = text(
 )
 _FINISH_CALL = text(
     "UPDATE tool_call SET finished_at = :finished_at, result = :result"
-    " WHERE task_id = :task_id AND run = :run AND call_id = :call_id"
+    " WHERE task_id = :task_id AND run = :run AND call_id = :call_id AND result IS NULL"
 )
 
 
@@ -111,6 +112,11 @@ def save_state(connection: Connection, task_id: int, run: int, *, usage: str, st
     connection.execute(_SAVE_STATE, {"task_id": task_id, "run": run, "usage": usage, "state": state})
 
 
+def save_usage(connection: Connection, task_id: int, run: int, usage: str) -> None:
+    """Replace the usage of the run's checkpoint."""
+    connection.execute(_SAVE_USAGE, {"task_id": task_id, "run": run, "usage": usage})
+
+
 def find_tool_call(connection: Connection, task_id: int, run: int, call_id: str) -> ToolCallRow | None:
     """What is recorded of a tool call."""
     row = connection.execute(_CALL, {"task_id": task_id, "run": run, "call_id": call_id}).one_or_none()
@@ -146,7 +152,7 @@ def start_tool_call(connection: Connection, task_id: int, run: int, call: ToolCa
 def finish_tool_call(
     connection: Connection, task_id: int, run: int, call_id: str, *, finished_at: int, result: str
 ) -> None:
-    """Record how a call ended."""
+    """Record how a call ended; what is recorded stays."""
     connection.execute(
         _FINISH_CALL,
         {"task_id": task_id, "run": run, "call_id": call_id, "finished_at": finished_at, "result": result},

@@ -149,7 +149,7 @@ tool_call = Table(
 usage_day = Table(
     "usage_day",  # what each task has used, by day; outlives the task
     metadata,
-    Column("task_id", ID, nullable=False),
+    Column("task_id", ID, nullable=False),  # 0: checks of a model
     Column("day", Integer, nullable=False),  # since the epoch, UTC
     Column("user_id", ID, ForeignKey("user_account.id", ondelete="CASCADE"), nullable=False),
     Column("requests", Integer, nullable=False),
@@ -158,10 +158,11 @@ usage_day = Table(
     Column("cached_input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
     Column("cost_usd", Double, nullable=False),
-    Column("unpriced", Integer, nullable=False),  # answers whose cost is not known
+    Column("unpriced", Integer, nullable=False),  # requests whose cost is not known
     Column("elapsed_ms", BigInteger, nullable=False),
-    PrimaryKeyConstraint("task_id", "day"),
-    Index("ix_usage_day_user_id_day", "user_id", "day"),
+    Column("estimated_tokens", BigInteger, nullable=False),  # of requests whose own are not known; for limits only
+    Column("estimated_cost_usd", Double, nullable=False),
+    PrimaryKeyConstraint("user_id", "day", "task_id"),
     Index("ix_usage_day_day", "day"),
 )
 

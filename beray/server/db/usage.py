@@ -1,13 +1,17 @@
 """SQL of what models and tools have used, by user and day.
 
-One row a task and day: only the task's own run writes it, so no two processes ever wait for the same row. Rows outlive
-their task, for deleting one gives nothing back of what it has used.
+One row a task and day: only the task's own run writes it, so processes don't wait for each other's. Checks of a model
+belong to no task and are counted for the user under the number 0. Rows outlive their task, for deleting one gives
+nothing back of what it has used.
 """
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, text
+
+NO_TASK: Final = 0
+"""In the place of a task's id: what was used outside of any."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +20,10 @@ class UsedSums:
 
     Attributes:
         cost_usd: Of the answers whose cost is known.
-        unpriced: Answers whose cost is not known.
+        unpriced: Requests whose cost is not known, those that are under way included.
         elapsed_ms: Time that runs have worked.
+        estimated_tokens: Of the requests whose tokens are not known; for limits only, never shown.
+        estimated_cost_usd: Of those whose cost is not known, likewise.
     """
 
     requests: int = 0
@@ -28,6 +34,8 @@ class UsedSums:
     cost_usd: float = 0.0
     unpriced: int = 0
     elapsed_ms: int = 0
+    estimated_tokens: int = 0
+    estimated_cost_usd: float = 0.0
 
     def minus(self, before: "UsedSums") -> "UsedSums":
         """What came after `before`."""
@@ -35,21 +43,28 @@ class UsedSums:
 
     @property
     def tokens(self) -> int:
-        """In and out."""
-        return self.input_tokens + self.output_tokens
+        """In and out, as limits count them."""
+        return self.input_tokens + self.output_tokens + self.estimated_tokens
+
+    @property
+    def money_usd(self) -> float:
+        """What was spent, as limits count it."""
+        return self.cost_usd + self.estimated_cost_usd
 
 
 NAMES = tuple(each.name for each in fields(UsedSums))
+_DOLLARS = frozenset({"cost_usd", "estimated_cost_usd"})
 
 _SUMS = ", ".join(f"COALESCE(sum({name}), 0) AS {name}" for name in NAMES)
 _SUM_UP = ", ".join(f"{name} = usage_day.{name} + excluded.{name}" for name in NAMES)
 _ADD = text(
     f"INSERT INTO usage_day (task_id, day, user_id, {', '.join(NAMES)})"  # noqa: S608 - only constants
     f" VALUES (:task_id, :day, :user_id, {', '.join(':' + name for name in NAMES)})"
-    f" ON CONFLICT (task_id, day) DO UPDATE SET {_SUM_UP}"
+    f" ON CONFLICT (user_id, day, task_id) DO UPDATE SET {_SUM_UP}"
 )
 _OF_USER = text(f"SELECT {_SUMS} FROM usage_day WHERE user_id = :user_id AND day = :day")  # noqa: S608 - only constants
 _OF_ALL = text(f"SELECT {_SUMS} FROM usage_day WHERE day = :day")  # noqa: S608 - only constants
+_DELETE = text("DELETE FROM usage_day WHERE day < :day")
 
 
 def add_used(connection: Connection, *, task_id: int, user_id: int, day: int, used: UsedSums) -> None:
@@ -70,5 +85,10 @@ def sum_of_all(connection: Connection, day: int) -> UsedSums:
 
 def _sums(row: Row[Any]) -> UsedSums:
     found = row._mapping
-    counts = {name: int(found[name]) for name in NAMES if name != "cost_usd"}
-    return UsedSums(cost_usd=float(found["cost_usd"]), **counts)
+    numbers: dict[str, Any] = {name: float(found[name]) if name in _DOLLARS else int(found[name]) for name in NAMES}
+    return UsedSums(**numbers)
+
+
+def delete_before(connection: Connection, day: int) -> int:
+    """Forget the days before this one; how many rows."""
+    return connection.execute(_DELETE, {"day": day}).rowcount

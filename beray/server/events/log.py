@@ -58,7 +58,7 @@ class EventLog:
 
         Args:
             task_id: The task.
-            events: At least one.
+            events: None: only what `also` changes.
             attempt: Only if this is still the task's attempt, and its run the task's.
             also: Further changes to make in the same transaction.
 
@@ -84,6 +84,8 @@ class EventLog:
         last_seq = queries.advance_seq(connection, task_id, len(events), attempt=attempt)
         if last_seq is None:
             raise Fenced(f"task {task_id}: {attempt} may not write any more")
+        if not events:
+            return last_seq
         at = iso(self._clock())
         first = last_seq - len(events) + 1
         frames = [(first + index, _frame(task_id, first + index, at, new)) for index, new in enumerate(events)]

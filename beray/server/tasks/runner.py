@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from beray.protocol.status import Status
-from beray.protocol.types import JsonObject, TaskError
+from beray.protocol.types import JsonObject, TaskError, Usage
 from beray.server.agent.budget import Limits as Budgets
 from beray.server.agent.ledger import Ledger
 from beray.server.agent.models import Models
@@ -282,7 +282,7 @@ class Runner:
 
         def write(connection: Connection) -> None:
             now = self._clock()
-            usage = None if outcome is None else outcome.usage
+            usage = self._usage(connection, record, outcome)
             changes = {} if usage is None else {"usage": orjson.dumps(usage).decode()}
             has_ended = queries.change_status(
                 connection,
@@ -326,6 +326,12 @@ class Runner:
             return False
         log.info("run finished", extra={"task_id": record.id, "run": record.run, "status": status})
         return True
+
+    def _usage(self, connection: Connection, record: queries.RunRecord, outcome: Outcome | None) -> Usage | None:
+        """What the task has used; None: the same as before this run."""
+        if outcome is not None and outcome.usage is not None:
+            return outcome.usage
+        return self._ledger(record, self._require_workshop().budgets).close(connection, record.model_kind)
 
     async def _store(self, query: Callable[[Connection], T]) -> T:
         """Write, however long the database can't: a run whose begin or end is lost never ends for its user."""

@@ -1,5 +1,7 @@
 """Limits of a task, of a user's day and of the server's day: checked against what is stored, and said in full."""
 
+import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -8,11 +10,14 @@ from beray.server.agent.budget import Limits, RunLimits, limits_of, money_settin
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.prices import Price, PriceTable
 from beray.server.clock import DAY_MS
-from beray.server.db import usage
+from beray.server.db import agent_runs, usage
 from beray.server.db.usage import UsedSums
+from beray.server.events.log import Fenced
 from beray.server.settings import SettingError, Settings
 from tests.support.agent_bench import Crash, CrashAt
-from tests.support.scripted_model import Reply, call, sequence, turns
+from tests.support.scripted_model import Reply, call, failure, sequence, turns
+from tests.support.story import assert_true_story
+from tests.support.waiting import wait_until
 
 GOAL = "Work for ever."
 FOR_EVER = sequence(*(Reply(calls=[call("shell", command=f"echo {number}")]) for number in range(40)))
@@ -110,19 +115,24 @@ async def test_use_is_counted_once_over_crashes(bench, scripted):
         Reply("Done."),
     )
     bench.clock = lambda: NOON
+    servers = []
     for number in range(1, 30):
         bench.crash = CrashAt(number)
+        servers.append(scripted(script))
         try:
-            outcome = await bench.run(GOAL, model=choice(scripted(script)), prices=PRICES)
+            outcome = await bench.run(GOAL, model=choice(servers[-1]), prices=PRICES)
         except Crash:
             continue
         break
 
     sums = await stored(bench)
     shown = outcome.usage
+    made = sum(len(server.requests) for server in servers)
     assert (sums.requests, sums.tool_calls) == (shown["requests"], shown["tool_calls"])
-    assert (sums.input_tokens, sums.output_tokens) == (shown["input_tokens"], shown["output_tokens"])
-    assert (sums.cached_input_tokens, sums.cost_usd) == (40, pytest.approx(shown["cost_usd"]))
+    assert sums.requests == made, "each is counted, and once, whether its answer was kept or not"
+    assert (sums.input_tokens, sums.output_tokens) == (300, 60)
+    assert (sums.cached_input_tokens, sums.unpriced) == (40, made - 3)
+    assert (shown["input_tokens"], shown["cost_usd"]) == (None, None), "what the lost ones took nobody knows"
     assert number > 3
 
 
@@ -192,3 +202,222 @@ def test_settings_give_the_limits():
 def test_money_that_is_none_stops_the_start(raw):
     with pytest.raises(SettingError, match="BERAY_MAX_COST_USD"):
         Settings.load({"BERAY_MAX_COST_USD": raw})
+
+
+# ---- requests whose answer never came whole, or told nothing
+
+
+UNLIMITED = RunLimits(None, None, None, None, None)
+LONG = Reply(["word " * 100] * 100, pause_seconds=0.01)
+
+
+def cut():
+    return Reply(["word " * 100] * 20, cuts_after=10)
+
+
+async def stop_while_it_answers(bench, server, **changes):
+    """A user's stop as the runner makes it, in the middle of a text."""
+    running = asyncio.create_task(bench.run(GOAL, model=choice(server), **changes))
+    while not await bench.events("text.delta"):
+        await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_answer_cut_by_a_stop_is_counted(bench, scripted):
+    """As a request, by its time, and for limits by an estimate of its tokens and its cost."""
+    bench.clock = lambda: NOON
+
+    await stop_while_it_answers(bench, scripted(sequence(LONG)), prices=PRICES)
+
+    sums = await stored(bench)
+    assert (sums.requests, sums.unpriced, sums.cost_usd) == (1, 1, 0)
+    assert (sums.input_tokens, sums.output_tokens) == (0, 0), "what is shown is known, or nothing"
+    assert sums.estimated_tokens > 3000
+    assert sums.estimated_tokens * 0.01 < sums.estimated_cost_usd < sums.estimated_tokens * 0.1, "in and out"
+    assert sums.elapsed_ms > 0
+
+
+async def test_answer_cut_by_a_deletion_is_counted(bench, scripted):
+    """Nothing can be written of the task any more; what the day needs was written before the request was made."""
+    bench.clock = lambda: NOON
+    server = scripted(sequence(LONG))
+    running = asyncio.create_task(bench.run(GOAL, model=choice(server), prices=PRICES))
+    await asyncio.to_thread(wait_until, lambda: server.requests, what="a request")
+
+    await bench.database.write(lambda connection: connection.exec_driver_sql("UPDATE task SET deleted_at = 1") and None)
+    with pytest.raises(Fenced):
+        await running
+
+    sums = await stored(bench)
+    assert (sums.requests, sums.unpriced) == (1, 1)
+    assert sums.estimated_tokens > 3000
+
+
+@pytest.mark.parametrize(
+    ("limits", "asked"),
+    [(RunLimits(requests=2), 2), (RunLimits(tokens=7000), 2), (replace(UNLIMITED, cost_usd=250), 2)],
+    ids=["requests", "tokens", "money"],
+)
+async def test_cut_answers_cannot_pass_a_limit(bench, scripted, limits, asked):
+    """Each counts some 4400 tokens here, most of them at a cent, the others at ten."""
+    server = scripted(sequence(*[cut()] * 4, Reply("Done.")))
+
+    outcome = await bench.run(GOAL, model=choice(server), limits=limits, prices=PRICES)
+
+    assert outcome.error["code"] == "budget_exceeded"
+    assert len(server.requests) == outcome.usage["requests"] == asked
+    assert (outcome.usage["input_tokens"], outcome.usage["cost_usd"]) == (None, None)
+    assert_true_story(await bench.events())
+
+
+async def test_answers_that_a_kill_has_cut_cannot_pass_a_limit(bench, scripted):
+    server = scripted(sequence(*[Reply("Done.")] * 3))
+    limits = RunLimits(requests=2)
+    for _ in range(2):
+        bench.crash = dying_before("text.delta")
+        with pytest.raises(Crash):
+            await bench.run(GOAL, model=choice(server), limits=limits)
+    bench.crash = None
+
+    outcome = await bench.run(GOAL, model=choice(server), limits=limits)
+
+    assert outcome.error["budget"]["used"] == 2
+    assert len(server.requests) == 2
+
+
+def dying_before(event_type):
+    def crash(when, types):
+        if when == "before" and event_type in types:
+            raise Crash(when, types)
+
+    return crash
+
+
+async def test_what_was_refused_costs_nothing(bench, scripted):
+    """Its request counts; its tokens and cost are known: none."""
+    bench.clock = lambda: NOON
+    server = scripted(sequence(failure(500), Reply("Done.")))
+
+    outcome = await bench.run(GOAL, model=choice(server), prices=PRICES)
+
+    assert outcome.usage["requests"] == 2
+    assert (outcome.usage["input_tokens"], outcome.usage["cost_usd"]) == (100, pytest.approx(3.0))
+    sums = await stored(bench)
+    assert (sums.unpriced, sums.estimated_tokens, sums.estimated_cost_usd) == (0, 0, 0)
+
+
+def untold(count):
+    """Answers that tell no usage."""
+    calls = [Reply(calls=[call("shell", command=f"echo {number}")], usage=None) for number in range(count)]
+    return sequence(*calls, Reply("Done.", usage=None))
+
+
+@pytest.mark.parametrize("scope", ["task", "user_day", "server_day"])
+async def test_token_limits_hold_where_the_server_tells_no_usage(bench, scripted, scope):
+    server = scripted(untold(20))
+    limits = {"task": UNLIMITED, scope: replace(UNLIMITED, tokens=10_000)}
+
+    outcome = await bench.run(GOAL, model=choice(server), limits=Limits(**limits))
+
+    assert (outcome.error["budget"]["limit"], outcome.error["budget"]["scope"]) == ("tokens", scope)
+    assert outcome.error["budget"]["used"] >= 10_000
+    assert len(server.requests) < 6
+    assert outcome.usage["input_tokens"] is None
+
+
+@pytest.mark.parametrize("scope", ["task", "user_day", "server_day"])
+@pytest.mark.parametrize("prices", [PRICES, PriceTable()], ids=["no usage", "no price"])
+async def test_money_limits_end_a_run_whose_answers_tell_no_cost(bench, scripted, scope, prices):
+    server = scripted(untold(5) if prices is PRICES else FOR_EVER)
+    limits = Limits(**{"task": UNLIMITED, scope: replace(UNLIMITED, cost_usd=1000)})
+
+    outcome = await bench.run(GOAL, model=choice(server), limits=limits, prices=prices)
+
+    error = outcome.error
+    assert (error["code"], error["retryable"], len(server.requests)) == ("cost_unknown", False, 1)
+    assert (error["budget"]["limit"], error["budget"]["scope"], error["budget"]["allowed"]) == ("cost_usd", scope, 1000)
+    assert error["budget"]["setting"] in error["hint"]
+
+
+async def test_a_free_model_need_not_tell_what_it_used(bench, scripted):
+    bench.clock = lambda: NOON
+    limits = replace(UNLIMITED, cost_usd=1)
+
+    outcome = await bench.run(
+        GOAL, model=choice(scripted(untold(2))), limits=limits, prices=PriceTable({"openai:*": Price(0, 0, 0)})
+    )
+
+    assert outcome.is_completed
+    assert (await stored(bench)).unpriced == 0
+
+
+async def test_old_days_are_forgotten(bench):
+    await spend(bench, day=10, requests=1)
+    await spend(bench, day=11, requests=1)
+
+    await bench.database.write(lambda connection: usage.delete_before(connection, 11))
+
+    assert (await stored(bench, day=10)).requests == 0
+    assert (await stored(bench, day=11)).requests == 1
+
+
+# ---- the run's time is up while something is committed
+
+
+def slow_commits(bench, event_type, *, before=0.0, after=0.0):
+    """The first commit of such an event takes so much longer, until it is made, and from then until that is told."""
+    make, seen = bench._emitter, []
+
+    def emitter(attempt):
+        emit = make(attempt)
+
+        async def slow(*events, also=None):
+            is_first = any(event.type == event_type for event in events) and not seen
+            if is_first:
+                seen.append(event_type)
+                await asyncio.sleep(before)
+            await emit(*events, also=also)
+            if is_first:
+                await asyncio.sleep(after)
+
+        return slow
+
+    bench._emitter = emitter
+    return seen
+
+
+@pytest.mark.parametrize("event_type", ["text.delta", "tool.requested", "tool.started", "tool.output", "tool.finished"])
+@pytest.mark.parametrize("slow", [{"before": 1.5}, {"after": 1.5}], ids=["before", "after"])
+async def test_deadline_in_a_commit_leaves_log_and_memory_agreeing(bench, scripted, event_type, slow):
+    """What has begun to be committed is committed, and the run knows it."""
+    calls = [call("shell", command=f"echo {number}", id=str(number)) for number in range(2)]
+    server = scripted(sequence(Reply("I look.", calls=calls), Reply("Done.")))
+    seen = slow_commits(bench, event_type, **slow)
+
+    outcome = await bench.run(GOAL, model=choice(server), limits=RunLimits(wall_seconds=1))
+
+    assert seen
+    assert outcome.error["budget"]["limit"] == "wall_seconds"
+    events = await bench.events()
+    assert_true_story(events)
+    calls = await bench.database.read(lambda connection: agent_runs.list_tool_calls(connection, 1, 1))
+    finished = [event["call_id"] for event in events if event["type"] == "tool.finished"]
+    assert sorted(row.call_id for row in calls) == sorted(finished)
+    assert outcome.usage["tool_calls"] == len(calls)
+
+
+async def test_stop_does_not_wait_for_a_commit_that_cannot_be_made(bench, scripted):
+    """Also when the run's time was up already, and that waits for the commit."""
+    server = scripted(sequence(Reply("I look.", calls=[call("shell", command="echo hm")])))
+    seen = slow_commits(bench, "tool.started", before=1000)
+    running = asyncio.create_task(bench.run(GOAL, model=choice(server), limits=RunLimits(wall_seconds=1)))
+    await asyncio.to_thread(wait_until, lambda: seen, what="a commit")
+    assert (await asyncio.wait({running}, timeout=1.5))[1], "it waits on, though its time is up"
+
+    running.cancel()
+
+    async with asyncio.timeout(5):
+        with pytest.raises(asyncio.CancelledError):
+            await running

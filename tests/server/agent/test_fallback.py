@@ -50,7 +50,7 @@ async def test_a_model_that_failed_for_good_is_followed_by_the_next(bench, scrip
     ]
     assert status[0]["seq"] == fallback[0]["seq"] + 1
     assert await model_of(bench) == "openai:second"
-    assert outcome.usage["requests"] == 3
+    assert outcome.usage["requests"] == requests + 3, "those of the first are counted too"
 
 
 async def test_one_that_fails_in_the_middle_leaves_the_conversation_to_the_next(bench, scripted):

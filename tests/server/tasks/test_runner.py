@@ -13,11 +13,14 @@ from sqlalchemy import Connection, make_url, text
 from beray.server.agent.budget import Limits as Budgets
 from beray.server.agent.models import ModelChoice, Models
 from beray.server.agent.prices import PriceTable
+from beray.server.agent.progress import Estimate, Progress, Used
 from beray.server.agent.run import AgentRun, Outcome
 from beray.server.agent.stuck import StuckRules
 from beray.server.agent.tools import TOOL_NAMES
 from beray.server.agent.tools.catalogue import ToolCatalogue
 from beray.server.audit import AuditTrail
+from beray.server.clock import DAY_MS
+from beray.server.db import agent_runs, usage
 from beray.server.db import tasks as queries
 from beray.server.db.agent_runs import ToolCallRow, start_tool_call
 from beray.server.db.auth import UserRow
@@ -458,6 +461,33 @@ async def test_task_that_may_ask_is_run_without_it_where_nobody_can_be_asked(dat
     await runner.run_task(1, 1, run_step)
 
     assert offered == [("shell",) if tools else ("shell", "finish")]
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+async def test_run_that_is_cut_has_used_what_its_checkpoint_says(database, tmp_path, control, is_stopped):
+    """With the request that was under way, whose answer nobody will ever know."""
+    used = Used(requests=2, tool_calls=3, input_tokens=100, output_tokens=20, under_way=Estimate(50, 0.5))
+    row = Progress(turn=2, used=used, earlier=Used(requests=1, input_tokens=7)).to_row()
+
+    async def agent(run: AgentRun) -> Outcome:
+        def save(connection: Connection) -> None:
+            run.ledger.note(connection, used)
+            agent_runs.save_checkpoint(connection, 1, 1, row)
+
+        await run.emit(NewEvent("step.started", {"step": 2}), also=save)
+        if is_stopped:
+            control.stop(1)
+            await asyncio.Future()
+        raise ValueError("a fault of ours")
+
+    runner, events = make_runner(database, tmp_path, agent, control)
+    await asyncio.wait_for(runner.run_task(1, 1, run_step), timeout=10)
+
+    last = json.loads(frame_body(await events.read_last(1)))
+    assert (last["type"], last["usage"]["requests"], last["usage"]["tool_calls"]) == ("task.finished", 3, 3)
+    assert last["usage"]["input_tokens"] is None
+    sums = await database.read(lambda connection: usage.sum_of_user(connection, 1, AT // DAY_MS))
+    assert (sums.requests, sums.unpriced, sums.estimated_tokens, sums.estimated_cost_usd) == (2, 1, 50, 0.5)
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])

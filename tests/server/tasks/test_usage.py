@@ -88,3 +88,29 @@ def test_money_that_is_none_is_refused(server):
 
         assert answer.status_code == 422, wrong
         assert answer.json()["errors"][0]["loc"][:3] == ["body", "limits", "cost_usd"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "until", "used", "unknown"),
+    [
+        (Reply(calls=[call("shell", command="sleep 1000")]), "tool.started", (1, 1, 100), 1),
+        (Reply(["word " * 1000, "never"], hangs_after=2), "text.delta", (1, 0, None), 1),
+    ],
+    ids=["in a tool", "in an answer"],
+)
+def test_a_stopped_task_has_used_what_it_used(make_server, reply, until, used, unknown):
+    """Its last turn counts: the call that ran, and the request whose answer never came whole."""
+    with ScriptedModel(sequence(reply)) as model:
+        server = make_server(model="openai:scripted", model_base_url=model.base_url, model_api_key="k").start()
+        token = server.register("a@example.com")
+        with BeRayClient(server.base_url, token=token) as client:
+            task_id = client.create_task("work")["id"]
+            for event in client.stream_task_updates(task_id):
+                if event["type"] == until:
+                    client.stop_task(task_id)
+            usage = client.get_task(task_id)["usage"]
+
+        assert (event["type"], event["status"], event["usage"]) == ("task.finished", "stopped", usage)
+        assert (usage["requests"], usage["tool_calls"], usage["input_tokens"]) == used
+        day = usage_of(server, token)["used"]
+        assert (day["requests"], day["tool_calls"], day["requests_of_unknown_cost"]) == (*used[:2], unknown)

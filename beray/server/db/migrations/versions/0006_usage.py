@@ -24,9 +24,10 @@ def upgrade() -> None:
         sa.Column("cost_usd", sa.Double(), nullable=False),
         sa.Column("unpriced", sa.Integer(), nullable=False),
         sa.Column("elapsed_ms", sa.BigInteger(), nullable=False),
+        sa.Column("estimated_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("estimated_cost_usd", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["user_id"], ["user_account.id"], name="fk_usage_day_user_id", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("task_id", "day", name="pk_usage_day"),
+        sa.PrimaryKeyConstraint("user_id", "day", "task_id", name="pk_usage_day"),
     )
-    op.create_index("ix_usage_day_user_id_day", "usage_day", ["user_id", "day"], unique=False)
     op.create_index("ix_usage_day_day", "usage_day", ["day"], unique=False)
     op.add_column("task", sa.Column("asked_model", sa.String(length=200), nullable=True))
