@@ -47,7 +47,7 @@ _OF_ONE_MODEL: Final = frozenset(
 _OF_REQUEST: Final = frozenset({"context_exceeded", "model_refused", "model_output_cut"})
 
 
-_PERHAPS_ANSWERED: Final = frozenset({408, 504, 524})
+_PERHAPS_ANSWERED: Final = frozenset({504, 524})
 """Statuses by which something on the way says that it has waited too long: behind it the model may have worked."""
 
 
