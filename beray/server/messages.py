@@ -247,9 +247,10 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         ),
     ),
     "model_chosen": (
-        "模型 {model}（由 BERAY_MODEL 指定），位于 {url}。",
-        "Model {model} (chosen by BERAY_MODEL) at {url}.",
+        "模型 {model}（由 BERAY_MODEL 指定）。",
+        "Model {model} (chosen by BERAY_MODEL).",
     ),
+    "model_address": ("其服务位于 {url}。", "Its server is {url}."),
     "model_from_key": (
         (
             "模型 {model}，因为环境中有 {key}；使用它会产生费用。"
@@ -265,16 +266,19 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "{keys} found too; of several keys the first in this order is used: {order}.",
     ),
     "model_found_local": (
-        "模型 {model}，由 {url} 上的本地服务提供。用 BERAY_MODEL 可换一个，BERAY_MODEL_PROBE=0 则不再查找。",
-        "Model {model}, found at {url}. BERAY_MODEL chooses another, BERAY_MODEL_PROBE=0 ends the search.",
+        "模型 {model}，由找到的模型服务提供。用 BERAY_MODEL 可换一个，BERAY_MODEL_PROBE=0 则不再查找。",
+        (
+            "Model {model}, of a model server that was found. BERAY_MODEL chooses another, BERAY_MODEL_PROBE=0 ends the"
+            " search."
+        ),
     ),
     "model_several": (
-        "{url} 上的模型服务提供多个模型：{models}。请选定一个，例如 BERAY_MODEL={first}，然后重新启动。",
-        "The server at {url} offers several models: {models}. Choose one, such as BERAY_MODEL={first}, and restart.",
+        "找到的模型服务提供多个模型：{models}。请选定一个，例如 BERAY_MODEL={first}，然后重新启动。",
+        "A model server offers several models: {models}. Choose one, such as BERAY_MODEL={first}, and restart.",
     ),
     "model_server_silent": (
-        "环境中指定的模型服务 {url} 没有应答，或没有模型。",
-        "The model server {url} named by the environment does not answer, or has no models.",
+        "{name} 指定的模型服务没有应答，或没有模型。",
+        "The model server named by {name} does not answer, or has no models.",
     ),
     "model_key_unusable": (
         "环境中有 {key}，但缺少所需的软件包，未使用。请安装：{install}",
@@ -334,7 +338,7 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "请为该提供商充值，或用 BERAY_MODEL 换一个模型。",
         "Top up the account with the provider, or choose another model with BERAY_MODEL.",
     ),
-    "model_not_found": ("{url} 上没有模型 {model}：{reason}", "There is no model {model} at {url}: {reason}"),
+    "model_not_found": ("服务器上没有模型 {model}：{reason}", "The model {model} is not there on its server: {reason}"),
     "model_not_found_hint": (
         "请检查 BERAY_MODEL（或列出该模型的设置）和 BERAY_MODEL_BASE_URL 的拼写。",
         "Check the spelling of BERAY_MODEL (or the setting that lists the model) and BERAY_MODEL_BASE_URL.",
@@ -364,12 +368,12 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         ),
     ),
     "model_unreachable": (
-        "无法与 {url} 上的模型 {model} 通信：{reason}",
-        "Model {model} at {url} could not be reached, or its answer was cut: {reason}",
+        "无法与模型 {model} 通信，或回答中断：{reason}",
+        "Model {model} could not be reached, or its answer was cut: {reason}",
     ),
     "model_unreachable_hint": (
-        "请检查该地址能否访问、模型服务是否在运行，然后重新提交。",
-        "Check that the address can be reached and the model server runs, then submit the task again.",
+        "请检查模型服务是否在运行、能否访问（地址见服务器日志），然后重新提交。",
+        "Check that the model's server runs and can be reached (the log has its address), then submit the task again.",
     ),
     "model_refused": (
         "模型 {model} 的提供商拦截了回答：{reason}",

@@ -249,7 +249,7 @@ def banner(app: App, base_url: str) -> list[str]:
     lines = [
         first if role == "worker" else f"{first}  ({base_url}/docs)",
         f"data     {app.settings.data_dir}",
-        f"model    {app.models.default.notice('zh' if app.settings.language == 'zh' else 'en')}",
+        f"model    {app.models.default.operator_notice('zh' if app.settings.language == 'zh' else 'en')}",
     ]
     if app.database.is_shared:
         lines += [

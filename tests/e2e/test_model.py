@@ -51,6 +51,8 @@ def test_a_model_that_refuses_fails_the_task_with_what_to_do(make_server):
                 assert error["message"]
                 assert error["hint"]
                 assert "sk-canary" not in str(events)
+                assert model.base_url not in str(events)
+            assert model.base_url not in str(client.get_info())
             assert len(model.requests) == len(REFUSALS), "what can't pass is not tried again"
 
 

@@ -135,7 +135,10 @@ class ModelChecks:
                 answered = await (await asyncio.to_thread(_load))(choice, self._prices)
         except Exception as fault:  # whatever it is, it is what was asked about
             # its text may hold parts of a key, which are taken out where it is shown
-            log.info("model check failed", extra={"model": choice.name, "fault": type(fault).__name__})
+            log.info(
+                "model check failed",
+                extra={"model": choice.name, "url": choice.base_url, "fault": type(fault).__name__},
+            )
             error = fault
         return _Checked(self._clock(), answered, error)
 

@@ -3,6 +3,7 @@
 import random
 import re
 from typing import Final
+from urllib.parse import urlsplit
 
 from pydantic_ai import exceptions
 
@@ -110,10 +111,10 @@ def _keys(error: Exception) -> tuple[str, str]:
 def describe(error: Exception, model: ModelChoice, language: Language) -> TaskError:
     """What the task's `error` says about a fault of its model."""
     code, hint = _keys(error)
-    reason = redact(_reason(error), model.api_key)
+    reason = _without_address(redact(_reason(error), model.api_key), model)
     return {
         "code": code,
-        "message": text(code, language, model=model.name, url=model.base_url or "", reason=reason),
+        "message": text(code, language, model=model.name, reason=reason),
         "hint": text(hint, language),
         "retryable": is_transient(error),
     }
@@ -127,6 +128,15 @@ def _reason(error: Exception) -> str:
         if isinstance(message, str):
             return message[:MOST_REASON_CHARACTERS]
     return str(error)[:MOST_REASON_CHARACTERS]
+
+
+def _without_address(reason: str, model: ModelChoice) -> str:
+    """`reason` without where a server of the operator's own is: proxies like to say whom they could not reach."""
+    if not model.is_own_url or model.base_url is None:
+        return reason
+    place = urlsplit(model.base_url).netloc
+    reason = reason.replace(f"//{place}", "//***")
+    return reason.replace(place, "***") if ":" in place else reason  # else it may be a mere word, such as `ollama`
 
 
 _SECRET = re.compile(r"\b(?:sk|pk|rk|gsk|xai|br|key)[-_][A-Za-z0-9*._-]{6,}|\bBearer\s+\S+|[\w-]*\*{3,}[\w-]*")

@@ -106,6 +106,10 @@ LOOPBACK: Final = (("ollama", 11434), ("llamacpp", 8080), ("vllm", 8000))
 
 NamedNotice = tuple[str, tuple[tuple[str, str], ...]]
 
+ADDRESS: Final = "model_address"
+"""The notice that says where the server is of which the one before it speaks. Addresses are the operator's to know:
+they may be of a private network."""
+
 
 @dataclass(frozen=True)
 class ModelChoice:
@@ -131,8 +135,12 @@ class ModelChoice:
     notices: tuple[NamedNotice, ...] = ()
 
     def notice(self, language: Language) -> str:
-        """Which model works, why, and how to change it, in sentences for people."""
-        return " ".join(text(key, language, **dict(fields)) for key, fields in self.notices)
+        """Which model works, why, and how to change it, in sentences for people: for anybody, so without addresses."""
+        return _told([notice for notice in self.notices if notice[0] != ADDRESS], language)
+
+    def operator_notice(self, language: Language) -> str:
+        """The same with the addresses of the servers that it speaks of."""
+        return _told(self.notices, language)
 
     @property
     def provider(self) -> str:
@@ -166,6 +174,10 @@ class Models:
     def find(self, name: str | None) -> ModelChoice | None:
         """The model `name`, also one that only takes over; the default for None; None: there is no such here."""
         return _find((*self.offered, *self.fallback), name)
+
+
+def _told(notices: Sequence[NamedNotice], language: Language) -> str:
+    return " ".join(text(key, language, **dict(fields)) for key, fields in notices)
 
 
 def _find(choices: Sequence[ModelChoice], name: str | None) -> ModelChoice | None:
@@ -263,8 +275,8 @@ def _named(around: _Surroundings, setting: str, wanted: str) -> ModelChoice:
             f"{setting}={wanted!r} cannot be used: {base_url} is this server itself. "
             f"Set {url_name} to the model's server, or BERAY_PORT to another port."
         )
-    notice = _say("model_chosen", model=wanted, url=base_url)
-    return _reached(around.settings, wanted, base_url, key, notice)
+    notices = _say("model_chosen", model=wanted), _say(ADDRESS, url=base_url)
+    return _reached(around.settings, wanted, base_url, key, *notices)
 
 
 def _own_server(settings: Settings, prefix: str) -> tuple[str | None, str | None]:
@@ -296,17 +308,18 @@ def _local(around: _Surroundings, probe: Probe) -> ModelChoice:
     notices: list[NamedNotice] = []
     for name, base_url, timeout_seconds, is_named in _candidates(around):
         models = probe(base_url, timeout_seconds)
+        address = _say(ADDRESS, url=base_url)
         if models is None or not models:
             if is_named:
-                notices.append(_say("model_server_silent", url=base_url))
+                notices += [_say("model_server_silent", name=PROVIDERS[name].base_url_name or ""), address]
             continue
         if len(models) > 1:
             shown = ", ".join(f"{name}:{model}" for model in models[:20])
-            notices.append(_say("model_several", url=base_url, models=shown, first=f"{name}:{models[0]}"))
+            notices += [_say("model_several", models=shown, first=f"{name}:{models[0]}"), address]
             continue
         wanted = f"{name}:{models[0]}"
         key = _key(PROVIDERS[name], around.environ) if is_named else None
-        return _reached(around.settings, wanted, base_url, key, _say("model_found_local", model=wanted, url=base_url))
+        return _reached(around.settings, wanted, base_url, key, _say("model_found_local", model=wanted), address)
     notices += _unusable_keys(around.environ)
     return ModelChoice(RULES, "rules", notices=(_say("model_rules"), *notices))
 
@@ -371,7 +384,7 @@ def _base_url(provider: Provider, environ: Mapping[str, str]) -> str:
 
 def _checked_url(name: str, raw: str, provider: Provider) -> str:
     """`raw` as a base URL, with the provider's path where it names only a host."""
-    if "@" in re.split("[/?#]", raw.split("://")[-1])[0]:  # a URL is shown to users: it must hold no secret
+    if "@" in re.split("[/?#]", raw.split("://")[-1])[0]:  # a URL is shown at start: it must hold no secret
         raise SettingError(
             f"{name} cannot be used: it holds a user or a password before the host's name. "
             f"Leave them out, and put the key into {' or '.join(_key_settings(name, provider))}."
@@ -382,8 +395,13 @@ def _checked_url(name: str, raw: str, provider: Provider) -> str:
     except ValueError:
         is_usable = False
     if not is_usable:
-        shown = "***" if "@" in raw else repr(raw)
+        shown = "***" if set("@?#") & set(raw) else repr(raw)
         raise SettingError(f"{name}={shown} cannot be used: write a URL such as http://127.0.0.1:11434/v1.")
+    if "?" in raw or "#" in raw:  # a path is put at its end; and a key may stand there, so it is not shown
+        raise SettingError(
+            f"{name} cannot be used: it holds a query or a fragment (`?` or `#`). "
+            f"Leave that out, and put a key into {' or '.join(_key_settings(name, provider))}."
+        )
     url = raw.rstrip("/")
     if not provider.path:
         return url.removesuffix("/v1")

@@ -7,6 +7,7 @@ takeover resumes in exactly that way, so what happens after a crash is what happ
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -51,6 +52,8 @@ pydantic_ai.BANNER_ENABLED = False  # the library's advertisement has no place o
 
 MOST_EMPTY_ANSWERS: Final = 3
 TOOL_RETRIES: Final = 20  # wrong calls within one answer; over answers the limit on requests counts
+
+log = logging.getLogger("beray.agent")
 
 
 class TurnPlayer:
@@ -136,8 +139,15 @@ class TurnPlayer:
         except RulesFailed as failed:
             self._fail(failed.error)
         except AgentRunError as error:
-            self._fail(faults.describe(error, self._models.choice, self._run.language))
+            self._fail(self._model_failed(error))
         await self._end_turn()
+
+    def _model_failed(self, error: AgentRunError) -> TaskError:
+        """What the user is told; where the model's server is, only the operator is told."""
+        model = self._models.choice
+        told = faults.describe(error, model, self._run.language)
+        log.warning("task %s: %s (its server: %s)", self._run.task_id, told["message"], model.base_url or "none")
+        return told
 
     @asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:

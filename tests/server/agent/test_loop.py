@@ -86,13 +86,27 @@ async def test_a_request_the_server_finds_strange_ends_the_task_at_once(bench, s
     assert len(server.requests) == 1
 
 
-async def test_a_server_that_is_not_there_is_named(bench):
-    model = ModelChoice("openai:x", "model", base_url="http://127.0.0.1:9/v1")
+async def test_where_a_server_is_that_is_not_there_the_log_says_and_the_task_does_not(bench, caplog):
+    """An address may be of a private network."""
+    model = ModelChoice("openai:x", "model", base_url="http://127.0.0.1:9/v1", is_own_url=True)
 
     outcome = await bench.run(GOAL, model=model)
 
     assert outcome.error["code"] == "model_unreachable"
-    assert "http://127.0.0.1:9/v1" in outcome.error["message"]
+    assert "openai:x" in outcome.error["message"]
+    assert "127.0.0.1" not in str(outcome)
+    assert "127.0.0.1" not in str(await bench.events())
+    assert "http://127.0.0.1:9/v1" in caplog.text
+
+
+async def test_where_a_server_is_is_not_shown_if_it_says_so_itself(bench, scripted):
+    server = scripted(sequence(failure(404, "")))
+    place = server.base_url.split("/")[2]
+    server.script = sequence(failure(404, f"POST http://{place}/v1/chat/completions, by {place}: nothing there"))
+
+    outcome = await bench.run(GOAL, model=choice(server))
+
+    assert "POST http://***/v1/chat/completions, by ***: nothing there" in outcome.error["message"]
 
 
 async def test_calls_of_one_answer_run_in_order_and_their_failures_are_told(bench, scripted):

@@ -159,6 +159,9 @@ SECRETS = [
     "http://s3cret@gw.example",
     "user:s3cret@gw/v1",
     "http://u:s/3cret@gw/v1",
+    "https://gw.example/v1?key=s3cret",
+    "https://gw.example#s3cret",
+    "gw.example?key=s3cret",
 ]
 
 
@@ -166,8 +169,8 @@ SECRETS = [
 @pytest.mark.parametrize(
     ("name", "key"), [("BERAY_MODEL_BASE_URL", "BERAY_MODEL_API_KEY"), ("OLLAMA_BASE_URL", "OLLAMA_API_KEY")]
 )
-def test_an_address_with_a_password_is_refused_and_not_shown(name, key, url):
-    """It would be shown in notices, errors and /info."""
+def test_an_address_that_may_hold_a_secret_is_refused_and_not_shown(name, key, url):
+    """It would be shown at start and in the log."""
     is_own = name == "BERAY_MODEL_BASE_URL"
     environ, settings = ({}, {"model_base_url": url}) if is_own else ({name: url}, {})
 
@@ -249,7 +252,7 @@ def test_a_local_server_with_one_model_is_used():
     made = choose(servers={"http://127.0.0.1:11434/v1": ["qwen3:8b"]})
 
     assert (made.choice.name, made.choice.base_url) == ("ollama:qwen3:8b", "http://127.0.0.1:11434/v1")
-    assert "http://127.0.0.1:11434/v1" in made.en
+    assert "http://127.0.0.1:11434/v1" in made.choice.operator_notice("en")
 
 
 def test_of_several_local_models_none_is_picked():
@@ -287,7 +290,28 @@ def test_a_named_server_that_is_silent_is_said_to_be():
     made = choose({"VLLM_BASE_URL": "http://gpu.example:8000/v1"})
 
     assert made.choice.kind == "rules"
-    assert "http://gpu.example:8000/v1" in made.en
+    assert "VLLM_BASE_URL" in made.en
+    assert "http://gpu.example:8000/v1" in made.choice.operator_notice("en")
+
+
+@pytest.mark.parametrize(
+    ("models", "settings"),
+    [
+        (["m"], {}),
+        (["m", "n"], {}),
+        ([], {}),
+        ([], {"model": "ollama:m"}),
+        ([], {"model": "openai:m", "model_base_url": "http://gpu.example:9"}),
+    ],
+)
+def test_where_a_server_is_only_the_operator_is_told(models, settings):
+    """The other notice is for anybody: /api/v1/info asks for no login."""
+    environ = {"OLLAMA_BASE_URL": "http://gpu.example:9"}
+    made = choose(environ, servers={"http://gpu.example:9/v1": models}, **settings)
+
+    for language, shown in (("en", made.en), ("zh", made.zh)):
+        assert "gpu.example" not in shown
+        assert "http://gpu.example:9/v1" in made.choice.operator_notice(language)
 
 
 def test_the_key_is_never_shown():
