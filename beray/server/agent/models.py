@@ -119,6 +119,7 @@ class ModelChoice:
         name: As `provider:model`; `beray:rules` for fixed rules.
         kind: Whether it is an AI model at all.
         base_url: Where its server is; None for rules.
+        moved_by: The variable that names its server, where that is not the provider's usual one.
         is_own_url: The server is not a provider's usual one (somebody's own, or a gateway): nobody knows what it costs.
         timeout_seconds: How long its stream may stay silent.
         sees_images: It can be shown pictures.
@@ -129,6 +130,7 @@ class ModelChoice:
     kind: ModelKind
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    moved_by: str | None = None
     is_own_url: bool = False
     timeout_seconds: int = 120
     sees_images: bool = False
@@ -341,12 +343,15 @@ def _candidates(around: _Surroundings) -> list[tuple[str, str, float, bool]]:
 
 
 def _reached(settings: Settings, name: str, base_url: str, key: str | None, /, *notices: NamedNotice) -> ModelChoice:
-    provider = PROVIDERS[name.partition(":")[0]]
+    prefix = name.partition(":")[0]
+    provider = PROVIDERS[prefix]
+    url_name = "BERAY_MODEL_BASE_URL" if _own_server(settings, prefix)[0] else provider.base_url_name
     return ModelChoice(
         name,
         "model",
         base_url=base_url,
         api_key=key,
+        moved_by=None if base_url == provider.base_url else url_name,
         is_own_url=base_url != provider.base_url or not provider.needs_key,
         timeout_seconds=settings.model_timeout_seconds,
         sees_images=sees_images(name, settings.model_vision),

@@ -139,9 +139,11 @@ def require_prices(table: PriceTable, models: list[ModelChoice], *, setting: str
     """
     for model in models:
         if not table.is_known(model):
+            moved = f" at the server that {model.moved_by} names, whose prices may differ," if model.moved_by else ""
             raise SettingError(
-                f"{setting} is set, but what the model {model.name} costs is not known, so money could be spent unseen."
-                f" Add its price to the file BERAY_PRICES (0 for a model that costs nothing), or unset {setting}."
+                f"{setting} is set, but what the model {model.name} costs{moved} is not known, so money could be"
+                " spent unseen. Add its price to the file BERAY_PRICES (0 for a model that costs nothing),"
+                f" or unset {setting}."
             )
 
 

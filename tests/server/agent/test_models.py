@@ -65,7 +65,7 @@ def test_any_compatible_server_is_reached_by_url_and_key():
         "http://127.0.0.1:9000/v1",
         "k",
     )
-    assert made.choice.is_own_url
+    assert (made.choice.is_own_url, made.choice.moved_by) == (True, "BERAY_MODEL_BASE_URL")
 
 
 def test_a_providers_key_is_not_sent_to_another_address():
@@ -118,7 +118,7 @@ def test_one_key_is_used_and_said_to_cost_money(key, name):
     made = choose({key: "k"})
 
     assert (made.choice.name, made.choice.kind, made.choice.api_key) == (name, "model", "k")
-    assert not made.choice.is_own_url
+    assert (made.choice.is_own_url, made.choice.moved_by) == (False, None)
     assert key in made.en
     assert "costs money" in made.en
     assert "产生费用" in made.zh
@@ -187,6 +187,7 @@ def test_anthropics_address_can_be_moved_and_its_path_is_not_doubled(url):
     made = choose({"ANTHROPIC_API_KEY": "a", "ANTHROPIC_BASE_URL": url})
 
     assert (made.choice.base_url, made.choice.is_own_url) == ("http://gateway.example", True)
+    assert made.choice.moved_by == "ANTHROPIC_BASE_URL"
 
 
 @pytest.mark.parametrize("name", ["ollama:m", "llamacpp:m", "vllm:m"])

@@ -111,6 +111,9 @@ def test_a_limit_on_money_needs_a_price():
 
     with pytest.raises(SettingError, match=r"BERAY_MAX_COST_USD.*openai:mine.*BERAY_PRICES"):
         require_prices(PriceTable(), [model("openai:gpt-5"), unknown], setting="BERAY_MAX_COST_USD")
+    moved = model("openai:gpt-5", is_own_url=True, moved_by="BERAY_MODEL_BASE_URL")
+    with pytest.raises(SettingError, match=r"openai:gpt-5 costs at the server that BERAY_MODEL_BASE_URL names"):
+        require_prices(PriceTable(), [moved], setting="BERAY_MAX_COST_USD")
     require_prices(PriceTable({"openai:mine": Price(1, 1, 1)}), [unknown], setting="BERAY_MAX_COST_USD")
 
 
