@@ -208,7 +208,8 @@ class DbosWorker(DbosQueue):
             system = self._client._sys_db
             for pending in system.get_pending_workflows(self._executor_id, APPLICATION_VERSION):
                 if pending.workflow_id not in self._held and not self._is_cut:
-                    log.warning("a run was claimed but not begun; queued again", extra={"run": pending.workflow_id})
+                    task_id, _, run = pending.workflow_id.partition(".")
+                    log.warning("run %s of task %s was claimed but not begun; queued again", run, task_id)
                     system.reenqueue_for_recovery(pending.workflow_id, [self._executor_id], QUEUE)
 
     @property
