@@ -44,6 +44,14 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "使用服务器提供的这个模型，而不是默认模型。",
         "Use this one of the server's models instead of its default.",
     ),
+    "help.run.tool": (
+        "智能体只可使用这个工具，可重复使用；不指定时为默认工具。",
+        "A tool that the agent may use, and no others; can be repeated. Otherwise the default ones.",
+    ),
+    "help.run.limit": (
+        "任务自己的限额：requests、tool_calls、tokens、wall_seconds 或 cost_usd，可重复使用。",
+        "A limit of the task's own: requests, tool_calls, tokens, wall_seconds or cost_usd; can be repeated.",
+    ),
     "help.run.detach": ("只创建任务并打印编号，不等待。", "Only create the task and print its id; do not wait."),
     "help.run.timeout": (
         "超过此时间则停止任务，退出码 124（例如 30s、5m、1h）。",
@@ -235,6 +243,18 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "usage.bad_duration": (
         "“{value}”不是时长；例如 30s、5m、1h。",
         "{value!r} is no duration; write 30s, 5m or 1h.",
+    ),
+    "usage.bad_limit_name": (
+        "“{value}”不是限额；请写成 名称=数值，名称可为 {known}。",
+        "{value!r} is no limit; write NAME=VALUE, the name being one of {known}.",
+    ),
+    "usage.bad_limit_number": (
+        "“{value}”不是限额；{name} 须为大于 0 的整数，例如 {name}=50。",
+        "{value!r} is no limit; {name} takes a whole number above 0, such as {name}=50.",
+    ),
+    "usage.bad_limit_money": (
+        "“{value}”不是限额；{name} 须为大于 0 的美元数，例如 {name}=0.5。",
+        "{value!r} is no limit; {name} takes US dollars above 0, such as {name}=0.5.",
     ),
     "usage.detach_alone": (
         "-d 不等待任务，因此不能与 --out、--timeout、--events 同用。",

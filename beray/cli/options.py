@@ -1,7 +1,8 @@
 """Parameter types and the options that all commands share."""
 
+import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import rich_click as click
 
@@ -27,6 +28,31 @@ class Duration(click.ParamType[float]):
             return formats.parse_seconds(value)
         except ValueError:
             self.fail(say("usage.bad_duration", value=value), param, ctx)
+
+
+LIMITS: Final = ("requests", "tool_calls", "tokens", "wall_seconds", "cost_usd")
+"""What a task may limit for itself."""
+
+
+class Limit(click.ParamType[tuple[str, float]]):
+    """One of a task's own limits, written `NAME=VALUE`; whole numbers but for money."""
+
+    name = "limit"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        """The limit's name, and its value."""
+        name, _, written = str(value).partition("=")
+        if name not in LIMITS:
+            self.fail(say("usage.bad_limit_name", value=value, known=", ".join(LIMITS)), param, ctx)
+        is_money = name == "cost_usd"
+        try:
+            number = float(written) if is_money else int(written)
+        except ValueError:
+            number = 0
+        if not 0 < number < math.inf:
+            key = "usage.bad_limit_money" if is_money else "usage.bad_limit_number"
+            self.fail(say(key, value=value, name=name), param, ctx)
+        return name, number
 
 
 def common(function: Function) -> Function:

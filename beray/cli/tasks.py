@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +18,7 @@ from beray.cli.failures import explain
 from beray.cli.failures import show as show_failure
 from beray.cli.follow import Patience, follow
 from beray.cli.language import language, say
-from beray.cli.options import Duration, common, pass_app
+from beray.cli.options import Duration, Limit, common, pass_app
 from beray.cli.program import program_name
 from beray.cli.screen import Screen
 from beray.cli.terminal import cell_width, fit, one_line, plain
@@ -46,6 +47,17 @@ class Shape:
         return not (self.is_json or self.is_events)
 
 
+@dataclass(frozen=True)
+class Wish:
+    """The task that `run` makes; None: as the server does by itself."""
+
+    goal: str
+    attachments: tuple[Path, ...]
+    model: str | None
+    tools: list[str] | None
+    limits: Mapping[str, float] | None
+
+
 @click.command(help=say("help.run"))
 @click.argument("goal", nargs=-1)
 @click.option("-f", "--file", "goal_file", type=click.Path(dir_okay=False), help=say("help.run.file"))
@@ -53,6 +65,8 @@ class Shape:
     "-a", "--attach", multiple=True, type=click.Path(exists=True, path_type=Path), help=say("help.run.attach")
 )
 @click.option("-m", "--model", metavar="NAME", help=say("help.run.model"))
+@click.option("--tool", "tools", metavar="NAME", multiple=True, help=say("help.run.tool"))
+@click.option("--limit", "limits", type=Limit(), metavar="NAME=VALUE", multiple=True, help=say("help.run.limit"))
 @click.option("-d", "--detach", is_flag=True, help=say("help.run.detach"))
 @click.option("--timeout", type=Duration(), help=say("help.run.timeout"))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help=say("help.run.out"))
@@ -71,6 +85,8 @@ def run(
     goal_file: str | None,
     attach: tuple[Path, ...],
     model: str | None,
+    tools: tuple[str, ...],
+    limits: tuple[tuple[str, float], ...],
     detach: bool,
     timeout: float | None,
     out: Path | None,
@@ -85,10 +101,10 @@ def run(
     _check_shape(shape)
     if detach and (out is not None or timeout is not None or is_events):
         raise click.UsageError(say("usage.detach_alone"))
-    words = read_goal(goal, goal_file)
+    wish = Wish(read_goal(goal, goal_file), attach, model, list(tools) or None, dict(limits) or None)
     server = app.logged_in("settings")
     with app.client_of(server) as client:
-        task = _create(app, client, words, attach, model)
+        task = _create(app, client, wish)
         if detach:
             return _leave(app, task, shape)
         try:
@@ -252,14 +268,17 @@ def read_text(stream: Any) -> str:
         raise click.UsageError(say("usage.goal_no_text")) from error
 
 
-def _create(app: App, client: "BeRayClient", goal: str, attachments: tuple[Path, ...], model: str | None) -> JsonObject:
-    tools = None if sys.stdin.isatty() else _tools_without_asking(client)
-    if not attachments:
-        return dict(client.create_task(goal, tools, model=model))
+def _create(app: App, client: "BeRayClient", wish: Wish) -> JsonObject:
+    tools = wish.tools
+    if tools is None and not sys.stdin.isatty():
+        tools = _tools_without_asking(client)
+    create = partial(client.create_task, wish.goal, tools, model=wish.model, limits=wish.limits)
+    if not wish.attachments:
+        return dict(create())
     from beray.cli.transfer import attached_files, upload
 
-    files = attached_files(attachments)  # read the folders first: a wrong name must not leave a held task behind
-    task_id = client.create_task(goal, tools, model=model, hold=True)["id"]
+    files = attached_files(wish.attachments)  # read the folders first: a wrong name must not leave a held task behind
+    task_id = create(hold=True)["id"]
     try:
         for file in files:
             upload(app.terminal, client, task_id, file)

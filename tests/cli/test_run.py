@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from beray.cli.options import LIMITS
+from beray.server.tasks.bodies import AskedLimits
 from tests.support.command_line import CommandLine, OnTerminal
 from tests.support.fake_server import FakeServer, Gate
 from tests.support.scripts import BEGINNING, HELLO_WORLD, finished, tool
@@ -218,6 +220,53 @@ def test_run_can_name_the_model(beray: CommandLine, fake: FakeServer, home: Path
     for further in ((), ("-a", str(home / "a.txt"))):
         ended = beray("run", "--model", "openai:some", *further, "do it")
         assert "  model  openai:some\n" in ended.err
+
+
+def test_run_can_name_tools_and_limits(beray: CommandLine, fake: FakeServer, home: Path) -> None:
+    """Named tools are those named, also where nobody could answer a question."""
+    (home / "a.txt").write_text("a")
+    fake.info = {**fake.info, "model_kind": "model", "tools": [{"name": "ask_user", "is_default": True}]}
+    fake.next_script = [*BEGINNING, finished()]
+
+    limits = ("--limit", "requests=5", "--limit", "cost_usd=0.25", "--limit", "requests=6")
+    for number, further in enumerate(((), ("-a", str(home / "a.txt"))), 42):
+        assert beray("run", "--tool", "shell", "--tool", "ask_user", *limits, *further, "do it").status == 0
+        assert fake.tasks[number].tools == ["shell", "ask_user"]
+        assert fake.tasks[number].limits == {"requests": 6, "cost_usd": 0.25}
+
+
+def test_run_without_them_leaves_limits_to_the_server(beray: CommandLine, fake: FakeServer) -> None:
+    fake.next_script = [*BEGINNING, finished()]
+
+    assert beray("run", "do it").status == 0
+    assert fake.tasks[42].limits is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("request=5", "requests, tool_calls, tokens, wall_seconds, cost_usd"),
+        ("5", "NAME=VALUE"),
+        ("requests", "requests=50"),
+        ("requests=", "requests=50"),
+        ("requests=0", "above 0"),
+        ("requests=1.5", "whole number"),
+        ("tokens=" + "9" * 5000, "whole number"),
+        ("cost_usd=nan", "cost_usd=0.5"),
+        ("cost_usd=inf", "cost_usd=0.5"),
+        ("cost_usd=-1", "cost_usd=0.5"),
+    ],
+)
+def test_limit_that_is_none_is_a_usage_error(beray: CommandLine, fake: FakeServer, limit: str, said: str) -> None:
+    ended = beray("run", "--limit", limit, "do it")
+
+    assert ended.status == 2
+    assert said in ended.err
+    assert fake.requests == []
+
+
+def test_limits_of_the_command_line_are_those_of_the_server() -> None:
+    assert list(LIMITS) == list(AskedLimits.model_fields)
 
 
 def test_model_that_takes_over_is_said_in_one_line(beray: CommandLine, fake: FakeServer) -> None:

@@ -53,6 +53,7 @@ class FakeTask:
     messages: list[str] = field(default_factory=list)
     """What it was told."""
     tools: list[str] | None = None
+    limits: dict[str, float] | None = None
     run: int = 1
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -258,6 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
             asked = json.loads(self.body)
             fields = {"model": asked["model"], "model_kind": "model"} if "model" in asked else {}
             made = self.fake.add(list(self.fake.next_script), goal=asked["goal"], tools=asked["tools"], **fields)
+            made.limits = asked.get("limits")
             self._json(made.view(), 201)
             return
         views = [task.view() for _, task in sorted(self.fake.tasks.items(), reverse=True)]
