@@ -50,7 +50,7 @@ from beray.server.edge import Edge, refusal
 from beray.server.engine.base import Engine
 from beray.server.engine.dbos_queue import DbosQueue
 from beray.server.engine.dbos_worker import LOCAL_EXECUTOR, DbosWorker
-from beray.server.errors import Refused
+from beray.server.errors import Refused, shown
 from beray.server.events.log import EventLog
 from beray.server.events.wakeups import Wakeups
 from beray.server.files import routes as file_routes
@@ -617,14 +617,15 @@ def _allowed_methods(request: Request) -> list[str]:
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     """What the framework refuses by itself, in our shape."""
     assert isinstance(error, HTTPException)
-    path = request.scope["path"]
+    path = shown(request.scope["path"])
     if "beray.body_limit" in request.scope:
         return _respond(request, Refused("body_too_large", limit=request.scope["beray.body_limit"]))
     if error.status_code == 404:
         return _respond(request, Refused("not_found", path=path))
     if error.status_code == 405:
         allowed = ", ".join(_allowed_methods(request))
-        response = _respond(request, Refused("method_not_allowed", path=path, method=request.method, allowed=allowed))
+        refused = Refused("method_not_allowed", path=path, method=shown(request.method), allowed=allowed)
+        response = _respond(request, refused)
         response.headers["allow"] = allowed
         return response
     if error.status_code == 400:  # the body could not be parsed at all (nested too deep, not UTF-8)

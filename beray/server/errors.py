@@ -10,6 +10,8 @@ from typing import Final
 from beray.protocol.types import ErrorItem, Problem
 from beray.server.messages import Language, text
 
+SHOWN_CHARACTERS: Final = 120
+
 
 class Refused(Exception):
     """Something asked for can't be done; `code` names why, `params` fill the sentence.
@@ -44,6 +46,12 @@ class Refused(Exception):
     def detail(self, language: Language) -> str:
         """The sentence for people."""
         return text(self.code, language, **self.params)
+
+
+def shown(said: str) -> str:
+    """What a client has sent, such as a name or a path, as it may stand in a sentence: short, and printable."""
+    cut = said if len(said) <= SHOWN_CHARACTERS else said[:SHOWN_CHARACTERS] + "…"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
 
 
 STATUS_OF: Final[dict[str, int]] = {

@@ -85,6 +85,13 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "invalid.int_parsing_size": ("整数过大。", "This whole number is too large."),
     "invalid.greater_than_equal": ("须不小于 {ge}。", "This must be {ge} or more."),
     "invalid.less_than_equal": ("须不大于 {le}。", "This must be {le} or less."),
+    "invalid.float_type": ("须为数字。", "This must be a number."),
+    "invalid.finite_number": ("须为有限的数字。", "This must be a finite number."),
+    "invalid.model_type": ("须为 JSON 对象。", "This must be a JSON object."),
+    "invalid.unknown_limits": (
+        "未知的限额：{unknown}。可用的限额：{known}。",
+        "Unknown limits: {unknown}. Known limits: {known}.",
+    ),
     "invalid.literal_error": ("须为以下之一：{expected}。", "This must be one of: {expected}."),
     # accounts
     "verification_code_sent": (

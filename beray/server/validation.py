@@ -1,12 +1,12 @@
 """Requests that don't fit their model, told in the one error shape and in the reader's language."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 
 from beray.protocol.types import ErrorItem
-from beray.server.errors import Refused
+from beray.server.errors import Refused, shown
 from beray.server.messages import MESSAGES, Language, text
 
 SHOWN = 20  # errors listed at most: a body can hold thousands
@@ -31,7 +31,8 @@ def malformed_body(language: Language) -> Refused:
 
 def _item(entry: Mapping[str, Any], language: Language) -> ErrorItem:
     kind = str(entry["type"])
-    return {"loc": cast(list[str | int], list(entry["loc"])), "msg": _message(entry, kind, language), "type": kind}
+    place = [shown(part) if isinstance(part, str) else part for part in entry["loc"]]  # a key may be the client's own
+    return {"loc": place, "msg": _message(entry, kind, language), "type": kind}
 
 
 def _message(entry: Mapping[str, Any], kind: str, language: Language) -> str:

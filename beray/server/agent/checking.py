@@ -18,7 +18,7 @@ from beray.server.agent.ledger import DayLedger
 from beray.server.agent.models import ModelChoice, Models
 from beray.server.agent.prices import PriceTable
 from beray.server.db.usage import UsedSums
-from beray.server.errors import Refused, wrong_field
+from beray.server.errors import Refused, shown, wrong_field
 from beray.server.messages import current_language
 
 if TYPE_CHECKING:
@@ -76,8 +76,9 @@ class ModelChecks:
         choice = self._models.find(name)
         if choice is None:
             known = ", ".join(dict.fromkeys(each.name for each in (*self._models.offered, *self._models.fallback)))
-            item = wrong_field("model", "unknown_model", model=name, known=known)
-            raise Refused("unknown_model", errors=[item], model=name, known=known)
+            asked = shown(name or "")
+            item = wrong_field("model", "unknown_model", model=asked, known=known)
+            raise Refused("unknown_model", errors=[item], model=asked, known=known)
         if choice.kind == "rules":
             return _result(choice)
         ledger = self._ledger_of(user_id)

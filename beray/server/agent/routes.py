@@ -6,14 +6,14 @@ from pydantic import BaseModel, ConfigDict
 from beray.protocol.types import ModelCheck, ModelKind
 from beray.server.agent.checking import ModelChecks
 from beray.server.auth.service import Accounts
-from beray.server.bodies import Text
+from beray.server.bodies import Plain
 from beray.server.refusals import SIGNED_IN, WRITING, refused_with
 
 
 class CheckModel(BaseModel):
     """The body of POST /model/check; without one the default model is asked."""
 
-    model: Text | None = None
+    model: Plain | None = None
 
 
 class CheckErrorBody(BaseModel):

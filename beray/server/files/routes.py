@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from beray.protocol.types import UploadAnswer
 from beray.server.auth.service import Accounts
-from beray.server.errors import Refused
+from beray.server.errors import Refused, shown
 from beray.server.files.conditions import Slice, is_unchanged, matches, wanted_slice
 from beray.server.files.headers import content_type, download_headers, http_date
 from beray.server.files.service import Expectation, Files
@@ -20,7 +20,7 @@ from beray.server.messages import text
 from beray.server.refusals import SIGNED_IN, WRITING, refused_with
 from beray.server.work_dirs.listing import FOLDER_ENTRIES, TREE_ENTRIES
 from beray.server.work_dirs.open_file import OpenFile
-from beray.server.work_dirs.paths import MAX_PATH_BYTES, shown
+from beray.server.work_dirs.paths import MAX_PATH_BYTES
 
 ZIP_PATHS_MOST: Final = 10_000
 LINK_PATHS_MOST: Final = 1_000  # a request line has 64 KiB at most

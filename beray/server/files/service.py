@@ -11,13 +11,12 @@ import orjson
 from beray.server.audit import AuditTrail
 from beray.server.db.auth import UserRow
 from beray.server.db.tables import ID_MOST
-from beray.server.errors import Refused
+from beray.server.errors import Refused, shown
 from beray.server.files.conditions import matches
 from beray.server.files.streaming import close_after, in_thread, open_in_thread
 from beray.server.files.turns import IsGone, Turns
 from beray.server.files.zipstream import ZipPieces
 from beray.server.work_dirs.open_file import OpenFile
-from beray.server.work_dirs.paths import shown
 from beray.server.work_dirs.stored import Room, StoredBytes
 from beray.server.work_dirs.upload import Upload, Written
 from beray.server.work_dirs.work_dir import WorkDir

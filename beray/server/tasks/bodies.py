@@ -5,19 +5,14 @@ Answers are the dicts of `protocol/types.py`; a test holds the two against each 
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
 from beray.protocol.status import Status
 from beray.protocol.types import ModelKind
-from beray.server.bodies import Text
+from beray.server.bodies import Plain
+from beray.server.errors import shown
 from beray.server.tasks.service import GOAL_MOST, NewTask
-
-
-def _without_nul(value: str) -> str:
-    if "\0" in value:  # PostgreSQL's text cannot hold it, nor can a command line
-        raise PydanticCustomError("nul", "This must not hold a NUL character.")
-    return value
 
 
 def _whole(value: object) -> object:
@@ -29,22 +24,32 @@ def _real(value: object) -> object:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Plain = Annotated[Text, AfterValidator(_without_nul), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
-
-
 LIMIT_MOST = 2**31 - 1  # what is larger limits nothing, and may not fit where it is kept
 
 
 Limit = Annotated[int, Field(ge=1, le=LIMIT_MOST), BeforeValidator(_whole)]
 
 
-Money = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), BeforeValidator(_real)]
+LEAST_USD = 1e-6  # what is less is no amount that answers are counted in
+
+
+Money = Annotated[float, Field(ge=LEAST_USD, le=1e9, allow_inf_nan=False), BeforeValidator(_real)]
 
 
 class AskedLimits(BaseModel):
     """Limits a client sets for its task; each counts only below the operator's."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known(cls, value: object) -> object:
+        """A name that is misspelt would limit nothing, unseen."""
+        unknown = [name for name in value if name not in cls.model_fields] if isinstance(value, dict) else []
+        if unknown:
+            named = {"unknown": shown(", ".join(unknown)), "known": ", ".join(cls.model_fields)}
+            raise PydanticCustomError("unknown_limits", "Unknown limits: {unknown}. Known limits: {known}.", named)
+        return value
 
     requests: Limit | None = None
     tool_calls: Limit | None = None
@@ -68,7 +73,7 @@ class CreateTask(BaseModel):
         """What it asks for."""
         return NewTask(
             goal=self.goal,
-            tools=None if self.tools is None else tuple(self.tools),
+            tools=None if self.tools is None else tuple(dict.fromkeys(self.tools)),
             model=self.model,
             limits=None if self.limits is None else self.limits.model_dump(exclude_none=True),
             is_held=self.hold,

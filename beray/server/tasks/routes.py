@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from beray.protocol.status import Status
 from beray.protocol.types import EventType, Message, StopAnswer
 from beray.server.auth.service import Accounts
+from beray.server.bodies import Plain
 from beray.server.db.tables import ID_MOST
 from beray.server.db.tasks import TaskFilter
 from beray.server.errors import Refused
@@ -20,7 +21,6 @@ from beray.server.tasks.bodies import (
     CreateTask,
     DayUsageBody,
     MessageBody,
-    Plain,
     SendMessage,
     StopBody,
     TaskBody,

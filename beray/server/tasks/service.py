@@ -25,7 +25,7 @@ from beray.server.db.stored import add_bytes
 from beray.server.db.tables import ID_MOST
 from beray.server.db.tasks import TaskFilter, TaskRecord
 from beray.server.engine.base import Engine
-from beray.server.errors import STORAGE_FAULTS, Refused
+from beray.server.errors import STORAGE_FAULTS, Refused, shown
 from beray.server.events.log import EventLog, NewEvent
 from beray.server.events.wakeups import wait_changed
 from beray.server.messages import text
@@ -256,7 +256,7 @@ class Tasks:
         unknown = self._catalogue.unknown(new.tools or ())
         if unknown:
             raise _wrong_field(
-                "tools", "unknown_tools", unknown=", ".join(unknown), known=", ".join(self._catalogue.names)
+                "tools", "unknown_tools", unknown=shown(", ".join(unknown)), known=", ".join(self._catalogue.names)
             )
         model = self._model_of(new)
         if "cost_usd" in (new.limits or {}):
@@ -268,7 +268,7 @@ class Tasks:
         model = self._models.find_offered(new.model)
         if model is None:
             known = ", ".join(choice.name for choice in self._models.offered)
-            raise _wrong_field("model", "unknown_model", model=new.model, known=known)
+            raise _wrong_field("model", "unknown_model", model=shown(new.model or ""), known=known)
         return model
 
     def _find_unpriced(self, model: ModelChoice) -> ModelChoice | None:

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final
 
-from beray.server.errors import Refused
-from beray.server.work_dirs.paths import MAX_DEPTH, Parts, invalid_path, shown, wire_path
+from beray.server.errors import Refused, shown
+from beray.server.work_dirs.paths import MAX_DEPTH, Parts, invalid_path, wire_path
 
 MAX_LINKS: Final = 40  # as many as Linux follows in one path
 

@@ -5,9 +5,9 @@ import stat
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from beray.server.errors import Refused
+from beray.server.errors import Refused, shown
 from beray.server.work_dirs.confined import OPEN_FILE
-from beray.server.work_dirs.paths import invalid_path, shown
+from beray.server.work_dirs.paths import invalid_path
 
 
 @dataclass

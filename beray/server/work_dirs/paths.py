@@ -11,7 +11,7 @@ import unicodedata
 from typing import Final
 from urllib.parse import unquote
 
-from beray.server.errors import Refused
+from beray.server.errors import Refused, shown
 from beray.server.messages import Phrase
 
 Parts = tuple[bytes, ...]
@@ -21,7 +21,6 @@ MAX_PATH_BYTES: Final = 4096  # Linux' PATH_MAX
 MAX_NAME_BYTES: Final = 255  # Linux' NAME_MAX
 MAX_DEPTH: Final = 128  # a walk holds one descriptor a level
 
-_SHOWN_CHARACTERS = 120
 _RAW_BYTE = re.compile("[\udc80-\udcff\uef80-\uefff]")
 _ESCAPED_BYTE = re.compile("[\uef80-\uefff]")
 
@@ -73,12 +72,6 @@ def wire_path(parts: Parts) -> str:
 def replace_escaped_bytes(name: str, replacement: str) -> str:
     """A wire name with the characters that stand for raw bytes replaced, for places where only looks count."""
     return _ESCAPED_BYTE.sub(replacement, name)
-
-
-def shown(path: str) -> str:
-    """`path` as it may stand in a sentence: short, and printable."""
-    cut = path if len(path) <= _SHOWN_CHARACTERS else path[:_SHOWN_CHARACTERS] + "…"
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
 
 
 def invalid_path(path: str, reason: str) -> Refused:

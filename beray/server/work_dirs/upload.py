@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
-from beray.server.errors import Refused
+from beray.server.errors import Refused, shown
 from beray.server.work_dirs.confined import (
     FolderMaker,
     Place,
@@ -28,7 +28,7 @@ from beray.server.work_dirs.confined import (
     sync_folder,
 )
 from beray.server.work_dirs.open_file import etag_of
-from beray.server.work_dirs.paths import Parts, shown, wire_path
+from beray.server.work_dirs.paths import Parts, wire_path
 from beray.server.work_dirs.usage import disk_bytes, freed_bytes
 
 TEMPORARY_PREFIX: Final = b".beray-upload-"

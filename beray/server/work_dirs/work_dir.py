@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from beray.protocol.types import FileNode
-from beray.server.errors import Refused
+from beray.server.errors import Refused, shown
 from beray.server.work_dirs.confined import (
     DISK_FAULTS,
     OPEN_FOLDER,
@@ -39,7 +39,7 @@ from beray.server.work_dirs.listing import (
     take_snapshot,
 )
 from beray.server.work_dirs.open_file import LinkRule, OpenFile, open_regular
-from beray.server.work_dirs.paths import Parts, invalid_path, parse_new_path, parse_path, shown, wire_path
+from beray.server.work_dirs.paths import Parts, invalid_path, parse_new_path, parse_path, wire_path
 from beray.server.work_dirs.removal import remove_entry
 from beray.server.work_dirs.upload import Upload, Written
 from beray.server.work_dirs.usage import freed_bytes, measure

@@ -122,6 +122,11 @@ def test_goal_of_greatest_length_is_taken(client):
         b'{"goal": "a", "hold": "perhaps"}',
         b'{"goal": "a", "limits": {"requests": 0}}',
         b'{"goal": "a", "limits": {"requests": "3"}}',
+        b'{"goal": "a", "limits": {"request": 3}}',
+        b'{"goal": "a", "limits": {"\\ud800": 3}}',
+        b'{"goal": "a", "limits": 3}',
+        b'{"goal": "a", "limits": {"cost_usd": 0.0000001}}',
+        b'{"goal": "a", "limits": {"cost_usd": "1"}}',
         b'{"goal": "a", "limits": {"requests": 99999999999999999999}}',
         b'{"goal": "a", "model": "openai:other"}',
         b'{"goal": "a\\u0000b"}',
@@ -146,6 +151,49 @@ def test_unknown_tools_are_refused_with_the_list(client):
     assert error.value.code == "unknown_tools"
     assert "teleport" in error.value.error_detail
     assert "write_file" in error.value.error_detail
+
+
+def test_tools_named_twice_count_once(client):
+    assert client.create_task(HELLO, tools=["shell", "finish"] * 500, hold=True)["tools"] == ["shell", "finish"]
+
+
+def test_model_to_be_checked_has_no_nul_character(client):
+    answer = api(client, "POST", "/model/check", json={"model": "a\0b"})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_error")
+
+
+def test_misspelt_limits_are_refused_with_the_list(client):
+    """They would limit nothing, unseen."""
+    with pytest.raises(UnprocessableEntityError) as error:
+        client.create_task(HELLO, limits={"requests": 3, "request": 3})
+
+    assert "requests, tool_calls, tokens, wall_seconds, cost_usd" in error.value.error_detail
+
+
+def test_what_the_body_holds_beside_what_is_known_is_ignored(client):
+    """Deployed clients may send more."""
+    assert api(client, "POST", "/tasks/", json={"goal": HELLO, "hold": True, "more": 1}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/tasks/", {"goal": "a", "model": "x" * 100_000}),
+        ("POST", "/tasks/", {"goal": "a", "tools": ["x" * 100_000]}),
+        ("POST", "/tasks/", {"goal": "a", "tools": [str(number) for number in range(100_000)]}),
+        ("POST", "/tasks/", {"goal": "a", "limits": {"x" * 100_000: 1}}),
+        ("POST", "/tasks/", {"goal": "a", "limits": {str(number): 1 for number in range(50_000)}}),
+        ("POST", "/model/check", {"model": "x" * 100_000}),
+        ("GET", "/" + "x" * 10_000, None),
+        ("PATCH", "/tasks/1/files/" + "x" * 10_000, None),
+    ],
+)
+def test_what_was_sent_is_said_back_only_in_part(client, method, path, body):
+    answer = api(client, method, path, json=body)
+
+    assert answer.status_code in {404, 405, 422}
+    assert len(answer.content) < 2000
 
 
 def test_body_over_the_limit_is_refused_before_it_is_read(client):
