@@ -1,18 +1,21 @@
 """What a task may store bounds its file tools and commands."""
 
+from dataclasses import replace
+
 import pytest
 
 from beray.server.agent.background import BackgroundProcesses
 from beray.server.agent.models import ModelChoice
 from beray.server.agent.progress import Progress
 from beray.server.agent.tools.output import OutputLog
-from beray.server.agent.tools.process import OVER_FILE_BYTES
+from beray.server.agent.tools.process import MOST_OVERFILLS, OVER_FILE_BYTES
 from beray.server.db.attempts import Attempt
 from beray.server.sandbox.base import Exit, Limits
 from beray.server.work_dirs.stored import Measured, StoredBytes
 from beray.server.work_dirs.task_room import TaskRoom
 from beray.server.work_dirs.work_dir import WorkDirs
-from tests.support.scripted_model import Reply, call, turns
+from tests.support.plain_sandbox import PlainSandbox
+from tests.support.scripted_model import Reply, call, results_of, turns
 from tests.support.waiting import until
 
 MIB = 1 << 20
@@ -54,6 +57,35 @@ async def test_over_its_limit_a_task_may_delete_but_start_nothing_in_the_backgro
     assert told[0].startswith("Error: No command was started: the task's files take more than the 4 MiB they may")
     assert told[1].startswith("exit code 0")
     assert [spec.limits.file_bytes for spec in bench.sandbox.started] == [OVER_FILE_BYTES]
+
+
+class Measuring(PlainSandbox):
+    """Tells what the work_dir takes when a command has ended."""
+
+    async def start(self, spec):
+        process = await super().start(spec)
+        end = process.wait
+
+        async def wait():
+            return replace(await end(), disk_bytes=sum(path.stat().st_size for path in spec.work_dir.iterdir()))
+
+        process.wait = wait
+        return process
+
+
+async def test_only_so_many_commands_write_on_when_a_task_is_over_its_limit(bench, scripted):
+    commands = [f"head -c 9000000 /dev/zero | split -b 60000 - {number}." for number in range(8)]
+    server = scripted(turns(*(Reply(calls=[call("shell", command=each)]) for each in commands), Reply("done")))
+    model = ModelChoice("openai:scripted", "model", base_url=server.base_url, is_own_url=True)
+    sandbox = Measuring()
+
+    outcome = await bench.run("go", model=model, sandbox=sandbox, sandbox_limits=Limits(disk_bytes=8 * MIB))
+
+    assert outcome.result == "done"
+    told = results_of(server.requests[-1])
+    assert [answer.startswith("Error: No command was started") for answer in told] == [False] * 4 + [True] * 4
+    assert len(sandbox.started) == 1 + MOST_OVERFILLS
+    assert sum(path.stat().st_size for path in bench.work_dir.iterdir()) == 4 * 9_000_000
 
 
 async def test_what_a_background_command_leaves_is_known_when_it_has_ended(tmp_path):

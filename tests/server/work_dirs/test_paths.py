@@ -4,12 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beray.server.errors import Refused
+from beray.server.errors import Refused, shown
 from beray.server.work_dirs.paths import (
     MAX_DEPTH,
     parse_new_path,
     parse_path,
-    shown,
     wire_name,
     wire_path,
 )
