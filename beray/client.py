@@ -251,7 +251,9 @@ class BeRayClient:
         """
         return cast(Task, self._value(calls.start_task(task_id)))
 
-    def send_message(self, task_id: int, content: str, *, idempotency_key: str | None = None) -> Task:
+    def send_message(
+        self, task_id: int, content: str, *, question_id: str | None = None, idempotency_key: str | None = None
+    ) -> Task:
         """Say something to a task: its agent reads it before its next step.
 
         A task that waits takes it as the answer to its question. A task that has ended begins a further run, with
@@ -260,15 +262,19 @@ class BeRayClient:
         Args:
             task_id: Id from `create_task`.
             content: What to say, in words.
+            question_id: Say it only as the answer to this question (the task's `question`): a late answer is then
+                refused, where it would else begin a further run.
             idempotency_key: As for `create_task`.
 
         Raises:
             NotFoundError: No such task, or it is someone else's.
-            ConflictError: The task is being stopped, or works by fixed rules, which read no messages.
+            ConflictError: The task is being stopped, works by fixed rules, which read no messages, or the question is
+                no longer open.
             UnprocessableEntityError: The message is empty or too long.
         """
         key = uuid.uuid4().hex if idempotency_key is None else _header_value("idempotency_key", idempotency_key)
-        return cast(Task, self._value(calls.send_message(task_id, content, idempotency_key=key)))
+        call = calls.send_message(task_id, content, question_id=question_id, idempotency_key=key)
+        return cast(Task, self._value(call))
 
     def list_tasks(self, *, limit: int | None = None, before: int | None = None) -> list[Task]:
         """The user's tasks, newest first.

@@ -105,10 +105,13 @@ def start_task(task_id: int) -> Call:
     return Call(method="POST", path=f"{_task(task_id)}/start")
 
 
-def send_message(task_id: int, content: str, *, idempotency_key: str | None = None) -> Call:
+def send_message(
+    task_id: int, content: str, *, question_id: str | None = None, idempotency_key: str | None = None
+) -> Call:
+    body = {"content": content} if question_id is None else {"content": content, "question_id": question_id}
     headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
     path = f"/tasks/{operator.index(task_id)}/messages"
-    return _post_json(path, {"content": content}, headers=headers, has_key=idempotency_key is not None)
+    return _post_json(path, body, headers=headers, has_key=idempotency_key is not None)
 
 
 def list_tasks(*, limit: int | None = None, before: int | None = None) -> Call:

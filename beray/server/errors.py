@@ -79,6 +79,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "task_already_ended": 409,
     "task_already_started": 409,
     "task_being_stopped": 409,
+    "question_closed": 409,
     "message_empty": 422,
     "message_too_long": 422,
     "too_many_messages": 429,

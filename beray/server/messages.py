@@ -159,6 +159,16 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "任务 {task_id} 正在停止；停止后即可再发消息。",
         "Task {task_id} is being stopped; send the message again once it has stopped.",
     ),
+    "question_closed": (
+        (
+            "任务 {task_id} 的这个问题已不再等待回答：已有人回答、时间已到或任务已结束。"
+            "去掉 question_id 再发送，就是一条普通消息。"
+        ),
+        (
+            "This question of task {task_id} is no longer open: it was answered, its time was up, or the task has "
+            "ended. Send it without question_id to say it all the same."
+        ),
+    ),
     "message_empty": ("消息不能为空。", "The message must not be empty."),
     "message_too_long": (
         "消息有 {length} 个字符，上限为 {most}。",

@@ -34,6 +34,12 @@ JSON_CALLS = [
     (calls.check_model(), "POST", "/model/check", {"model": None}),
     (calls.check_model("openai:x"), "POST", "/model/check", {"model": "openai:x"}),
     (calls.send_message(7, "go on"), "POST", "/tasks/7/messages", {"content": "go on"}),
+    (
+        calls.send_message(7, "red", question_id="q1"),
+        "POST",
+        "/tasks/7/messages",
+        {"content": "red", "question_id": "q1"},
+    ),
     (calls.download_files_as_zip(1, ["a/", "b"]), "POST", "/tasks/1/files/download", {"paths": ["a/", "b"]}),
 ]
 PLAIN_CALLS = [

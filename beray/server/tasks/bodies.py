@@ -86,6 +86,7 @@ class SendMessage(BaseModel):
     content: Annotated[
         Plain, Field(json_schema_extra={"pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$", "maxLength": GOAL_MOST})
     ]
+    question_id: Plain | None = None
 
 
 class UsageBody(BaseModel):

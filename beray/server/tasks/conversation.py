@@ -29,12 +29,14 @@ class Conversation:
         self._events = events
         self._clock = clock
 
-    def check(self, connection: Connection, row: TaskRecord) -> None:
-        """Raise if the task takes no message now.
+    def check(self, connection: Connection, row: TaskRecord, *, question_id: str | None = None) -> None:
+        """Raise if the task takes no message now, or none that answers `question_id`.
 
         Raises:
-            Refused: conversation_full, task_being_stopped, rules_read_no_messages, too_many_messages.
+            Refused: conversation_full, question_closed, task_being_stopped, rules_read_no_messages, too_many_messages.
         """
+        if question_id is not None and not _waits_for(row, question_id):
+            raise Refused("question_closed", task_id=row.id)
         if queries.count_messages(connection, row.id) >= MESSAGES_MOST:
             raise Refused("conversation_full", task_id=row.id, most=MESSAGES_MOST)
         if row.status in ENDED:
@@ -76,6 +78,10 @@ class Conversation:
         queries.insert_message(connection, row.id, run=run, content=content, question_id=question_id, now=self._clock())
         received = {"question_id": question_id, "content": content}
         self._events.insert(connection, row.id, [NewEvent("input.received", received)])
+
+
+def _waits_for(row: TaskRecord, question_id: str) -> bool:
+    return row.status == "waiting" and bool(orjson.loads(row.question)["question_id"] == question_id)
 
 
 def _fields(row: TaskRecord, changed: JsonObject) -> JsonObject:

@@ -57,6 +57,7 @@ MESSAGE_REFUSALS = (
     "message_empty",
     "message_too_long",
     "task_being_stopped",
+    "question_closed",
     "conversation_full",
     "rules_read_no_messages",
     "too_many_messages",
@@ -113,7 +114,9 @@ def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: St
     ) -> Response:
         """Say something to the agent at work, answer its question, or begin a further run of an ended task."""
         user = await accounts.authenticate(request)
-        answer = await tasks.send_message(user, task_id, body.content, key=idempotency_key or None)
+        answer = await tasks.send_message(
+            user, task_id, body.content, question_id=body.question_id, key=idempotency_key or None
+        )
         return Response(answer, status_code=201, media_type=JSON)
 
     @router.get("/tasks", response_model=list[TaskBody], responses=UNCHANGED | refused_with(*READING, *SIGNED_IN))

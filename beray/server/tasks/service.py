@@ -150,13 +150,16 @@ class Tasks:
         queries.put_answer(connection, asked.user.id, asked.key, since=now - ANSWER_KEPT_MS, **kept)
         return answer
 
-    async def send_message(self, user: UserRow, task_id: int, content: str, *, key: str | None = None) -> bytes:
+    async def send_message(
+        self, user: UserRow, task_id: int, content: str, *, question_id: str | None = None, key: str | None = None
+    ) -> bytes:
         """Say something to a task: to its agent at work, as the answer to its question, or to begin a further run.
 
         Args:
             user: Its owner.
             task_id: The task.
             content: The message.
+            question_id: It answers this question, and is nothing else if that is no longer open.
             key: Idempotency-Key, as for `create`.
 
         Returns:
@@ -164,19 +167,20 @@ class Tasks:
 
         Raises:
             Refused: message_empty, message_too_long, task_not_found, task_being_stopped, rules_read_no_messages,
-                too_many_messages, conversation_full, idempotency_mismatch, storage_full, starting.
+                question_closed, too_many_messages, conversation_full, idempotency_mismatch, storage_full, starting.
         """
         if not content.strip():
             raise _wrong_field("content", "message_empty")
         if len(content) > GOAL_MOST:
             raise _wrong_field("content", "message_too_long", length=len(content), most=GOAL_MOST)
-        asked = _Asked(user, key, hashlib.sha256(orjson.dumps(["message", str(task_id), content])).digest())
+        said = ["message", str(task_id), content, *([] if question_id is None else [question_id])]
+        asked = _Asked(user, key, hashlib.sha256(orjson.dumps(said)).digest())
         entry = self._trail.row("task.message", user=user, task_id=task_id)
         full = await self._fullness(user)
 
         def put(connection: Connection) -> bytes:
             row = self._get_to_change(connection, user, task_id)
-            self._conversation.check(connection, row)
+            self._conversation.check(connection, row, question_id=question_id)
             if row.status in ENDED:
                 self._begin_again(connection, row, content, full)
             elif row.status == "waiting":

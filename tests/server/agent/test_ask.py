@@ -86,6 +86,20 @@ async def test_the_answer_is_the_result_of_the_call(bench, scripted):
     assert (received["question_id"], received["content"]) == ("call_1_1_0", "Green, please.")
 
 
+async def test_control_characters_in_a_question_are_replaced(bench, scripted):
+    """A choice is sent back as the answer, which may hold no NUL; a question must not paint over the screen."""
+    asks = call("ask_user", question="Which\0?\n\x1b[2J", choices=["a\0b", "c\r\n d", "\x85", " ", "c d"])
+    running = await begin(bench, scripted(turns(Reply(calls=[asks]), Reply("Painted."))))
+
+    question = json.loads((await bench.task()).question)
+    await end(running)
+
+    assert question["question"] == "Which\ufffd?\n\ufffd[2J"
+    assert question["choices"] == ["a\ufffdb", "c\ufffd d", "\ufffd", "c d"]
+    [requested] = await bench.events("input.requested")
+    assert requested["choices"] == question["choices"]
+
+
 async def test_nobody_answers_in_time(bench, scripted):
     server = scripted(ASKS)
 

@@ -117,6 +117,34 @@ def test_message_to_a_waiting_task_is_the_answer(talking):
     assert received["question_id"] == asked["question"]["question_id"]
 
 
+def test_answer_that_names_its_question_is_taken_once_however_often_it_is_sent(talking):
+    task_id = waiting(talking)
+    question_id = talking.get_task(task_id, events="none")["question"]["question_id"]
+
+    first, again = (
+        talking.send_message(task_id, "that", question_id=question_id, idempotency_key="answer") for _ in range(2)
+    )
+
+    assert first == again
+    assert ended(talking, task_id)[-1]["result"] == "that"
+
+
+def test_answer_to_a_question_that_is_over_begins_no_run(talking):
+    task_id = waiting(talking)
+    question_id = talking.get_task(task_id, events="none")["question"]["question_id"]
+    with pytest.raises(ConflictError) as other:
+        talking.send_message(task_id, "this", question_id="another")
+    talking.send_message(task_id, "that")
+    ended(talking, task_id)
+
+    with pytest.raises(ConflictError) as late:
+        talking.send_message(task_id, "this", question_id=question_id)
+
+    assert other.value.code == late.value.code == "question_closed"
+    task = talking.get_task(task_id, events="none")
+    assert (task["status"], task["run"], task["result"]) == ("completed", 1, "that")
+
+
 @pytest.mark.parametrize("status", ["completed", "stopped", "failed"])
 def test_message_to_an_ended_task_begins_a_further_run(talking, status):
     if status == "completed":
@@ -245,7 +273,10 @@ def test_message_that_is_empty_or_too_long_is_refused(talking, content, code):
     assert error.value.errors[0]["loc"] == ["body", "content"]
 
 
-@pytest.mark.parametrize("body", [None, [], {}, {"content": 1}, {"content": None}, {"content": "a\u0000b"}])
+@pytest.mark.parametrize(
+    "body",
+    [None, [], {}, {"content": 1}, {"content": None}, {"content": "a\u0000b"}, {"content": "a", "question_id": 1}],
+)
 def test_wrong_bodies_are_refused(talking, body):
     task_id = talking.create_task("first", hold=True)["id"]
 

@@ -6,6 +6,7 @@ ends the wait in the transaction that stores it. So does the end of its time; wh
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -17,6 +18,7 @@ from beray.protocol.status import Status
 from beray.server.agent.notes import ANSWERED
 from beray.server.agent.run import AgentRun
 from beray.server.agent.tools.base import Answer, Opening, Toolbox
+from beray.server.agent.wellformed import wellformed
 from beray.server.db import messages as message_queries
 from beray.server.db import tasks as task_queries
 from beray.server.db.messages import MessageRow
@@ -24,9 +26,12 @@ from beray.server.events.log import NewEvent
 from beray.server.events.wakeups import wait_changed
 from beray.server.messages import text
 
+REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 LOOK_SECONDS: Final = 5.0  # between looks without being woken: a wake from another process can be lost
 
 Choice = Annotated[str, Field(min_length=1, max_length=200)]
+
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # C0 without tab and newline, DEL, C1
 
 
 def build_ask_user(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
@@ -51,12 +56,24 @@ def build_ask_user(box: Toolbox) -> Callable[..., Awaitable[Answer]]:
 def open_question(box: Toolbox, call_id: str, args: dict[str, Any]) -> Opening:
     """What comes with the call's start: the task waits, and everybody sees for what."""
     run = box.run
-    question = {"question_id": call_id, "question": args["question"], "choices": args.get("choices")}
+    question = {"question_id": call_id, "question": _shown(args["question"]), "choices": _offered(args.get("choices"))}
 
     def ask(connection: Connection) -> None:
         task_queries.ask(connection, run.task_id, json.dumps(question), run.clock())
 
     return Opening((NewEvent("input.requested", question), _status(run, "waiting")), ask)
+
+
+def _offered(choices: list[str] | None) -> list[str] | None:
+    """The choices, each on one line and once: what is shown is sent back as the answer, which may hold no NUL."""
+    if choices is None:
+        return None
+    return list(dict.fromkeys(" ".join(_shown(choice).split()) or REPLACEMENT for choice in choices))
+
+
+def _shown(words: str) -> str:
+    """`words` with control characters replaced: they could paint over the question where it is shown."""
+    return _CONTROLS.sub(REPLACEMENT, wellformed(words))
 
 
 def _status(run: AgentRun, status: Status) -> NewEvent:
