@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from beray.cli.connection import App, Server
 from beray.cli.exits import CliError, Exit, Terminated
+from beray.cli.feed import Feed
 from beray.cli.formats import seconds
 from beray.cli.language import say
 from beray.cli.program import program_name
@@ -49,18 +50,36 @@ class Patience:
     stops_on_interrupt: bool = False
 
 
-def follow(app: App, server: Server, task_id: int, *, patience: Patience, show: Callable[[JsonObject], None]) -> Exit:
+def follow(
+    app: App,
+    server: Server,
+    task_id: int,
+    *,
+    patience: Patience,
+    show: Callable[[JsonObject], None],
+    ask: Callable[[JsonObject, Feed], None] | None = None,
+) -> Exit:
     """Show the task's events until it has ended, or the person at the terminal has enough.
+
+    Args:
+        app: The terminal.
+        server: Where the task is.
+        task_id: The task.
+        patience: How long to wait for what.
+        show: Gets each event.
+        ask: Gets each question after it was shown, and what follows it, which it may take and show.
 
     Returns:
         How the task ended, or why it was left.
     """
     last: JsonObject | None = None
     try:
-        with _deadline(patience.timeout_seconds):
-            for event in _events(app, server, task_id, patience.retry_seconds):
+        with _deadline(patience.timeout_seconds), Feed(_events(app, server, task_id, patience.retry_seconds)) as feed:
+            for event in feed:
                 show(event)
                 last = event
+                if ask is not None and event.get("type") == "input.requested":
+                    ask(event, feed)
     except TimedOut:
         return _timed_out(app, server, task_id, patience)
     except Terminated:

@@ -323,12 +323,19 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "watch.none": ("还没有任务。", "There are no tasks yet."),
     "note.text_reset": ("↻ 模型的回答中断了，重新开始", "↻ the model's answer was cut and begins anew"),
     "note.question": ("? {question}", "? {question}"),
-    "note.answer_here": ("输入回答（或选项编号）后按回车", "type the answer, or a choice's number, and Enter"),
+    "note.answer_here": (
+        "输入回答（或选项编号）后按回车 · Ctrl-C 离开",
+        "type the answer, or a choice's number, and Enter · Ctrl-C detaches",
+    ),
     "note.answer_by": ('用 {program} send {id} "…" 回答', 'answer with {program} send {id} "..."'),
     "note.question_over": ("该问题已不再等待回答；未发送", "the question is no longer open; nothing was sent"),
     "send.told": (
         "已发送；智能体会在下一步之前读到 · {program} watch {id}",
         "sent; the agent reads it before its next step · {program} watch {id}",
+    ),
+    "send.answered": (
+        "已作为对问题的回答发送 · {program} watch {id}",
+        "sent as the answer to its question · {program} watch {id}",
     ),
     "send.begun": (
         "已发送；第 {run} 次运行已排队 · {program} watch {id}",

@@ -20,6 +20,7 @@ from beray.cli.follow import Patience, follow
 from beray.cli.language import language, say
 from beray.cli.options import Duration, Limit, common, pass_app
 from beray.cli.program import program_name
+from beray.cli.questions import Questions
 from beray.cli.screen import Screen
 from beray.cli.terminal import cell_width, fit, one_line, plain
 
@@ -349,7 +350,9 @@ def _follow(app: App, server: Server, task_id: int, shape: Shape, patience: Pati
         return follow(app, server, task_id, patience=patience, show=lambda event: _event_line(app, event))
     screen = Screen(app.terminal, is_verbose=shape.is_verbose)
     if shape.is_screen and can_ask:
-        return follow(app, server, task_id, patience=patience, show=_asking(app, server, screen))
+        screen.can_ask = True
+        ask = Questions(app, server, screen).ask
+        return follow(app, server, task_id, patience=patience, show=screen.show, ask=ask)
     if shape.is_screen:
         return follow(app, server, task_id, patience=patience, show=screen.show)
     ended: dict[str, Any] = {}
@@ -362,18 +365,6 @@ def _follow(app: App, server: Server, task_id: int, shape: Shape, patience: Pati
     with app.client_of(server) as client:
         app.terminal.result(formats.json_page({**client.get_task(task_id, events="none"), **ended}))
     return exit
-
-
-def _asking(app: App, server: Server, screen: Screen) -> Callable[[JsonObject], None]:
-    from beray.cli.talk import ask_here
-
-    def show(event: JsonObject) -> None:
-        screen.show(event)
-        if event.get("type") == "input.requested":
-            ask_here(app, server, event)
-
-    screen.can_ask = True
-    return show
 
 
 def _event_line(app: App, event: JsonObject) -> None:

@@ -10,7 +10,8 @@ import shutil
 import sys
 import threading
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self, TextIO
 
@@ -91,6 +92,7 @@ class Terminal:
         self._status: Callable[[], str] | None = None
         self._is_painted = False
         self._is_mid_line = False
+        self._prompt: str | None = None
         self._frame = 0
         self._closing = threading.Event()
         self._spinner: threading.Thread | None = None
@@ -136,13 +138,31 @@ class Terminal:
             self.err.flush()
             self._paint()
 
-    def prompt(self, text: str) -> None:
-        """Write the beginning of a line to stderr, for people to type the rest; nothing changes meanwhile."""
+    @contextmanager
+    def prompting(self, text: str) -> Iterator[None]:
+        """Keep `text` as the last line of stderr, after which people type; what is written meanwhile goes above it.
+
+        It takes the place of the transient line. Whoever has read a whole line says so by `end_prompt`.
+        """
         self.status(None)
         with self._lock:
             self._begin_line()
-            self.err.write(text)
-            self.err.flush()
+            self._prompt = text
+            self._paint()
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._prompt is not None and self._is_painted:
+                    self.err.write("\n")
+                    self.err.flush()
+            self.end_prompt()
+
+    def end_prompt(self) -> None:
+        """The prompt's line has been ended, by the Enter that was typed."""
+        with self._lock:
+            if self._prompt is not None:
+                self._prompt, self._is_painted = None, False
 
     def result(self, text: str) -> None:
         """Write `text` to stdout, ending its last line."""
@@ -150,6 +170,7 @@ class Terminal:
             self._begin_line()
             self.out.write(text if text.endswith("\n") else text + "\n")
             self.out.flush()
+            self._paint()
 
     def stream(self, text: str) -> None:
         """Write a piece of text to stdout as it comes; the line may go on."""
@@ -175,6 +196,8 @@ class Terminal:
         if not self.is_live:
             return
         with self._lock:
+            if self._prompt is not None:
+                return
             self._status = text
             if text is None:
                 self._clear()
@@ -200,15 +223,27 @@ class Terminal:
 
     def _clear(self) -> None:
         if self._is_painted:
-            self.err.write(CLEAR_LINE)
+            self.err.write(CLEAR_LINE if self.is_live else "\n")  # a prompt stays where nothing can be cleared
             self.err.flush()
             self._is_painted = False
 
     def _paint(self) -> None:
-        if self._status is None or self._is_mid_line:
+        if self._is_mid_line:
             return
+        if self._prompt is not None:
+            self._paint_prompt(self._prompt)
+        elif self._status is not None:
+            self._paint_status(self._status)
+
+    def _paint_prompt(self, text: str) -> None:
+        if not self._is_painted:  # else it would hide what has been typed
+            self.err.write(text)
+            self.err.flush()
+            self._is_painted = True
+
+    def _paint_status(self, text: Callable[[], str]) -> None:
         mark = self.style("accent", SPINNER[self._frame % len(SPINNER)])
-        self.err.write(f"{CLEAR_LINE}{mark} {self.style('dim', fit(self._status(), self.columns - 3))}")
+        self.err.write(f"{CLEAR_LINE}{mark} {self.style('dim', fit(text(), self.columns - 3))}")
         self.err.flush()
         self._is_painted = True
 

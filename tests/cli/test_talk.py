@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.command_line import CommandLine, OnTerminal
-from tests.support.fake_server import FakeServer, Gate, Script
+from tests.support.fake_server import Cut, FakeServer, Gate, Script
 from tests.support.scripts import BEGINNING, finished
 from tests.support.waiting import wait_until
 
@@ -40,13 +40,32 @@ def test_question_is_asked_at_the_terminal_and_the_answer_sent(
     assert "Painted green." in terminal.shown
 
 
-def test_empty_line_answers_nothing_and_says_how_to(on_terminal: Callable[..., OnTerminal], fake: FakeServer) -> None:
+def test_empty_line_shows_the_choices_again(on_terminal: Callable[..., OnTerminal], fake: FakeServer) -> None:
     gate = Gate()
     fake.next_script = asks(gate)
 
     terminal = on_terminal("run", "paint it")
     terminal.read_until("› ")
     terminal.type("\n")
+    terminal.read_until("› \n  ? Which colour?\n    1. red\n    2. green\n")
+    terminal.type("green\n")
+    wait_until(lambda: fake.tasks[42].messages, what="the answer")
+    gate.set()
+
+    assert terminal.end() == 0
+    assert "Ctrl-C detaches" in terminal.shown
+    assert fake.tasks[42].messages == ["green"]
+
+
+def test_end_of_the_input_answers_nothing_and_says_how_to(
+    on_terminal: Callable[..., OnTerminal], fake: FakeServer
+) -> None:
+    gate = Gate()
+    fake.next_script = asks(gate)
+
+    terminal = on_terminal("run", "paint it")
+    terminal.read_until("› ")
+    terminal.type("\x04")
     terminal.read_until('answer with beray send 42 "..."')
     gate.set()
 
@@ -54,7 +73,100 @@ def test_empty_line_answers_nothing_and_says_how_to(on_terminal: Callable[..., O
     assert fake.tasks[42].messages == []
 
 
-def test_answer_to_a_question_that_is_over_is_not_sent(
+def test_prompt_ends_when_the_question_is_answered_elsewhere(
+    on_terminal: Callable[..., OnTerminal], fake: FakeServer
+) -> None:
+    gate = Gate()
+    fake.next_script = asks(gate)
+
+    terminal = on_terminal("run", "paint it")
+    terminal.read_until("› ")
+    gate.set()
+
+    assert terminal.end() == 0
+    assert "› \n  › green\nPainted green." in terminal.shown
+
+
+def test_prompt_ends_when_the_time_is_up(on_terminal: Callable[..., OnTerminal], fake: FakeServer) -> None:
+    gate = Gate()
+    going_on: Script = [{"type": "task.status", "status": "running"}, finished(result="Painted blue.")]
+    fake.next_script = [*BEGINNING, *QUESTION, {"type": "task.status", "status": "waiting"}, gate, *going_on]
+
+    terminal = on_terminal("run", "paint it")
+    terminal.read_until("› ")
+    gate.set()
+
+    assert terminal.end() == 0
+    assert "Painted blue." in terminal.shown
+
+
+def test_half_a_line_is_no_answer_to_the_next_question(
+    on_terminal: Callable[..., OnTerminal], fake: FakeServer
+) -> None:
+    first, second = Gate(), Gate()
+    again = {**QUESTION[0], "question_id": "q2", "question": "Which brush?", "choices": None}
+    received = {"type": "input.received", "question_id": "q2", "content": "the small one"}
+    fake.next_script = [*asks(first)[:-1], again, second, received, finished(result="Painted green.")]
+
+    terminal = on_terminal("run", "paint it")
+    terminal.read_until("› ")
+    terminal.type("re")
+    terminal.read_until("› re")
+    first.set()
+    terminal.read_until("Which brush?\n  type the answer, or a choice's number, and Enter · Ctrl-C detaches\n› ")
+    terminal.type("the small one\n")
+    wait_until(lambda: fake.tasks[42].messages, what="the answer")
+    second.set()
+
+    assert terminal.end() == 0
+    assert fake.tasks[42].messages == ["the small one"]
+
+
+def test_prompt_stays_the_last_line_while_other_things_happen(
+    on_terminal: Callable[..., OnTerminal], fake: FakeServer
+) -> None:
+    meanwhile, lost, end = Gate(), Gate(), Gate()
+    note = {"type": "plan.updated", "items": [{"text": "choose a colour", "status": "running"}]}
+    fake.next_script = [*BEGINNING, *QUESTION, meanwhile, note, lost, Cut(), *asks(end)[-3:]]
+
+    terminal = on_terminal("run", "paint it")
+    terminal.read_until("› ")
+    meanwhile.set()
+    terminal.read_until("choose a colour\n› ")
+    lost.set()
+    terminal.read_until("connection lost, reconnecting…\n› ")
+    terminal.type("green\n")
+    wait_until(lambda: fake.tasks[42].messages, what="the answer")
+    end.set()
+
+    assert terminal.end() == 0
+    assert fake.tasks[42].messages == ["green"]
+
+
+@pytest.mark.parametrize("status", [422, 503])
+def test_refused_answer_is_shown_and_asked_for_again(
+    on_terminal: Callable[..., OnTerminal], fake: FakeServer, status: int
+) -> None:
+    gate = Gate()
+    fake.next_script = asks(gate)
+    asked = "POST /api/v1/tasks/42/messages"
+    fake.refusals[asked] = (status, {"code": "some", "detail": "Not this answer."})
+
+    terminal = on_terminal("run", "paint it")
+    terminal.read_until("› ")
+    terminal.type("blue\n")
+    terminal.read_until("✗ Not this answer.")
+    del fake.refusals[asked]
+    terminal.read_until("› ")
+    terminal.type("green\n")
+    wait_until(lambda: fake.tasks[42].messages, what="the answer")
+    gate.set()
+
+    assert terminal.end() == 0
+    assert fake.tasks[42].messages == ["green"]
+
+
+def test_answer_to_a_question_that_is_over_is_not_taken(
     on_terminal: Callable[..., OnTerminal], fake: FakeServer
 ) -> None:
     """As a message it might begin a further run."""
@@ -130,6 +242,15 @@ def test_send_tells_a_task_at_work(beray: CommandLine, fake: FakeServer) -> None
     assert ended.status == 0
     assert ended.out == "sent; the agent reads it before its next step · beray watch 42\n"
     assert fake.tasks[42].messages == ["and green"]
+
+
+def test_send_answers_a_waiting_task(beray: CommandLine, fake: FakeServer) -> None:
+    fake.add([*BEGINNING, Gate()], status="waiting", question={"question_id": "q1", "question": "Which colour?"})
+
+    ended = beray("send", "42", "green")
+
+    assert ended.out == "sent as the answer to its question · beray watch 42\n"
+    assert fake.tasks[42].messages == ["green"]
 
 
 def test_send_begins_an_ended_task_again(beray: CommandLine, fake: FakeServer) -> None:

@@ -266,7 +266,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(views[: int(self.query.get("limit", 1000))])
 
     def _say(self, task: FakeTask) -> None:
-        task.messages.append(json.loads(self.body)["content"])
+        said = json.loads(self.body)
+        if said.get("question_id") not in {None, (task.question or {}).get("question_id")}:
+            self._refuse(409, "question_closed", "This question is no longer open.")
+            return
+        task.messages.append(said["content"])
         task.question = None
         if task.status in ENDED:
             task.run, task.status = task.run + 1, "queued"
