@@ -392,6 +392,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "show.model": ("模型", "model"),
     "show.created": ("创建", "created"),
     "show.took": ("用时", "time"),
+    "show.run": ("第 {run} 次运行 {duration}", "run {run}: {duration}"),
     "show.usage": ("用量", "usage"),
     "show.error": ("错误", "error"),
     "show.hint": ("建议", "hint"),

@@ -434,13 +434,14 @@ def _duration(start: str | None, end: str | None) -> str:
 def _details(app: App, task: JsonObject) -> list[str]:
     usage = task.get("usage") or {}
     error = task.get("error")
+    question = task.get("question")
     fields = [
         ("goal", plain(task["goal"])),
         ("status", say("status.stopping") if task.get("stop_requested") else task["status"]),
         ("model", _model_of(task)),
-        ("question", one_line(str(task["question"].get("question"))) if task.get("question") else None),
+        ("question", _question_of(task["id"], question) if question else None),
         ("created", task.get("created_at")),
-        ("took", _duration(task.get("started_at"), task.get("finished_at"))),
+        ("took", _time_of(task)),
         (
             "usage",
             " · ".join(f"{name} {say('usage.unknown') if count is None else count}" for name, count in usage.items()),
@@ -460,6 +461,20 @@ def _details(app: App, task: JsonObject) -> list[str]:
             lines.append(f"  {label}{' ' * (width - cell_width(label))}  {first}")
             lines += [" " * (width + 4) + line for line in rest]
     return lines
+
+
+def _question_of(task_id: int, question: JsonObject) -> str:
+    """What is asked, the choices, and how to answer."""
+    choices = [f"  {number}. {one_line(str(choice))}" for number, choice in enumerate(question.get("choices") or [], 1)]
+    how = say("note.answer_by", program=program_name(), id=task_id)
+    return "\n".join([one_line(str(question.get("question"))), *choices, how])
+
+
+def _time_of(task: JsonObject) -> str:
+    """How long the run has taken, so far or as a whole, and which it is where there were several."""
+    time = _duration(task.get("started_at"), task.get("finished_at") or datetime.now(UTC).isoformat())
+    run = task.get("run") or 1
+    return time if run == 1 else say("show.run", run=run, duration=time)
 
 
 def _model_of(task: JsonObject) -> str:

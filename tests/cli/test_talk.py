@@ -1,6 +1,7 @@
 """Talking to tasks on the command line: `send`, and questions shown and answered."""
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -282,7 +283,28 @@ def test_send_to_no_task_is_not_found(beray: CommandLine, fake: FakeServer) -> N
     assert beray("send", "7", "hello").status == 5
 
 
-def test_show_tells_what_is_asked(beray: CommandLine, fake: FakeServer) -> None:
-    fake.add([*BEGINNING, Gate()], question={"question_id": "q1", "question": "Which colour?", "choices": None})
+def test_show_tells_what_is_asked_and_how_to_answer(beray: CommandLine, fake: FakeServer) -> None:
+    question = {"question_id": "q1", "question": "Which colour?", "choices": ["red", "green"]}
+    fake.add([*BEGINNING, Gate()], status="waiting", question=question)
 
-    assert "Which colour?" in beray("show", "42").out
+    lines = beray("show", "42").out.splitlines()
+
+    at = next(number for number, line in enumerate(lines) if "Which colour?" in line)
+    assert [line.strip() for line in lines[at : at + 4]] == [
+        "question  Which colour?",
+        "1. red",
+        "2. green",
+        'answer with beray send 42 "..."',
+    ]
+
+
+def test_show_tells_the_time_of_a_task_that_is_under_way(beray: CommandLine, fake: FakeServer) -> None:
+    fake.add([*BEGINNING, Gate()], status="waiting")
+
+    assert re.search(r"^  time +\d+ ?[dhms]", beray("show", "42").out, re.MULTILINE)
+
+
+def test_show_names_the_run_that_its_time_is_of(beray: CommandLine, fake: FakeServer) -> None:
+    fake.add([*BEGINNING, finished()], run=3)
+
+    assert re.search(r"^  time +run 3: 6 ?s$", beray("show", "42").out, re.MULTILINE)
