@@ -350,6 +350,14 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "请检查提供商的密钥或 BERAY_MODEL_API_KEY，然后重新启动服务。",
         "Check the provider's key or BERAY_MODEL_API_KEY, then restart the server.",
     ),
+    "model_key_missing": (
+        "模型 {model} 的服务要求密钥，但没有为它设置密钥：{reason}",
+        "The server of model {model} wants a key, and none is set for it: {reason}",
+    ),
+    "model_key_missing_remedy": (
+        "请设置 {keys}，然后重新启动服务。",
+        "Set {keys}, then restart the server.",
+    ),
     "model_quota": ("模型 {model} 的额度已用完：{reason}", "The quota of model {model} is used up: {reason}"),
     "model_quota_hint": (
         "请为该提供商充值，或用 BERAY_MODEL 换一个模型。",
@@ -373,6 +381,7 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "The server of model {model} kept limiting the rate: {reason}",
     ),
     "model_rate_limited_hint": ("请稍后重新提交。", "Submit the task again later."),
+    "model_rate_limited_check": ("请稍后再试。", "Try again later."),
     "model_unavailable": (
         "模型 {model} 的服务暂时不可用：{reason}",
         "The server of model {model} is not available: {reason}",
@@ -384,6 +393,10 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
             "that take over."
         ),
     ),
+    "model_unavailable_check": (
+        "请稍后再试，或用 BERAY_MODEL 换一个模型。",
+        "Try again later, or choose another model with BERAY_MODEL.",
+    ),
     "model_unreachable": (
         "无法与模型 {model} 通信，或回答中断：{reason}",
         "Model {model} could not be reached, or its answer was cut: {reason}",
@@ -392,6 +405,16 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
         "请检查模型服务是否在运行、能否访问（地址见服务器日志），然后重新提交。",
         "Check that the model's server runs and can be reached (the log has its address), then submit the task again.",
     ),
+    "model_unreachable_check": (
+        "请检查该地址（BERAY_MODEL_BASE_URL）能否访问、模型服务是否在运行。",
+        "Check that the address (BERAY_MODEL_BASE_URL) can be reached and the model server runs.",
+    ),
+    "reason_refused": ("连接被拒绝，该端口上没有服务", "connection refused, nothing listens there"),
+    "reason_unknown_host": ("找不到该主机（{reason}）", "unknown host ({reason})"),
+    "reason_timed_out": ("连接超时", "the connection timed out"),
+    "reason_reset": ("连接被对方中断", "the connection was cut by the other side"),
+    "reason_certificate": ("TLS 证书不被信任：{reason}", "its TLS certificate is not trusted: {reason}"),
+    "reason_tls": ("TLS 握手失败：{reason}", "TLS failed: {reason}"),
     "model_refused": (
         "模型 {model} 的提供商拦截了回答：{reason}",
         "The provider of {model} withheld the answer: {reason}",

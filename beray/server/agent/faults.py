@@ -9,6 +9,7 @@ from pydantic_ai import exceptions
 
 from beray.protocol.types import TaskError
 from beray.server.agent.models import ModelChoice
+from beray.server.agent.unreachable import why_unreachable
 from beray.server.messages import Language, text
 
 MOST_TRIES: Final = 5
@@ -39,6 +40,14 @@ _CODES: Final[tuple[tuple[type[Exception], str, str], ...]] = (  # the first tha
     (exceptions.OutputTokenLimitExceeded, "model_output_cut", "model_output_cut_hint"),
     (Exception, "model_error", "model_error_hint"),
 )
+_CHECK_HINTS: Final = {  # where there is no task to make smaller, or to submit again
+    "model_rate_limited_hint": "model_rate_limited_check",
+    "model_unavailable_hint": "model_unavailable_check",
+    "model_unreachable_hint": "model_unreachable_check",
+    "model_refused_hint": "model_error_hint",
+    "model_output_cut_hint": "model_error_hint",
+    "context_exceeded_hint": "model_error_hint",
+}
 MOST_REASON_CHARACTERS: Final = 500
 _OF_ONE_MODEL: Final = frozenset(
     {"model_auth", "model_quota", "model_not_found", "model_rate_limited", "model_unavailable", "model_unreachable"}
@@ -108,19 +117,29 @@ def _keys(error: Exception) -> tuple[str, str]:
     return next((code, hint) for kind, code, hint in _CODES if isinstance(error, kind))
 
 
-def describe(error: Exception, model: ModelChoice, language: Language) -> TaskError:
-    """What the task's `error` says about a fault of its model."""
+def describe(error: Exception, model: ModelChoice, language: Language, *, is_check: bool = False) -> TaskError:
+    """What the task's `error` says about a fault of its model; what is said to `is_check` speaks of no task."""
     code, hint = _keys(error)
-    reason = _without_address(redact(_reason(error), model.api_key), model)
+    sentence, fields = code, {}
+    if code == "model_auth" and model.api_key is None:
+        sentence, hint = "model_key_missing", "model_key_missing_remedy"
+        fields = {"keys": " / ".join(model.key_names or ("BERAY_MODEL_API_KEY",))}
+    elif is_check:
+        hint = _CHECK_HINTS.get(hint, hint)
+    reason = _without_address(redact(_reason(error, language), model.api_key), model)
     return {
         "code": code,
-        "message": text(code, language, model=model.name, reason=reason),
-        "hint": text(hint, language),
+        "message": text(sentence, language, model=model.name, reason=reason),
+        "hint": text(hint, language, **fields),
         "retryable": is_transient(error),
     }
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, language: Language) -> str:
+    if isinstance(error, exceptions.ModelConnectionError):
+        why = why_unreachable(error, language)
+        if why is not None:
+            return why
     body = getattr(error, "body", None)
     if isinstance(body, dict):
         inner = body.get("error", body)

@@ -119,6 +119,7 @@ class ModelChoice:
         name: As `provider:model`; `beray:rules` for fixed rules.
         kind: Whether it is an AI model at all.
         base_url: Where its server is; None for rules.
+        key_names: What its key is set by, where one was looked for.
         moved_by: The variable that names its server, where that is not the provider's usual one.
         is_own_url: The server is not a provider's usual one (somebody's own, or a gateway): nobody knows what it costs.
         timeout_seconds: How long its stream may stay silent.
@@ -130,6 +131,7 @@ class ModelChoice:
     kind: ModelKind
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    key_names: tuple[str, ...] = ()
     moved_by: str | None = None
     is_own_url: bool = False
     timeout_seconds: int = 120
@@ -266,11 +268,12 @@ def _named(around: _Surroundings, setting: str, wanted: str) -> ModelChoice:
     if own_url:
         # A provider's key from the environment is meant for that provider, never for another address.
         base_url, key = _checked_url("BERAY_MODEL_BASE_URL", own_url, provider), own_key
+        key_names: tuple[str, ...] = ("BERAY_MODEL_API_KEY",)
     else:
+        key_names = (*provider.key_names, *(["BERAY_MODEL_API_KEY"] if setting == "BERAY_MODEL" else []))
         base_url, key = _base_url(provider, around.environ), own_key or _key(provider, around.environ)
         if provider.needs_key and not key:
-            names = (*provider.key_names, *(["BERAY_MODEL_API_KEY"] if setting == "BERAY_MODEL" else []))
-            raise SettingError(f"{setting}={wanted!r} cannot be used: it needs a key. Set {' or '.join(names)}.")
+            raise SettingError(f"{setting}={wanted!r} cannot be used: it needs a key. Set {' or '.join(key_names)}.")
     if _is_own(base_url, around.own_port):
         url_name = "BERAY_MODEL_BASE_URL" if own_url or setting == "BERAY_MODEL" else provider.base_url_name
         raise SettingError(
@@ -278,7 +281,7 @@ def _named(around: _Surroundings, setting: str, wanted: str) -> ModelChoice:
             f"Set {url_name} to the model's server, or BERAY_PORT to another port."
         )
     notices = _say("model_chosen", model=wanted), _say(ADDRESS, url=base_url)
-    return _reached(around.settings, wanted, base_url, key, *notices)
+    return replace(_reached(around.settings, wanted, base_url, key, *notices), key_names=key_names)
 
 
 def _own_server(settings: Settings, prefix: str) -> tuple[str | None, str | None]:

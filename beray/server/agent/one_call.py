@@ -90,7 +90,7 @@ def describe(error: Exception, choice: ModelChoice, language: Language, *, secon
         }
     if isinstance(error, TimeoutError):
         error = ModelRequestTimeout(choice.name, seconds)
-    return faults.describe(error, choice, language)
+    return faults.describe(error, choice, language, is_check=True)
 
 
 def used_by(answered: Answered | None, error: Exception | None) -> UsedSums | None:

@@ -5,11 +5,13 @@ import threading
 from functools import partial
 
 import pytest
+from pydantic_ai.exceptions import ModelAuthenticationError
 
 from beray.server.agent.budget import Limits, RunLimits
 from beray.server.agent.checking import FAILED_KEPT_SECONDS, KEPT_SECONDS, ModelChecks
 from beray.server.agent.ledger import DayLedger
 from beray.server.agent.models import ModelChoice, Models
+from beray.server.agent.one_call import ask_for_a_word, describe
 from beray.server.agent.prices import Price, PriceTable
 from beray.server.clock import DAY_MS
 from beray.server.db import usage
@@ -116,6 +118,30 @@ async def test_what_is_wrong_is_told_with_what_to_do_and_asked_once(checks, scri
     assert checked["error"]["hint"]
     assert "sk-" not in str(checked)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("reply", [failure(503), failure(429, "slow down"), Reply("O", cuts_after=1)])
+async def test_a_hint_speaks_of_no_task(checks, scripted, reply):
+    hint = (await checks(scripted(sequence(reply))).check(None))["error"]["hint"]
+
+    assert "task" not in hint
+    assert "again" in hint or "Check that" in hint
+
+
+@pytest.mark.parametrize(
+    ("key_names", "named"), [(("VLLM_API_KEY", "OTHER"), "VLLM_API_KEY / OTHER"), ((), "BERAY_MODEL_API_KEY")]
+)
+async def test_a_key_that_was_never_set_is_not_called_refused(scripted, key_names, named):
+    server = scripted(sequence(failure(401, "give me a key")))
+    choice = ModelChoice("vllm:a", "model", base_url=server.base_url, key_names=key_names)
+    with pytest.raises(ModelAuthenticationError) as refused:
+        await ask_for_a_word(choice, PRICES)
+
+    error = describe(refused.value, choice, "en", seconds=28)
+
+    assert error["code"] == "model_auth"
+    assert error["message"] == "The server of model vllm:a wants a key, and none is set for it: give me a key"
+    assert named in error["hint"]
 
 
 async def test_a_model_that_does_not_answer_in_time_is_given_up(checks, scripted, monkeypatch):

@@ -72,6 +72,14 @@ def test_a_providers_key_is_not_sent_to_another_address():
     made = choose({"OPENAI_API_KEY": "sk-1"}, model="openai:x", model_base_url="http://gateway.example/v1")
 
     assert made.choice.api_key is None
+    assert made.choice.key_names == ("BERAY_MODEL_API_KEY",)
+
+
+def test_a_server_that_may_need_no_key_knows_where_one_would_be_set():
+    made = choose(model="vllm:x", models=("ollama:y",))
+
+    assert made.choice.key_names == ("VLLM_API_KEY", "BERAY_MODEL_API_KEY")
+    assert made.models.further[0].key_names == ("OLLAMA_API_KEY",)
 
 
 @pytest.mark.parametrize(
