@@ -16,7 +16,8 @@ MODES = set(sys.argv[1:])
 OBJECT = {"type": "object", "properties": {}}
 TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
 NAMES = ["echo", "write", "env", "fail", "error", "hang", "die", "huge", "rubbish", "wrong_id", "big", "picture",
-         "structured", "count", "crash_late", "whoami", "ask", "talk", "dot"]
+         "structured", "count", "crash_late", "whoami", "ask", "talk", "dot",
+         "half", "deep", "cut"]
 TOOLS = [{"name": name, "description": name + " it",
           "inputSchema": TEXT if name in ("echo", "write", "env") else OBJECT} for name in NAMES]
 if "odd_tools" in MODES:
@@ -100,6 +101,11 @@ def answer(message):
             return
         if name == "rubbish":
             print("{\"jsonrpc\": \"2.0\", \"id\": %d, \"result\": {\"content\": 7}}" % number, flush=True)
+            return
+        if name in ("half", "deep", "cut"):
+            told = {"half": '"\\ud83d"', "deep": "[" * 100000 + "]" * 100000, "cut": '"no end'}[name]
+            print('{"jsonrpc": "2.0", "id": %d, "result": {"content": [], "structuredContent": {"x": %s}}}'
+                  % (number, told), flush=True)
             return
         if name == "wrong_id":
             send({"id": number + 1000, "result": texts("for somebody else")})

@@ -38,7 +38,8 @@ class Reply:
         cuts_after: Break the connection after this many chunks.
         hangs_after: Send nothing more after this many chunks.
         garbles_after: Send what is no JSON after this many chunks.
-        garbles_with: Send this JSON then.
+        garbles_with: Send this JSON then; bytes as they are.
+        floods_after: Send what it garbles with again and again after this many chunks, without ever ending.
         pause_seconds: Between chunks.
         finish_reason: Why it ended; default by what it holds.
     """
@@ -54,6 +55,7 @@ class Reply:
     hangs_after: int | None = None
     garbles_after: int | None = None
     garbles_with: Any = None
+    floods_after: int | None = None
     pause_seconds: float = 0
     finish_reason: str | None = None
 
@@ -238,6 +240,8 @@ class ScriptedModel:
                 raise ConnectionError
             if index == reply.garbles_after:
                 await _chunk(writer, _garbled(wire, reply))
+            while index == reply.floods_after:
+                await _chunk(writer, _garbled(wire, reply))
             if frame is not None:
                 await _chunk(writer, frame)
                 await asyncio.sleep(reply.pause_seconds)
@@ -249,6 +253,8 @@ class ScriptedModel:
 def _garbled(wire: Wire, reply: Reply) -> bytes:
     if reply.garbles_with is None:
         return wire.garbled
+    if isinstance(reply.garbles_with, bytes):
+        return reply.garbles_with
     head = wire.garbled.partition(b"data: ")[0]
     return head + b"data: " + json.dumps(reply.garbles_with).encode() + b"\n\n"
 

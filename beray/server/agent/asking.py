@@ -26,6 +26,7 @@ from pydantic_graph import End
 from sqlalchemy import Connection
 
 from beray.server.agent import compaction, costs, faults, images
+from beray.server.agent.answer_bounds import AnswerBounds, TooManyCalls, tidy_arguments
 from beray.server.agent.budget import check_cost_is_told, check_model_call
 from beray.server.agent.chain import ModelChain
 from beray.server.agent.coalesce import Coalescer
@@ -153,13 +154,18 @@ class Asker:
         async with self.resumed() as library_run:
             node = await self.first_node(library_run)
             assert Agent.is_model_request_node(node), "messages that end in a request lead to a request"
-            await self._stream_text(node, library_run)
-            node = await library_run.next(node)
-            assert Agent.is_call_tools_node(node), "an answer leads to its tools"
+            is_whole = await self._stream_text(node, library_run)
+            if is_whole:
+                node = await library_run.next(node)
+                assert Agent.is_call_tools_node(node), "an answer leads to its tools"
             asked = self._memory.messages
             self._memory.messages = list(library_run.all_messages())
         answer = self._memory.messages[-1]
         assert isinstance(answer, ModelResponse), "the last message is the answer"
+        tidy_arguments(answer)  # first of all: whatever looks into them may go by recursion
+        if not is_whole:  # what was told of its usage, if anything, is of its beginning
+            self.lose_request()
+            return
         self._room.note_measured(asked, answer)
         self._count_answer(answer)
 
@@ -219,19 +225,37 @@ class Asker:
 
     # ---- text while it comes
 
-    async def _stream_text(self, node: Any, library_run: LibraryRun[None, str]) -> None:
+    async def _stream_text(self, node: Any, library_run: LibraryRun[None, str]) -> bool:
+        """Show the answer's text while it comes; whether the answer has come to its end."""
+        async with Coalescer(self._show_text, most_characters=TEXT_EVENT_CHARACTERS) as shown:
+            try:
+                async with readable(node.stream(library_run.ctx)) as events:
+                    await self._take_text(events, shown)
+            except TooManyCalls:
+                return False
+        return True
+
+    async def _take_text(self, events: AsyncIterator[Any], shown: Coalescer[str]) -> None:
         ids: dict[int, str] = {}
-        async with (
-            Coalescer(self._show_text, most_characters=TEXT_EVENT_CHARACTERS) as shown,
-            readable(node.stream(library_run.ctx)) as events,
-        ):
-            async for event in events:
-                self._streamed_bytes += costs.bytes_of(event)
-                if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
-                    ids[event.index] = self._new_message_id()
-                    await self._put_text(shown, ids[event.index], event.part.content)
-                elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
-                    await self._put_text(shown, ids[event.index], event.delta.content_delta)
+        bounds = self._bounds()
+        async for event in events:
+            self._note_size(event, bounds)
+            if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
+                ids[event.index] = self._new_message_id()
+                await self._put_text(shown, ids[event.index], event.part.content)
+            elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+                await self._put_text(shown, ids[event.index], event.delta.content_delta)
+
+    def _bounds(self) -> AnswerBounds:
+        used, most = self._memory.progress.used, self._run.ledger.limits.task.tokens
+        before = used.sums.tokens - (0 if used.under_way is None else used.under_way.tokens)
+        left = None if most is None else max(most - before, 0)
+        return AnswerBounds(left, most)
+
+    def _note_size(self, event: Any, bounds: AnswerBounds) -> None:
+        size = costs.bytes_of(event)
+        self._streamed_bytes += size
+        bounds.note(event, size)
 
     def _new_message_id(self) -> str:
         progress = self._memory.progress
@@ -285,10 +309,11 @@ class Asker:
 
         async def attempt() -> str:
             await self._begin_request()
+            bounds = self._bounds()
             with stumbling():
                 async with model_request_stream(self._models.model, prompt) as stream:
                     async for event in stream:
-                        self._streamed_bytes += costs.bytes_of(event)
+                        self._note_size(event, bounds)
                     answer = stream.get()
             self._count_answer(answer)
             if answer.finish_reason == "content_filter":

@@ -1,11 +1,13 @@
 """What a model's answer has used, and what a request may use whose answer is not known. Imports the model library."""
 
-from typing import Any
+import json
+from typing import Any, Final
 
 from pydantic_ai.messages import ModelResponse, PartDeltaEvent, PartStartEvent
 
 from beray.server.agent import compaction
 from beray.server.agent.models import ModelChoice
+from beray.server.agent.nesting import is_value_too_deep
 from beray.server.agent.prices import PriceTable
 from beray.server.agent.progress import Estimate
 from beray.server.db.usage import UsedSums
@@ -60,12 +62,20 @@ def tokens_in(size: int) -> int:
     return round(size * compaction.TOKENS_PER_BYTE)
 
 
+_CONTENT: Final = ("content", "content_delta", "signature_delta", "tool_name_delta", "args", "args_delta")
+
+
 def bytes_of(event: Any) -> int:  # the library's events are a union that grows
     """How much of an answer comes with an event of its stream."""
     if isinstance(event, PartStartEvent):
-        piece: Any = getattr(event.part, "content", None) or getattr(event.part, "args", None)
-    elif isinstance(event, PartDeltaEvent):
-        piece = getattr(event.delta, "content_delta", None) or getattr(event.delta, "args_delta", None)
-    else:
-        return 0
-    return len(piece.encode("utf-8", "replace")) if isinstance(piece, str) else 0
+        return sum(_length(getattr(event.part, name, None)) for name in _CONTENT)
+    if isinstance(event, PartDeltaEvent):
+        return sum(_length(getattr(event.delta, name, None)) for name in _CONTENT)
+    return 0
+
+
+def _length(piece: Any) -> int:
+    if isinstance(piece, str):
+        return compaction.length_of(piece)
+    is_value = isinstance(piece, dict | list) and not is_value_too_deep(piece)  # what is too deep is never kept
+    return len(json.dumps(piece, default=str)) if is_value else 0

@@ -12,17 +12,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pydantic_ai
 from pydantic_ai import Agent, FunctionToolset
 from pydantic_ai.exceptions import AgentRunError, ContentFilterError, OutputTokenLimitExceeded
 from pydantic_ai.messages import (
     FunctionToolResultEvent,
+    ModelRequest,
     ModelResponse,
     TextPart,
     ThinkingPart,
     ToolCallPart,
+    ToolReturnPart,
 )
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset, CombinedToolset
@@ -30,6 +32,7 @@ from sqlalchemy import Connection
 
 from beray.protocol.types import TaskError
 from beray.server.agent import faults, notes
+from beray.server.agent.answer_bounds import MOST_CALLS, REFUSAL_OF_MANY
 from beray.server.agent.asking import Asker
 from beray.server.agent.budget import BudgetExceeded, describe_budget
 from beray.server.agent.chain import ModelChain
@@ -44,7 +47,7 @@ from beray.server.agent.run import AgentRun
 from beray.server.agent.stuck import Stuck, StuckRules, describe_stuck
 from beray.server.agent.tools.base import Toolbox
 from beray.server.agent.tools.build import build_tools
-from beray.server.agent.wellformed import wellformed, wellformed_arguments, wellformed_json
+from beray.server.agent.wellformed import wellformed, wellformed_json
 from beray.server.events.log import NewEvent
 from beray.server.messages import text
 
@@ -213,7 +216,11 @@ class TurnPlayer:
     async def _work(self) -> None:
         if self.progress.phase == "request":
             await self._asker.ask()
+            has_too_many = self._drop_calls()
             if not self._take_answer():
+                return
+            if has_too_many:
+                await self._refuse_calls()
                 return
         await self._act()
 
@@ -241,6 +248,16 @@ class TurnPlayer:
         self._outbox.hold(*events, also=self._memory.save_all)
         return True
 
+    def _drop_calls(self) -> bool:
+        """Keep the first of an answer's calls, where there are more than are taken at once; whether there were."""
+        answer = self._memory.messages[-1]
+        assert isinstance(answer, ModelResponse), "the last message is the answer"
+        calls = [part for part in answer.parts if isinstance(part, ToolCallPart)]
+        dropped = {id(part) for part in calls[MOST_CALLS:]}
+        if dropped:
+            answer.parts = [part for part in answer.parts if id(part) not in dropped]
+        return bool(dropped)
+
     def _tidy(self, answer: ModelResponse) -> list[ToolCallPart]:
         """Make text well-formed and give calls ids of ours (providers repeat theirs); the calls."""
         calls: list[ToolCallPart] = []
@@ -248,7 +265,6 @@ class TurnPlayer:
             if isinstance(part, TextPart | ThinkingPart):
                 part.content = wellformed(part.content)
             elif isinstance(part, ToolCallPart):
-                part.args = wellformed_arguments(cast(str | dict[str, Any] | None, part.args))
                 part.tool_name = wellformed(part.tool_name)
                 part.tool_call_id = f"call_{self._run.run}_{self.progress.turn}_{len(calls)}"
                 calls.append(part)
@@ -322,6 +338,19 @@ class TurnPlayer:
             self._memory.messages = [*library_run.all_messages(), request_node.request]
         if self.progress.final_text is not None:
             self.progress.end(result=self.progress.final_text)
+
+    async def _refuse_calls(self) -> None:
+        """Run none of the answer's calls, which were too many; that they weren't becomes the next request."""
+        asked = self._arguments_asked()
+        answer = self._memory.messages[-1]
+        results = [
+            ToolReturnPart(part.tool_name, REFUSAL_OF_MANY, tool_call_id=part.tool_call_id)
+            for part in answer.parts
+            if isinstance(part, ToolCallPart)
+        ]
+        for result in results:
+            await self._recorder.note_refused(result, asked[result.tool_call_id])
+        self._memory.messages = [*self._memory.messages, ModelRequest(parts=results)]
 
     def _arguments_asked(self) -> dict[str, dict[str, Any]]:
         """The arguments of the last answer's calls, by id; what is no JSON object as it is."""

@@ -13,7 +13,7 @@ from pydantic_ai.exceptions import UnexpectedModelBehavior
 
 T = TypeVar("T")
 
-_STUMBLES: Final = (AttributeError, TypeError, LookupError, ValueError, AssertionError)
+_STUMBLES: Final = (AttributeError, TypeError, LookupError, ValueError, AssertionError, RecursionError)
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,15 @@
 | 500, 503, and 408, 425 of gateways | tries again; `model_unavailable` (retryable) if it stays | 2; 5 |
 | cut stream, one that is no JSON, or JSON of another form | takes its text back, tries again | 2 |
 | malformed tool JSON, wrong arguments, unknown tool | the call isn't started, the model is told why | 2 |
+| arguments nested without end | as wrong ones; as a stream that is no JSON, where the frame itself is | 2 |
 | empty answer | asked again; `model_empty` (retryable) if it stays | 2; 3 |
 | no usage | tokens are null | 1 |
 | runaway loop | `budget_exceeded`, which says of what | as many as allowed |
 | slow tokens | shown as they come | 1 |
 | stop in text, stop in tool | ends at once, no process is left | 1 |
+| an answer without end | `budget_exceeded`; `model_output_cut` where tokens have no limit | 1 |
+| calls without end | the answer is left, none is run, the model is told how many it may make | 2 |
+| an event without end | as a stream that is no JSON | 2 |
 | huge output | people and model get a bounded part | 2 |
 
 All of it over OpenAI's wire and over Anthropic's. After each, `assert_true_story` holds of the events: no event of a
@@ -22,6 +26,7 @@ cut try survives as truth.
 """
 
 import asyncio
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,16 +73,16 @@ class Player:
     def __init__(self, bench: Bench, scripted: Any, wire: str) -> None:
         self.bench = bench
         self._scripted = scripted
-        self._wire = wire
+        self.wire = wire
 
     def start(self, script: Script) -> ScriptedModel:
         server: ScriptedModel = self._scripted(script)
         return server
 
     def model(self, server: ScriptedModel, **changes: Any) -> ModelChoice:
-        url = server.base_url.removesuffix("/v1") if self._wire == "anthropic" else server.base_url
+        url = server.base_url.removesuffix("/v1") if self.wire == "anthropic" else server.base_url
         values = {"base_url": url, "api_key": KEY, "is_own_url": True, **changes}
-        return ModelChoice(f"{self._wire}:scripted", "model", **values)
+        return ModelChoice(f"{self.wire}:scripted", "model", **values)
 
     async def __call__(self, script: Script, *, timeout_seconds: int = 20, **changes: Any) -> Played:
         server = self.start(script)
@@ -251,6 +256,36 @@ async def test_unreadable_answer_is_taken_back_and_tried_again(play, garbles_aft
     assert [retry["code"] for retry in played.of("model.retry")] == ["model_error"]
 
 
+async def test_a_frame_nested_without_end_is_taken_back_and_tried_again(play):
+    nested = b"event: content_block_delta\ndata: " + b"[" * 200_000 + b"\n\n"
+    bad = Reply([SHOWN_AT_ONCE], garbles_after=2, garbles_with=nested)
+
+    played = await play(sequence(bad, Reply("done")))
+
+    assert_went_on(played, is_told=False)
+    assert [retry["code"] for retry in played.of("model.retry")] == ["model_error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "flood"),
+    [
+        ("MOST_EVENT_BYTES", 300_000, b"x" * 60_000),
+        ("MOST_EVENT_BYTES", 300_000, b"data: " + b"x" * 60_000 + b"\n"),
+        ("MOST_EVENT_LINES", 1000, b"data: x\r\n" * 100),
+        ("MOST_BODY_BYTES", 300_000, b": nothing\n\n" * 6000),
+    ],
+    ids=["line", "event", "lines", "comments"],
+)
+async def test_an_event_without_end_is_taken_back_and_tried_again(play, monkeypatch, name, most, flood):
+    monkeypatch.setattr(f"beray.server.agent.http_client.{name}", most)
+    endless = Reply([SHOWN_AT_ONCE], floods_after=2, garbles_with=flood)
+
+    played = await play(sequence(endless, Reply("done")))
+
+    assert_went_on(played, is_told=False)
+    assert [retry["code"] for retry in played.of("model.retry")] == ["model_error"]
+
+
 @pytest.mark.parametrize("silences", [1, 3], ids=["once", "for ever"])
 async def test_empty_answer_is_asked_again(play, silences):
     played = await play(sequence(*[Reply()] * silences, Reply("now")))
@@ -304,6 +339,65 @@ async def test_wrong_args_are_told_to_the_model(play, wrong, why):
     assert_told_and_mended(await play(turns(Reply(calls=[wrong]), Reply("mended"))), why)
 
 
+@pytest.mark.parametrize("depth", [65, 150, 900, 30_000])
+@pytest.mark.parametrize("is_whole", [True, False], ids=["JSON", "no JSON"])
+async def test_arguments_nested_without_end_are_told_to_the_model(play, depth, is_whole):
+    raw = '{"command":' * depth + ("1" + "}" * depth if is_whole else "")
+
+    played = await play(turns(Reply(calls=[call("shell", raw=raw)]), Reply("mended")))
+
+    assert_told_and_mended(played, "nested more than 64 levels deep")
+    assert [event["args"] for event in played.of("tool.requested")] == [{}]
+
+
+async def test_arguments_nested_as_deep_as_is_taken_are_looked_at(play):
+    raw = '{"command":' * 64 + "1" + "}" * 64
+
+    played = await play(turns(Reply(calls=[call("shell", raw=raw)]), Reply("mended")))
+
+    assert_told_and_mended(played, "string")
+
+
+async def test_a_call_beside_one_with_deep_arguments_is_run(play):
+    deep, good = call("shell", raw="[" * 1000), call("shell", command="echo good")
+
+    played = await play(turns(Reply(calls=[deep, good]), Reply("done")))
+
+    assert [event["ok"] for event in played.of("tool.finished")] == [False, True]
+    assert "64 levels" in played.told[0]
+    assert "good" in played.told[1]
+
+
+def block(given):
+    """How Anthropic's wire begins a call: with a value, where others have text."""
+    return {"type": "content_block_start", "index": 0, "content_block": {**SHELL, "input": given}}
+
+
+SHELL = {"type": "tool_use", "id": "toolu_1", "name": "shell"}
+
+
+@pytest.mark.parametrize("depth", [65, 300, 600])
+async def test_arguments_given_as_a_deep_value_are_told_to_the_model(bench, scripted, depth):
+    given: dict[str, Any] = {}
+    for _ in range(depth):
+        given = {"command": given}
+    play = Player(bench, scripted, "anthropic")
+
+    played = await play(turns(Reply(garbles_after=1, garbles_with=block(given)), Reply("mended")))
+
+    assert_told_and_mended(played, "nested more than 64 levels deep")
+
+
+async def test_half_a_character_in_arguments_given_as_a_value_is_replaced(bench, scripted):
+    play = Player(bench, scripted, "anthropic")
+    half = block({"command": "echo '\ud83d'"})
+
+    played = await play(turns(Reply(garbles_after=1, garbles_with=half), Reply("done")))
+
+    assert played.outcome.result == "done"
+    assert "\ufffd" in played.told[0]
+
+
 async def test_unknown_tool_is_told_to_the_model_with_the_known_ones(play):
     played = await play(turns(Reply(calls=[call("nonsense", x=1)]), Reply("mended")))
 
@@ -333,6 +427,78 @@ async def test_runaway_loop_is_ended_by_a_limit(play, limits, limit, requests):
     assert f"({limit})" in played.outcome.error["message"]
     assert played.requests == played.outcome.usage["requests"] == requests
     assert played.outcome.usage["tool_calls"] == 2
+
+
+TEXT_FRAMES = {
+    "openai": [{"choices": [{"index": 0, "delta": {"content": "lorem ipsum " * 100}}]}],
+    "anthropic": [{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "lorem " * 200}}],
+}
+
+
+@pytest.fixture
+def endless(play):
+    """An answer whose text never ends."""
+    head = b"event: content_block_delta\n" if play.wire == "anthropic" else b""
+    frames = [head + b"data: " + json.dumps(frame).encode() + b"\n\n" for frame in TEXT_FRAMES[play.wire]]
+    return Reply(["Once. "], floods_after=2, garbles_with=b"".join(frames))
+
+
+async def test_an_answer_without_end_is_ended_by_the_limit_on_tokens(play, endless):
+    played = await play(sequence(endless), limits=RunLimits(tokens=20_000))
+
+    error = played.outcome.error
+    assert (error["code"], error["budget"]["limit"], error["budget"]["allowed"]) == (
+        "budget_exceeded",
+        "tokens",
+        20_000,
+    )
+    assert error["budget"]["used"] > error["budget"]["allowed"] == 20_000
+    assert played.requests == 1
+    assert texts_of(played.events) == []
+
+
+async def test_an_answer_without_end_is_cut_where_tokens_have_no_limit(play, endless, monkeypatch):
+    monkeypatch.setattr("beray.server.agent.answer_bounds.MOST_ANSWER_BYTES", 100_000)
+
+    played = await play(sequence(endless), limits=RunLimits(tokens=None))
+
+    assert_failed(played, "model_output_cut")
+    assert "100000 bytes" in played.outcome.error["message"]
+
+
+async def test_arguments_without_end_count_as_text_does(play):
+    played = await play(
+        sequence(Reply(calls=[call("write_file", path="a", content="x" * 100_000)])), limits=RunLimits(tokens=20_000)
+    )
+
+    assert played.outcome.error["budget"]["limit"] == "tokens"
+    assert played.of("tool.started") == []
+
+
+async def test_calls_without_end_are_left_and_told_to_the_model(play):
+    """None is run; the text that came with them stays."""
+    calls = [call("shell", command=f"touch {number}", id=f"c{number}") for number in range(300)]
+
+    played = await play(turns(Reply(["So many."], calls=calls), Reply("mended")))
+
+    assert (played.outcome.result, played.requests) == ("mended", 2)
+    assert len(played.told) == 64
+    assert all("more than 64 calls" in told for told in played.told)
+    assert [event["ok"] for event in played.of("tool.finished")] == [False] * 64
+    assert len(played.of("tool.requested")) == 64
+    assert played.of("tool.started") == []
+    assert texts_of(played.events) == ["So many.", "mended"]
+    usage = played.outcome.usage
+    assert (usage["requests"], usage["tool_calls"], usage["output_tokens"]) == (2, 0, None)
+    assert list(play.bench.work_dir.iterdir()) == []
+
+
+async def test_as_many_calls_as_are_taken_are_run(play):
+    calls = [call("shell", command="true", id=f"c{number}") for number in range(64)]
+
+    played = await play(turns(Reply(calls=calls), Reply("done")), stuck=None)
+
+    assert (played.outcome.result, played.outcome.usage["tool_calls"]) == ("done", 64)
 
 
 async def test_huge_output_is_cut_for_people_and_model(play):

@@ -170,6 +170,16 @@ async def test_a_server_that_fails_in_a_call_is_told_and_started_anew_by_the_nex
     assert len(bench.sandbox.started) == 2
 
 
+@pytest.mark.parametrize("tool", ["demo_half", "demo_deep", "demo_cut"])
+async def test_an_answer_that_can_not_be_read_fails_its_call_at_once(play, bench, tool):
+    """And the server stays, for what it says otherwise can be read."""
+    server = await play(call(tool), call("demo_echo", text="in order"), sources=(source(timeout_seconds=600),))
+
+    assert "its answer can't be read" in told(server)[0]
+    assert told(server)[1] == "in order"
+    assert len(bench.sandbox.started) == 1
+
+
 @pytest.mark.parametrize("tool", ["demo_hang", "demo_wrong_id"])
 async def test_a_server_that_does_not_answer_is_ended_and_started_anew(play, bench, tool):
     server = await play(call(tool), call("demo_count"), sources=(source(timeout_seconds=1),))

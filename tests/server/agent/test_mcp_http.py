@@ -154,6 +154,10 @@ async def test_a_redirect_to_another_host_is_not_followed(play):
     assert "can't be had in this run: it answered our greeting with an error" in instructions(server, 0)
 
 
+def event(data):
+    return b"event: message\ndata: " + data + b"\n\n"
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
@@ -165,8 +169,25 @@ async def test_a_redirect_to_another_host_is_not_followed(play):
         (lambda message: reply(b"\x1f\x8b", Content_Encoding="gzip"), "failed: it has ended, or the connection"),
         (lambda message: reply(b"<html>", Content_Type="text/html"), "Unexpected content type: text/html"),
         (lambda message: reply(result(message, {"content": 7})), "something else than the protocol allows"),
+        (lambda message: reply(result(message, {"content": ["\ud83d"]})), "Failed to parse JSON response"),
+        (lambda message: reply(b"[" * 100_000), "Failed to parse JSON response"),
+        (lambda message: reply(event(b"[" * 100_000), Content_Type="text/event-stream"), "Failed to parse SSE"),
+        (lambda message: reply(event(b'"\\ud83d"'), Content_Type="text/event-stream"), "Failed to parse SSE"),
     ],
-    ids=["large", "no-json", "wrong-id", "hangs", "500", "compressed", "html", "wrong-shape"],
+    ids=[
+        "large",
+        "no-json",
+        "wrong-id",
+        "hangs",
+        "500",
+        "compressed",
+        "html",
+        "wrong-shape",
+        "half a character",
+        "deep",
+        "deep event",
+        "half a character in an event",
+    ],
 )
 async def test_a_faulty_answer_fails_the_call_and_the_next_one_works(play, answer, reason):
     is_first = True

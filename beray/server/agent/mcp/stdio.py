@@ -1,7 +1,8 @@
 """A connection to an MCP server that is a command in the task's sandbox. Imports the protocol's library.
 
 Its standard streams carry one JSON message a line. What is none is left out, since some servers print more than
-messages there; a line longer than any message may be ends the connection.
+messages there; what is an answer nevertheless, but can't be read, fails its call at once. A line longer than any
+message may be ends the connection.
 """
 
 import asyncio
@@ -16,10 +17,11 @@ import anyio
 import anyio.abc
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
-from mcp_types import jsonrpc_message_adapter
+from mcp_types import PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
 
 from beray.server.agent.mcp.config import Command, McpServer
 from beray.server.agent.mcp.connection import MOST_MESSAGE_BYTES, Streams
+from beray.server.agent.nesting import answered_id
 from beray.server.agent.tools.base import Toolbox
 from beray.server.agent.tools.output import HeadAndTail
 from beray.server.agent.tools.process import bounded, start_process
@@ -30,6 +32,7 @@ LEAVE_SECONDS: Final = 0.2  # for a server to end by itself when its input has e
 STDERR_BYTES: Final = 2000  # of what it says of its troubles, for the operator's log
 LEAST_SECRET: Final = 4  # characters; what is shorter is none, and may be part of any word
 MOST_UNSENT: Final = 16  # messages; a server that reads nothing must not hold up who gives a call up
+UNREADABLE: Final = "its answer can't be read: it is no JSON, nested too deep, or holds half a character"
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +125,11 @@ def _parse(line: bytes) -> SessionMessage | None:
     try:
         return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
     except ValueError:
+        asked = answered_id(line.decode("utf-8", "replace"))
+    if asked is None:
         return None
+    error = ErrorData(code=PARSE_ERROR, message=UNREADABLE)
+    return SessionMessage(JSONRPCError(jsonrpc="2.0", id=asked, error=error))
 
 
 async def _ended(ending: "asyncio.Task[None]") -> None:
