@@ -26,7 +26,7 @@ import httpx2
 from benchmarks.measure import Benchmark, Goal, Side
 from benchmarks.tasks import Caller
 from beray.server.agent.budget import RunLimits
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from beray.server.agent.run import Outcome
 from tests.support.agent_bench import Bench, open_bench
 from tests.support.scripted_model import TWENTY_STEPS, Reply, Script, ScriptedModel, call

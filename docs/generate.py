@@ -13,7 +13,7 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from beray.server.agent.models import KEY_ORDER, PROVIDERS, Provider
+from beray.server.agent.models.choice import KEY_ORDER, PROVIDERS, Provider
 from beray.server.errors import STATUS_OF
 from beray.server.messages import MESSAGES
 from beray.server.settings import Setting, Settings, env_name

@@ -20,14 +20,14 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from beray import __version__
-from beray.server.agent import routes as model_routes
 from beray.server.agent.budget import limits_of
-from beray.server.agent.checking import ModelChecks
 from beray.server.agent.ledger import DayLedger
 from beray.server.agent.mcp.source import open_mcp_sources
-from beray.server.agent.models import Models
+from beray.server.agent.models import routes as model_routes
+from beray.server.agent.models.checking import ModelChecks
+from beray.server.agent.models.choice import Models
+from beray.server.agent.models.prices import load_prices
 from beray.server.agent.plugins import load_plugins
-from beray.server.agent.prices import load_prices
 from beray.server.agent.run import AgentRun, Outcome
 from beray.server.agent.stuck import StuckRules
 from beray.server.agent.tools import TOOL_NAMES

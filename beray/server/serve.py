@@ -24,8 +24,8 @@ from sqlalchemy.exc import DBAPIError
 
 from beray import __version__
 from beray.server.agent.budget import limits_of, money_settings
-from beray.server.agent.models import choose_models, probe_models
-from beray.server.agent.prices import load_prices, require_prices
+from beray.server.agent.models.choice import choose_models, probe_models
+from beray.server.agent.models.prices import load_prices, require_prices
 from beray.server.agent.tools.catalogue import CatalogueError
 from beray.server.app import App, create_app
 from beray.server.connection import connection_speaking

@@ -17,7 +17,7 @@ import requests
 
 from beray.client import BeRayClient
 from beray.exceptions import APIError
-from beray.server.agent.models import ModelChoice, Models
+from beray.server.agent.models.choice import ModelChoice, Models
 from beray.server.app import create_app
 from beray.server.files.routes import TRUNCATED
 from beray.server.files.zipstream import ZipPieces

@@ -10,7 +10,7 @@ import pytest
 from beray import __version__
 from beray.cli.exits import Exit
 from beray.cli.root import COMMANDS
-from beray.server.agent.models import KEY_ORDER, PROVIDERS
+from beray.server.agent.models.choice import KEY_ORDER, PROVIDERS
 from beray.server.settings import Settings, env_name
 from tests.support.server import PASSWORD, ServerProcess
 

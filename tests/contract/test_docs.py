@@ -11,8 +11,8 @@ import pytest
 
 from beray.client import BeRayClient
 from beray.protocol.types import EventType
-from beray.server.agent.models import PROVIDERS
-from beray.server.agent.prices import load_prices
+from beray.server.agent.models.choice import PROVIDERS
+from beray.server.agent.models.prices import load_prices
 from beray.server.audit import ACTIONS
 from beray.server.auth.rates import RULES
 from beray.server.errors import STATUS_OF

@@ -5,7 +5,7 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 
 from beray.server import app as app_module
-from beray.server.agent.models import ModelChoice, Models
+from beray.server.agent.models.choice import ModelChoice, Models
 from beray.server.app import App, create_app
 from beray.server.db.processes import Living
 from beray.server.db.usage import UsedSums, add_used, sum_of_all

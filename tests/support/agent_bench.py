@@ -13,8 +13,8 @@ from beray.server.agent.budget import Limits as Budgets
 from beray.server.agent.budget import RunLimits
 from beray.server.agent.ledger import Ledger
 from beray.server.agent.loop import run_agent
-from beray.server.agent.models import RULES, ModelChoice
-from beray.server.agent.prices import PriceTable
+from beray.server.agent.models.choice import RULES, ModelChoice
+from beray.server.agent.models.prices import PriceTable
 from beray.server.agent.run import AgentRun, Outcome
 from beray.server.agent.stuck import StuckRules
 from beray.server.agent.tools import TOOL_NAMES

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from beray.server.agent.run import Outcome
 from tests.support.agent_bench import open_bench
 
 MOST_SECONDS = 60
 PRELOADED = [
     "beray.server.agent.turn",
-    "beray.server.agent.providers",
+    "beray.server.agent.models.providers",
     "tests.support.dying_process",
     "genai_prices.data",  # these three are loaded by the first request
     "openai.resources.chat",

@@ -12,7 +12,7 @@ from pydantic_ai.messages import (
 )
 
 from beray.server.agent.budget import BudgetExceeded
-from beray.server.agent.compaction import TOKENS_PER_BYTE
+from beray.server.agent.conversation.compaction import TOKENS_PER_BYTE
 from beray.server.agent.nesting import MOST_DEPTH, is_too_deep, is_value_too_deep
 from beray.server.agent.wellformed import wellformed_arguments
 

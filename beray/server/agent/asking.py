@@ -25,17 +25,18 @@ from pydantic_ai.run import AgentRun as LibraryRun
 from pydantic_graph import End
 from sqlalchemy import Connection
 
-from beray.server.agent import compaction, costs, faults, images
 from beray.server.agent.answer_bounds import AnswerBounds, TooManyCalls, tidy_arguments
 from beray.server.agent.budget import check_cost_is_told, check_model_call
-from beray.server.agent.chain import ModelChain
 from beray.server.agent.coalesce import Coalescer
-from beray.server.agent.context import ContextRoom
+from beray.server.agent.conversation import compaction, images
+from beray.server.agent.conversation.context import ContextRoom
 from beray.server.agent.memory import RunMemory
+from beray.server.agent.models import costs, faults
+from beray.server.agent.models.chain import ModelChain
+from beray.server.agent.models.unreadable import readable, stumbling
 from beray.server.agent.progress import Estimate
 from beray.server.agent.prompts import summary_prompt
 from beray.server.agent.run import AgentRun
-from beray.server.agent.unreadable import readable, stumbling
 from beray.server.agent.wellformed import wellformed
 from beray.server.events.log import NewEvent
 

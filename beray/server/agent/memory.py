@@ -7,8 +7,8 @@ from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelRe
 from sqlalchemy import Connection
 
 from beray.protocol.types import Usage
-from beray.server.agent import images
-from beray.server.agent.history import first_messages, with_said
+from beray.server.agent.conversation import images
+from beray.server.agent.conversation.history import first_messages, with_said
 from beray.server.agent.progress import Progress
 from beray.server.agent.run import AgentRun
 from beray.server.db import agent_runs

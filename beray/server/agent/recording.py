@@ -20,8 +20,8 @@ from pydantic_ai.toolsets.abstract import ToolsetTool
 from pydantic_core import to_jsonable_python
 from sqlalchemy import Connection
 
-from beray.server.agent import images
 from beray.server.agent.budget import check_tool_call
+from beray.server.agent.conversation import images
 from beray.server.agent.outbox import Outbox
 from beray.server.agent.shown_args import shown_args
 from beray.server.agent.stuck import Stuck, fingerprint_of

@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 
 from beray.protocol.types import TaskError, Usage
 from beray.server.agent.ledger import Ledger
-from beray.server.agent.models import ModelChoice
-from beray.server.agent.prices import PriceTable
+from beray.server.agent.models.choice import ModelChoice
+from beray.server.agent.models.prices import PriceTable
 from beray.server.agent.stuck import StuckRules
 from beray.server.agent.tools.catalogue import ToolSource
 from beray.server.clock import Clock

@@ -31,18 +31,19 @@ from pydantic_ai.toolsets import AbstractToolset, CombinedToolset
 from sqlalchemy import Connection
 
 from beray.protocol.types import TaskError
-from beray.server.agent import faults, notes
 from beray.server.agent.answer_bounds import MOST_CALLS, REFUSAL_OF_MANY
 from beray.server.agent.asking import Asker
 from beray.server.agent.budget import BudgetExceeded, describe_budget
-from beray.server.agent.chain import ModelChain
-from beray.server.agent.inbox import Inbox
+from beray.server.agent.conversation import notes
+from beray.server.agent.conversation.inbox import Inbox
 from beray.server.agent.memory import RunMemory
+from beray.server.agent.models import faults
+from beray.server.agent.models.chain import ModelChain
+from beray.server.agent.models.rules_model import RulesFailed
 from beray.server.agent.outbox import Outbox
 from beray.server.agent.progress import Progress
 from beray.server.agent.prompts import system_prompt
 from beray.server.agent.recording import RecordedToolset, Recorder, request_fields
-from beray.server.agent.rules_model import RulesFailed
 from beray.server.agent.run import AgentRun
 from beray.server.agent.stuck import Stuck, StuckRules, describe_stuck
 from beray.server.agent.tools.base import Toolbox

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from beray.protocol.status import ENDED
 from beray.protocol.types import JsonObject
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from beray.server.clock import Clock
 from beray.server.db import messages as queries
 from beray.server.db import tasks as task_queries

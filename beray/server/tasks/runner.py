@@ -20,8 +20,8 @@ from beray.protocol.status import Status
 from beray.protocol.types import JsonObject, TaskError, Usage
 from beray.server.agent.budget import Limits as Budgets
 from beray.server.agent.ledger import Ledger
-from beray.server.agent.models import Models
-from beray.server.agent.prices import PriceTable
+from beray.server.agent.models.choice import Models
+from beray.server.agent.models.prices import PriceTable
 from beray.server.agent.run import AgentRun, Asking, Outcome
 from beray.server.agent.stuck import StuckRules
 from beray.server.agent.tools import TOOL_NAMES

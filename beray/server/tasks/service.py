@@ -12,8 +12,8 @@ from sqlalchemy import Connection
 
 from beray.protocol.status import ENDED, Status
 from beray.protocol.types import ErrorItem, JsonObject, StopAnswer
-from beray.server.agent.models import ModelChoice, Models
-from beray.server.agent.prices import PriceTable
+from beray.server.agent.models.choice import ModelChoice, Models
+from beray.server.agent.models.prices import PriceTable
 from beray.server.agent.tools.catalogue import ToolCatalogue
 from beray.server.audit import AuditTrail
 from beray.server.clock import Clock

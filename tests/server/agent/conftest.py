@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from tests.support.agent_bench import Bench, open_bench
 from tests.support.scripted_model import Reply, Script, ScriptedModel, turns
 
@@ -43,4 +43,4 @@ def use(bench, scripted):
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries again after milliseconds."""
-    monkeypatch.setattr("beray.server.agent.faults.FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr("beray.server.agent.models.faults.FIRST_WAIT_SECONDS", 0.001)

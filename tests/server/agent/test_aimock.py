@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from tests.support.aimock import Aimock
 from tests.support.story import assert_true_story, texts_of
 from tests.support.waiting import until
@@ -83,7 +83,7 @@ async def test_a_task_of_three_turns_is_done(bench, aimock, model):
     ],
 )
 async def test_a_disturbed_server_is_asked_again(bench, aimock, model, monkeypatch, fault, code):
-    monkeypatch.setattr("beray.server.agent.faults.FIRST_WAIT_SECONDS", 1.0)  # time to let it recover
+    monkeypatch.setattr("beray.server.agent.models.faults.FIRST_WAIT_SECONDS", 1.0)  # time to let it recover
     server = aimock(*THREE_TURNS)
     server.disturb(**{fault: 1})
     running = asyncio.create_task(bench.run(GOAL, model=model(server)))

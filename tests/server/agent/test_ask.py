@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from beray.server.agent.budget import RunLimits
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from beray.server.agent.run import Asking
 from tests.support.agent_bench import Crash, CrashAt
 from tests.support.scripted_model import Reply, call, turns

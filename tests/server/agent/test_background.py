@@ -8,8 +8,8 @@ import pytest
 
 from beray.server.agent import background as processes
 from beray.server.agent.budget import RunLimits
-from beray.server.agent.faults import MOST_TRIES
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
+from beray.server.agent.models.faults import MOST_TRIES
 from beray.server.agent.prompts import system_prompt
 from beray.server.agent.tools import TOOL_NAMES, output
 from beray.server.agent.tools import background as tool

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from beray.server.agent.budget import Limits, RunLimits, limits_of, money_settings
-from beray.server.agent.models import ModelChoice
-from beray.server.agent.prices import Price, PriceTable
+from beray.server.agent.models.choice import ModelChoice
+from beray.server.agent.models.prices import Price, PriceTable
 from beray.server.clock import DAY_MS
 from beray.server.db import usage
 from beray.server.db.usage import UsedSums

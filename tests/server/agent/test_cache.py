@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from tests.support.scripted_model import Reply, call, sequence, turns
 
 GOAL = "Do it in steps."

@@ -8,11 +8,11 @@ import pytest
 from pydantic_ai.exceptions import ModelAuthenticationError
 
 from beray.server.agent.budget import Limits, RunLimits
-from beray.server.agent.checking import FAILED_KEPT_SECONDS, KEPT_SECONDS, ModelChecks
 from beray.server.agent.ledger import DayLedger
-from beray.server.agent.models import ModelChoice, Models
-from beray.server.agent.one_call import ask_for_a_word, describe
-from beray.server.agent.prices import Price, PriceTable
+from beray.server.agent.models.checking import FAILED_KEPT_SECONDS, KEPT_SECONDS, ModelChecks
+from beray.server.agent.models.choice import ModelChoice, Models
+from beray.server.agent.models.one_call import ask_for_a_word, describe
+from beray.server.agent.models.prices import Price, PriceTable
 from beray.server.clock import DAY_MS
 from beray.server.db import usage
 from beray.server.db.usage import UsedSums
@@ -145,7 +145,7 @@ async def test_a_key_that_was_never_set_is_not_called_refused(scripted, key_name
 
 
 async def test_a_model_that_does_not_answer_in_time_is_given_up(checks, scripted, monkeypatch):
-    monkeypatch.setattr("beray.server.agent.checking.CHECK_SECONDS", 1)
+    monkeypatch.setattr("beray.server.agent.models.checking.CHECK_SECONDS", 1)
 
     checked = await checks(scripted(sequence(Reply("O", hangs_after=1)))).check(None)
 

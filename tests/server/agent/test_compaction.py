@@ -15,8 +15,8 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-from beray.server.agent import compaction, notes, summary
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.conversation import compaction, notes, summary
+from beray.server.agent.models.choice import ModelChoice
 from tests.support.agent_bench import Crash, CrashAt
 from tests.support.scripted_model import Reply, call, failure
 

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from beray.server.agent.budget import RunLimits
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from beray.server.db import agent_runs
 from beray.server.events.log import Fenced
 from tests.support.agent_bench import RULES_MODEL, Crash, CrashAt

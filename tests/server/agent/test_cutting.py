@@ -13,9 +13,9 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-from beray.server.agent import cutting, notes
-from beray.server.agent.compaction import count_bytes, is_users, size_of
-from beray.server.agent.cutting import KEPT_BYTES, MARK_BYTES
+from beray.server.agent.conversation import cutting, notes
+from beray.server.agent.conversation.compaction import count_bytes, is_users, size_of
+from beray.server.agent.conversation.cutting import KEPT_BYTES, MARK_BYTES
 
 SLACK = 2 * MARK_BYTES  # the marks
 

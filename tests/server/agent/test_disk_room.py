@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from beray.server.agent.background import BackgroundProcesses
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from beray.server.agent.progress import Progress
 from beray.server.agent.tools.output import OutputLog
 from beray.server.agent.tools.process import MOST_OVERFILLS, OVER_FILE_BYTES

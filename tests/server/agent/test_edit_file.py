@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from beray.server.agent.tools.closest import MOST_LINES, explain_miss, line_numbers
 from tests.support.scripted_model import Reply, call
 

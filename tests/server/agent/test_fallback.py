@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import select
 
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from beray.server.db import tables
 from tests.support.agent_bench import Crash
 from tests.support.scripted_model import HELLO, Reply, call, failure, sequence, turns

@@ -33,7 +33,7 @@ from typing import Any
 import pytest
 
 from beray.server.agent.budget import RunLimits
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from beray.server.agent.run import Outcome
 from beray.server.agent.tools.output import LOG_BYTES, MODEL_BYTES, SHOWN_BYTES
 from tests.support.agent_bench import Bench
@@ -277,7 +277,7 @@ async def test_a_frame_nested_without_end_is_taken_back_and_tried_again(play):
     ids=["line", "event", "lines", "comments"],
 )
 async def test_an_event_without_end_is_taken_back_and_tried_again(play, monkeypatch, name, most, flood):
-    monkeypatch.setattr(f"beray.server.agent.http_client.{name}", most)
+    monkeypatch.setattr(f"beray.server.agent.models.http_client.{name}", most)
     endless = Reply([SHOWN_AT_ONCE], floods_after=2, garbles_with=flood)
 
     played = await play(sequence(endless, Reply("done")))

@@ -3,7 +3,7 @@
 import pytest
 from pydantic_ai.exceptions import ModelRateLimitError
 
-from beray.server.agent.faults import MOST_WAIT_SECONDS, redact, wait_seconds
+from beray.server.agent.models.faults import MOST_WAIT_SECONDS, redact, wait_seconds
 
 KEY = "abcdefgh-0123456789-uvwxyz"
 
@@ -39,7 +39,7 @@ def test_the_servers_wish_is_honoured_up_to_a_minute(asked, waited):
 
 
 def test_waits_grow_and_stay_bounded(monkeypatch):
-    monkeypatch.setattr("beray.server.agent.faults.FIRST_WAIT_SECONDS", 0.5)
+    monkeypatch.setattr("beray.server.agent.models.faults.FIRST_WAIT_SECONDS", 0.5)
     error = ModelRateLimitError("m", "slow down")
 
     assert 0.25 <= wait_seconds(error, 1) <= 0.5

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beray.server.agent import http_client as bounded
-from beray.server.agent.http_client import AnswerTooLarge, http_client
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
+from beray.server.agent.models.choice import http_client as bounded
+from beray.server.agent.models.http_client import AnswerTooLarge, http_client
 
 MOST = 40
 EMPTY_LINE = re.compile(rb"(?<=\n)\r?\n|(?<=\r)\r")

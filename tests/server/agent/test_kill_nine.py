@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from tests.support.dying_process import Attempt, attempt, outcome_of, points_of
 from tests.support.five_steps import GOAL, STORY, assert_nothing_was_repeated, give_files
 

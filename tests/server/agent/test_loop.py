@@ -3,7 +3,7 @@
 import itertools
 
 from beray.server.agent.budget import RunLimits
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from tests.support.scripted_model import HELLO, Reply, call, failure, sequence, turns
 
 GOAL = "Write a program that greets."

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from beray.server.agent.models import PROVIDERS, choose_models, probe_models
+from beray.server.agent.models.choice import PROVIDERS, choose_models, probe_models
 from beray.server.settings import SettingError, Settings
 from tests.support.scripted_model import ScriptedModel, turns
 
@@ -28,7 +28,7 @@ def choose(environ=None, *, servers=None, **settings):
 @pytest.fixture
 def without_anthropic(monkeypatch):
     """As where the extra is not installed."""
-    monkeypatch.setattr("beray.server.agent.models.find_spec", lambda name: None)
+    monkeypatch.setattr("beray.server.agent.models.choice.find_spec", lambda name: None)
 
 
 @pytest.mark.parametrize("name", ["rules", "beray:rules"])
@@ -340,8 +340,8 @@ def test_the_probe_finds_nothing_where_nothing_listens():
 def test_choosing_does_not_load_the_model_library():
     """It costs a second or two and 50 MB: only once a task runs."""
     program = (
-        "import sys, json, beray.server.agent.models, beray.server.agent.run, beray.server.agent.loop,"
-        " beray.server.agent.tools, beray.server.agent.checking, beray.server.agent.routes,"
+        "import sys, json, beray.server.agent.models.choice, beray.server.agent.run, beray.server.agent.loop,"
+        " beray.server.agent.tools, beray.server.agent.models.checking, beray.server.agent.models.routes,"
         " beray.server.agent.tools.catalogue, beray.server.app; print(json.dumps(sorted(sys.modules)))"
     )
 

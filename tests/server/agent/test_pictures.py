@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from beray.server.agent.models.vision import sees_images
 from beray.server.agent.tools import pictures
 from beray.server.agent.tools.pictures import MOST_BYTES, recognise
-from beray.server.agent.vision import sees_images
 from tests.server.agent.test_loop import choice
 from tests.support.agent_bench import Crash
 from tests.support.scripted_model import Reply, call, failure, sequence, turns

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from beray.server.agent.models import RULES, ModelChoice
-from beray.server.agent.prices import LIBRARY, LIBRARY_AS_OF, Price, PriceTable, load_prices, require_prices
+from beray.server.agent.models.choice import RULES, ModelChoice
+from beray.server.agent.models.prices import LIBRARY, LIBRARY_AS_OF, Price, PriceTable, load_prices, require_prices
 from beray.server.settings import SettingError
 
 ROOT = Path(__file__).parents[3]

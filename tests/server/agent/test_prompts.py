@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from beray.server.agent import prompts
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from beray.server.agent.run import Asking
 from beray.server.agent.tools import TOOL_NAMES
 from tests.support.scripted_model import Reply, call, turns

@@ -4,7 +4,7 @@ import json
 
 from openai import AsyncOpenAI
 
-from beray.server.agent.quick_client import QuickOpenAI
+from beray.server.agent.models.quick_client import QuickOpenAI
 from tests.support.scripted_model import Reply, call, sequence
 
 TOOL = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from beray.client import BeRayClient
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from tests.support.agent_bench import Bench, Crash
 from tests.support.learning_model import Story, learning
 from tests.support.scripted_model import Reply, ScriptedModel, call, failure, results_of

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from beray.server.agent.rules import (
+from beray.server.agent.models.rules import (
     MOST_INSTRUCTION_CHARACTERS,
     AppendFile,
     DeleteFile,

@@ -118,7 +118,7 @@ async def test_an_interrupted_step_is_not_repeated_but_fails(bench):
 
 def test_rules_mode_loads_no_providers_client_and_shows_no_banner():
     program = (
-        "import sys, beray.server.agent.turn, beray.server.agent.rules_model, pydantic_ai;"
+        "import sys, beray.server.agent.turn, beray.server.agent.models.rules_model, pydantic_ai;"
         " print('openai' in sys.modules, pydantic_ai.BANNER_ENABLED)"
     )
 

@@ -7,9 +7,10 @@ from pydantic_ai import exceptions
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import ModelRequest, ModelResponse, ToolCallPart, ToolReturnPart, UserPromptPart
 
-from beray.server.agent import compaction, faults, notes, summary
-from beray.server.agent.compaction import CLEARED
-from beray.server.agent.context import ContextRoom
+from beray.server.agent.conversation import compaction, notes, summary
+from beray.server.agent.conversation.compaction import CLEARED
+from beray.server.agent.conversation.context import ContextRoom
+from beray.server.agent.models import faults
 from beray.server.agent.progress import Progress
 from tests.server.agent.test_compaction import GOAL, assert_well_formed, choice, is_summary, long_work, size
 from tests.support.scripted_model import Reply, call, failure, turns

@@ -2,7 +2,7 @@
 
 import pytest
 
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from beray.server.agent.stuck import Repeats, StuckRules, fingerprint_of
 from tests.support.agent_bench import Crash, CrashAt
 from tests.support.scripted_model import Reply, call, sequence, turns

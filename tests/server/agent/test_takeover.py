@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from beray.server.db.attempts import Attempt
 from beray.server.events.log import Fenced
 from tests.support.agent_bench import Crash, CrashAt

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from beray.server.agent.tools import TOOL_NAMES
 from beray.server.agent.tools.output import HeadAndTail, LiveOutput, OutputLog
 from beray.server.agent.tools.shell import parse_report

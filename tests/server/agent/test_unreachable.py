@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from beray.server.agent.models import ModelChoice
-from beray.server.agent.one_call import ask_for_a_word, describe
-from beray.server.agent.prices import PriceTable
-from beray.server.agent.unreachable import why_unreachable
+from beray.server.agent.models.choice import ModelChoice
+from beray.server.agent.models.one_call import ask_for_a_word, describe
+from beray.server.agent.models.prices import PriceTable
+from beray.server.agent.models.unreachable import why_unreachable
 from tests.support.certificates import tls_contexts
 
 
@@ -62,7 +62,7 @@ async def test_certificate_that_nobody_vouches_for(tmp_path):
 
 async def test_certificate_of_another_host_names_neither(tmp_path, monkeypatch):
     server, trusting = tls_contexts(tmp_path, "another.example")
-    monkeypatch.setattr("beray.server.agent.http_client._trusted", lambda: trusting)
+    monkeypatch.setattr("beray.server.agent.models.http_client._trusted", lambda: trusting)
     async with listening(server) as port:
         message = await told(f"https://localhost:{port}/v1")
 

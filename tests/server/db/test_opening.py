@@ -10,7 +10,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
 
 from beray.server import serve
-from beray.server.agent.models import ModelChoice, Models
+from beray.server.agent.models.choice import ModelChoice, Models
 from beray.server.app import create_app
 from beray.server.db.faults import reason
 from beray.server.db.open import database_url

@@ -8,8 +8,8 @@ from unittest.mock import AsyncMock
 import pytest
 from sqlalchemy import insert, select, update
 
-from beray.server.agent.models import ModelChoice, Models
-from beray.server.agent.prices import PriceTable
+from beray.server.agent.models.choice import ModelChoice, Models
+from beray.server.agent.models.prices import PriceTable
 from beray.server.audit import AuditTrail
 from beray.server.db import tasks as queries
 from beray.server.db.auth import UserRow

@@ -6,8 +6,8 @@ from unittest.mock import Mock
 import pytest
 from sqlalchemy import select
 
-from beray.server.agent.models import ModelChoice, Models
-from beray.server.agent.prices import PriceTable
+from beray.server.agent.models.choice import ModelChoice, Models
+from beray.server.agent.models.prices import PriceTable
 from beray.server.audit import AuditTrail
 from beray.server.db.auth import UserRow
 from beray.server.db.tables import task

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Connection, make_url, text
 
 from beray.server.agent.budget import Limits as Budgets
-from beray.server.agent.models import ModelChoice, Models
-from beray.server.agent.prices import PriceTable
+from beray.server.agent.models.choice import ModelChoice, Models
+from beray.server.agent.models.prices import PriceTable
 from beray.server.agent.progress import Estimate, Progress, Used
 from beray.server.agent.run import AgentRun, Outcome
 from beray.server.agent.stuck import StuckRules

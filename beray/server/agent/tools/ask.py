@@ -15,7 +15,7 @@ from pydantic import Field
 from sqlalchemy import Connection
 
 from beray.protocol.status import Status
-from beray.server.agent.notes import ANSWERED
+from beray.server.agent.conversation.notes import ANSWERED
 from beray.server.agent.run import AgentRun
 from beray.server.agent.tools.base import Answer, Opening, Toolbox
 from beray.server.agent.wellformed import wellformed

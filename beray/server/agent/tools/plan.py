@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from beray.server.agent.inbox import has_waiting
+from beray.server.agent.conversation.inbox import has_waiting
 from beray.server.agent.tools.base import Answer, Toolbox, ToolError
 from beray.server.agent.tools.whereabouts import astray
 from beray.server.errors import Refused

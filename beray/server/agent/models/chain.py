@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
-from beray.server.agent import faults
-from beray.server.agent.building import build_model, close_model
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models import faults
+from beray.server.agent.models.building import build_model, close_model
+from beray.server.agent.models.choice import ModelChoice
 from beray.server.agent.progress import Progress
 from beray.server.agent.run import AgentRun
 from beray.server.db import tasks as task_queries

@@ -16,9 +16,9 @@ from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from pydantic_ai.providers.vllm import VLLMProvider
 from pydantic_ai.providers.zai import ZaiProvider
 
-from beray.server.agent.http_client import http_client, timeout_of
-from beray.server.agent.models import ModelChoice
-from beray.server.agent.quick_client import QuickOpenAI
+from beray.server.agent.models.choice import ModelChoice
+from beray.server.agent.models.http_client import http_client, timeout_of
+from beray.server.agent.models.quick_client import QuickOpenAI
 
 
 def build_provider_model(choice: ModelChoice, *, cache_key: str) -> Model:

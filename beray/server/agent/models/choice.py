@@ -26,7 +26,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from beray.protocol.types import ModelKind
-from beray.server.agent.vision import sees_images
+from beray.server.agent.models.vision import sees_images
 from beray.server.messages import Language, text
 from beray.server.settings import SettingError, Settings
 

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from pydantic_ai import exceptions
 
 from beray.protocol.types import TaskError
-from beray.server.agent.models import ModelChoice
-from beray.server.agent.unreachable import why_unreachable
+from beray.server.agent.models.choice import ModelChoice
+from beray.server.agent.models.unreachable import why_unreachable
 from beray.server.messages import Language, text
 
 MOST_TRIES: Final = 5

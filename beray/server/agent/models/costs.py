@@ -5,10 +5,10 @@ from typing import Any, Final
 
 from pydantic_ai.messages import ModelResponse, PartDeltaEvent, PartStartEvent
 
-from beray.server.agent import compaction
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.conversation import compaction
+from beray.server.agent.models.choice import ModelChoice
+from beray.server.agent.models.prices import PriceTable
 from beray.server.agent.nesting import is_value_too_deep
-from beray.server.agent.prices import PriceTable
 from beray.server.agent.progress import Estimate
 from beray.server.db.usage import UsedSums
 

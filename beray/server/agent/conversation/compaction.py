@@ -24,7 +24,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-from beray.server.agent.notes import ANSWERED, is_note
+from beray.server.agent.conversation.notes import ANSWERED, is_note
 
 CLEAR_AT: Final = 0.70
 SUMMARISE_AT: Final = 0.85

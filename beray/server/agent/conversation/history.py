@@ -20,8 +20,8 @@ from pydantic_ai.messages import (
 )
 from sqlalchemy import Connection
 
-from beray.server.agent.images import from_record, with_pictures
-from beray.server.agent.notes import ANSWERED, as_said
+from beray.server.agent.conversation.images import from_record, with_pictures
+from beray.server.agent.conversation.notes import ANSWERED, as_said
 from beray.server.agent.run import AgentRun
 from beray.server.agent.wellformed import wellformed
 from beray.server.db import agent_runs

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Final
 from beray.protocol.types import ModelCheck
 from beray.server.agent.budget import BudgetExceeded, setting_of
 from beray.server.agent.ledger import DayLedger
-from beray.server.agent.models import ModelChoice, Models
-from beray.server.agent.prices import PriceTable
+from beray.server.agent.models.choice import ModelChoice, Models
+from beray.server.agent.models.prices import PriceTable
 from beray.server.db.usage import UsedSums
 from beray.server.errors import Refused, shown, wrong_field
 from beray.server.messages import current_language
 
 if TYPE_CHECKING:
-    from beray.server.agent.one_call import Answered
+    from beray.server.agent.models.one_call import Answered
 
 CHECK_SECONDS: Final = 28  # with the loading of the library; a client waits 30 s for the first byte of an answer
 KEPT_SECONDS: Final = 60.0  # an answer is given again for so long: each costs money
@@ -159,19 +159,19 @@ async def _require_room(ledger: DayLedger) -> None:
 
 def _used(checked: _Checked) -> UsedSums | None:
     """What a check has used; None: that can't be known, so its estimate stays."""
-    from beray.server.agent.one_call import used_by
+    from beray.server.agent.models.one_call import used_by
 
     return used_by(checked.answered, checked.error)
 
 
 def _load() -> "Callable[[ModelChoice, PriceTable], Awaitable[Answered]]":
-    from beray.server.agent.one_call import ask_for_a_word  # a second or two the first time, hence in a thread
+    from beray.server.agent.models.one_call import ask_for_a_word  # a second or two the first time, hence in a thread
 
     return ask_for_a_word
 
 
 def _described(choice: ModelChoice, checked: _Checked) -> ModelCheck:
-    from beray.server.agent.one_call import describe
+    from beray.server.agent.models.one_call import describe
 
     result = _result(choice)
     if checked.answered is not None:

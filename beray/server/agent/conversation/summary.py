@@ -17,8 +17,8 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-from beray.server.agent.compaction import is_users
-from beray.server.agent.notes import NOTE
+from beray.server.agent.conversation.compaction import is_users
+from beray.server.agent.conversation.notes import NOTE
 
 TOLD_CHARACTERS: Final = 1500  # of one call or result in the record
 RECORD_SHARE: Final = 0.5  # of the context, that the record may take

@@ -1,8 +1,8 @@
-"""Builds what `models.py` has chosen, for the model library: only for use once a task runs."""
+"""Builds what `choice.py` has chosen, for the model library: only for use once a task runs."""
 
 from typing import TYPE_CHECKING
 
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 from beray.server.messages import Language
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ def build_model(choice: ModelChoice, language: Language, *, cache_key: str = "be
         cache_key: The same for requests that begin alike.
     """
     if choice.kind == "rules":
-        from beray.server.agent.rules_model import build_rules_model
+        from beray.server.agent.models.rules_model import build_rules_model
 
         return build_rules_model(language)
     if choice.provider == "anthropic":
-        from beray.server.agent.anthropic_provider import build_anthropic_model
+        from beray.server.agent.models.anthropic_provider import build_anthropic_model
 
         return build_anthropic_model(choice)
-    from beray.server.agent.providers import build_provider_model
+    from beray.server.agent.models.providers import build_provider_model
 
     return build_provider_model(choice, cache_key=cache_key)
 
@@ -37,10 +37,10 @@ def build_model(choice: ModelChoice, language: Language, *, cache_key: str = "be
 async def close_model(choice: ModelChoice, model: "Model") -> None:
     """Close the connections of a model built for `choice`."""
     if choice.provider == "anthropic":
-        from beray.server.agent.anthropic_provider import close_anthropic_model
+        from beray.server.agent.models.anthropic_provider import close_anthropic_model
 
         await close_anthropic_model(model)
     elif choice.kind == "model":
-        from beray.server.agent.providers import close_provider_model
+        from beray.server.agent.models.providers import close_provider_model
 
         await close_provider_model(model)

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from pydantic_ai.messages import ModelMessage, ModelRequest, ToolReturnPart
 
-from beray.server.agent.compaction import is_answer, is_users, size_of
-from beray.server.agent.notes import NOTE
+from beray.server.agent.conversation.compaction import is_answer, is_users, size_of
+from beray.server.agent.conversation.notes import NOTE
 
 KEPT_BYTES: Final = 2000  # of a result or of the user's words, that stay in any case
 MARK_BYTES: Final = 250  # that a cut must save at least: its mark takes nearly as much

@@ -11,8 +11,9 @@ from typing import Any, Final
 from pydantic_ai.exceptions import AgentRunError
 from pydantic_ai.messages import ModelMessage, ModelResponse
 
-from beray.server.agent import compaction, cutting, faults, summary
-from beray.server.agent.compaction import Cleared, Split
+from beray.server.agent.conversation import compaction, cutting, summary
+from beray.server.agent.conversation.compaction import Cleared, Split
+from beray.server.agent.models import faults
 from beray.server.agent.progress import Progress
 
 OVERHEAD_TOKENS: Final = 3000  # instructions and tools, before the provider has measured them

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 
 from beray.protocol.types import ModelCheck, ModelKind
-from beray.server.agent.checking import ModelChecks
+from beray.server.agent.models.checking import ModelChecks
 from beray.server.auth.service import Accounts
 from beray.server.bodies import Plain
 from beray.server.refusals import SIGNED_IN, WRITING, refused_with

@@ -13,12 +13,12 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
 from beray.protocol.types import TaskError
-from beray.server.agent import costs, faults
-from beray.server.agent.building import build_model, close_model
-from beray.server.agent.checking import MOST_OUTPUT_TOKENS
-from beray.server.agent.models import ModelChoice
-from beray.server.agent.prices import PriceTable
-from beray.server.agent.unreadable import stumbling
+from beray.server.agent.models import costs, faults
+from beray.server.agent.models.building import build_model, close_model
+from beray.server.agent.models.checking import MOST_OUTPUT_TOKENS
+from beray.server.agent.models.choice import ModelChoice
+from beray.server.agent.models.prices import PriceTable
+from beray.server.agent.models.unreadable import stumbling
 from beray.server.agent.wellformed import wellformed
 from beray.server.db.usage import UsedSums
 from beray.server.messages import Language, text

@@ -10,8 +10,8 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ToolReturnPart, Use
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
 
 from beray.protocol.types import TaskError
-from beray.server.agent.models import RULES
-from beray.server.agent.rules import (
+from beray.server.agent.models.choice import RULES
+from beray.server.agent.models.rules import (
     AppendFile,
     DeleteFile,
     ListFiles,

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
 
 CONNECT_TIMEOUT_SECONDS = 10
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})

@@ -6,8 +6,8 @@ from pydantic_ai.models.anthropic import AnthropicModel, AnthropicModelSettings
 from pydantic_ai.profiles import ModelProfile
 from pydantic_ai.providers.anthropic import AnthropicProvider
 
-from beray.server.agent.http_client import http_client, timeout_of
-from beray.server.agent.models import ModelChoice
+from beray.server.agent.models.choice import ModelChoice
+from beray.server.agent.models.http_client import http_client, timeout_of
 
 NO_KEY = "no-key"  # the client demands one; servers without keys ignore it
 

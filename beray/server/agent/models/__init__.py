@@ -1,0 +1,1 @@
+"""The models that work: which, by what client, what they cost, what fails."""
