@@ -132,7 +132,7 @@ def test_every_error_code_is_documented(language: str) -> None:
     assert documented >= set(STATUS_OF)
     with_hint = {key.removesuffix("_hint").removeprefix("task_") for key in MESSAGES if key.endswith("_hint")}
     assert documented >= with_hint - {"rules", "rules_step"}
-    assert documented >= set(re.findall(r'_error\(\s*"(rules_\w+)"', _source("server/agent/rules_model.py")))
+    assert documented >= set(re.findall(r'_error\(\s*"(rules_\w+)"', _source("server/agent/models/rules_model.py")))
 
 
 def _source(path: str) -> str:
