@@ -161,6 +161,8 @@ NOBODYS = {  # operations that name no task: a new one must be put here by someb
     ("POST", "/api/v1/auth/token"),
     ("POST", "/api/v1/auth/logout"),
     ("GET", "/api/v1/users/me"),
+    ("GET", "/api/v1/users/me/usage"),
+    ("POST", "/api/v1/model/check"),
     ("POST", "/api/v1/tasks"),
     ("GET", "/api/v1/tasks"),
 }
@@ -195,7 +197,7 @@ def test_attack_43_every_endpoint_with_the_id_of_another_users_task_is_not_found
 
 def ask(client: BeRayClient, method: str, path: str) -> requests.Response:
     """The request of an operation, such that its owner would be served."""
-    body = {"data": b"x"} if method == "PUT" else {"json": {"paths": []}} if method == "POST" else {}
+    body = {"data": b"x"} if method == "PUT" else {"json": {"paths": [], "content": "x"}} if method == "POST" else {}
     return send(client, method, path.removeprefix("/api/v1"), params={"path": "planted"}, **body)
 
 

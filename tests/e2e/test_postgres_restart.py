@@ -78,6 +78,7 @@ def begin(client: BeRayClient) -> Follower:
     """Follow a task whose first step runs."""
     follower = Follower(client, client.create_task("Two steps")["id"])
     follower.wait_for("tool.started")
+    wait_until(lambda: client.list_files_tree(follower.task_id), what="what the step writes at its beginning")
     return follower
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from beray.server.agent.background import BackgroundProcesses
+from beray.server.agent.budget import RunLimits
 from beray.server.agent.models.choice import ModelChoice
 from beray.server.agent.progress import Progress
 from beray.server.agent.tools.output import OutputLog
@@ -33,7 +34,8 @@ async def test_a_file_that_has_no_room_is_not_written(bench, scripted, most, own
     room = TaskRoom(StoredBytes(bench.database, WorkDirs(bench.root / "none"), most=most), 1, 1, Attempt(1, 1))
     model = ModelChoice("openai:scripted", "model", base_url=server.base_url, is_own_url=True)
 
-    outcome = await bench.run("go", model=model, room=room, sandbox_limits=Limits(disk_bytes=own))
+    limits = RunLimits(tokens=None)  # as text of a model 3 MiB are some 850,000
+    outcome = await bench.run("go", model=model, room=room, sandbox_limits=Limits(disk_bytes=own), limits=limits)
 
     assert outcome.result == "done"
     told = [message["content"] for message in server.requests[-1]["messages"] if message["role"] == "tool"]

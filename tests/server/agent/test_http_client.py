@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beray.server.agent.models import http_client as bounded
 from beray.server.agent.models.choice import ModelChoice
-from beray.server.agent.models.choice import http_client as bounded
 from beray.server.agent.models.http_client import AnswerTooLarge, http_client
 
 MOST = 40
