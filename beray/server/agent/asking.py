@@ -5,14 +5,15 @@ The one owner of retries: the provider's client makes one try. What was shown of
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-from pydantic_ai import Agent, UsageLimits
+from pydantic_ai import RunContext, RunUsage
 from pydantic_ai.direct import model_request_stream
 from pydantic_ai.exceptions import AgentRunError, ModelContextWindowExceededError
 from pydantic_ai.messages import (
+    InstructionPart,
     ModelMessage,
     ModelRequest,
     ModelResponse,
@@ -21,8 +22,9 @@ from pydantic_ai.messages import (
     TextPart,
     TextPartDelta,
 )
-from pydantic_ai.run import AgentRun as LibraryRun
-from pydantic_graph import End
+from pydantic_ai.models import ModelRequestParameters
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.toolsets import AbstractToolset
 from sqlalchemy import Connection
 
 from beray.server.agent.answer_bounds import AnswerBounds, TooManyCalls, tidy_arguments
@@ -33,15 +35,15 @@ from beray.server.agent.conversation.context import ContextRoom
 from beray.server.agent.memory import RunMemory
 from beray.server.agent.models import costs, faults
 from beray.server.agent.models.chain import ModelChain
-from beray.server.agent.models.unreadable import readable, stumbling
+from beray.server.agent.models.unreadable import readable
 from beray.server.agent.progress import Estimate
-from beray.server.agent.prompts import summary_prompt
+from beray.server.agent.prompts import summary_prompt, system_prompt
 from beray.server.agent.run import AgentRun
 from beray.server.agent.wellformed import wellformed
 from beray.server.events.log import NewEvent
 
 TEXT_EVENT_CHARACTERS: Final = 1024
-NO_LIBRARY_LIMITS: Final = UsageLimits(request_limit=None)  # limits are ours: they must hold over crashes
+ONE_TRY: Final = ModelSettings(max_retries=0)
 MOST_SQUEEZES: Final = 3  # of one conversation that is refused for its length: what it takes is not known exactly
 
 T = TypeVar("T")
@@ -54,11 +56,12 @@ class Asker:
         texts: The pieces of text of the latest answer, by message.
     """
 
-    def __init__(self, run: AgentRun, memory: RunMemory, agent: Agent[None, str], models: ModelChain) -> None:
+    def __init__(self, run: AgentRun, memory: RunMemory, toolset: AbstractToolset[None], models: ModelChain) -> None:
         self.texts: dict[str, list[str]] = {}
         self._run = run
         self._memory = memory
-        self._agent = agent
+        self._toolset = toolset
+        self._instructions = [system_prompt(run.tools)] if run.model.kind == "model" else []
         self._models = models
         self._room = self._make_context()
         self._streamed_bytes = 0
@@ -84,21 +87,6 @@ class Asker:
             except AgentRunError as error:
                 if not faults.is_rejected(error) or not await self._drop_pictures(error):
                     raise
-
-    @asynccontextmanager
-    async def resumed(self) -> AsyncIterator[LibraryRun[None, str]]:
-        """A run of the library from the conversation as it is."""
-        history, model = self._memory.messages, self._models.model
-        async with self._agent.iter(
-            None, model=model, message_history=history, usage_limits=NO_LIBRARY_LIMITS
-        ) as library_run:
-            yield library_run
-
-    async def first_node(self, library_run: LibraryRun[None, str]) -> Any:  # the library has no public name for it
-        """What the conversation leads to: a request, or the tools of an answer."""
-        start = library_run.next_node
-        assert not isinstance(start, End), "a new run has something to do"
-        return await library_run.next(start)
 
     def resets(self, reason: str) -> list[NewEvent]:
         """Take back what was shown of an answer that never became whole."""
@@ -152,17 +140,9 @@ class Asker:
     async def _ask_once(self) -> None:
         await self._begin_request()
         self.texts = {}
-        async with self.resumed() as library_run:
-            node = await self.first_node(library_run)
-            assert Agent.is_model_request_node(node), "messages that end in a request lead to a request"
-            is_whole = await self._stream_text(node, library_run)
-            if is_whole:
-                node = await library_run.next(node)
-                assert Agent.is_call_tools_node(node), "an answer leads to its tools"
-            asked = self._memory.messages
-            self._memory.messages = list(library_run.all_messages())
-        answer = self._memory.messages[-1]
-        assert isinstance(answer, ModelResponse), "the last message is the answer"
+        asked = self._memory.messages
+        answer, is_whole = await self._stream(asked)
+        self._memory.messages = [*asked, answer]
         tidy_arguments(answer)  # first of all: whatever looks into them may go by recursion
         if not is_whole:  # what was told of its usage, if anything, is of its beginning
             self.lose_request()
@@ -226,15 +206,36 @@ class Asker:
 
     # ---- text while it comes
 
-    async def _stream_text(self, node: Any, library_run: LibraryRun[None, str]) -> bool:
-        """Show the answer's text while it comes; whether the answer has come to its end."""
-        async with Coalescer(self._show_text, most_characters=TEXT_EVENT_CHARACTERS) as shown:
+    async def _stream(self, asked: list[ModelMessage]) -> tuple[ModelResponse, bool]:
+        """The answer, its text shown while it comes, and whether it has come to its end.
+
+        Asked without the library's graph of an agent, which costs more than all else in a step.
+        """
+        messages, parameters = await self._offer(asked)
+        stream = model_request_stream(
+            self._models.model, messages, model_settings=ONE_TRY, model_request_parameters=parameters
+        )
+        async with (
+            Coalescer(self._show_text, most_characters=TEXT_EVENT_CHARACTERS) as shown,
+            readable(stream) as (answer, events),
+        ):
             try:
-                async with readable(node.stream(library_run.ctx)) as events:
-                    await self._take_text(events, shown)
+                await self._take_text(events, shown)
             except TooManyCalls:
-                return False
-        return True
+                return answer.get(), False
+            return answer.get(), True
+
+    async def _offer(self, asked: list[ModelMessage]) -> tuple[list[ModelMessage], ModelRequestParameters]:
+        """What is sent: the conversation with the instructions, and the tools."""
+        context = RunContext(deps=None, model=self._models.model, usage=RunUsage(), messages=asked)
+        toolset = await self._toolset.for_run(context)
+        tools = await toolset.get_tools(context)
+        request = asked[-1]
+        assert isinstance(request, ModelRequest), "what leads to an answer is a request"
+        texts = [*self._instructions, *_texts(await toolset.get_instructions(context))]
+        told = replace(request, instructions="\n\n".join(text.strip() for text in texts) or None)
+        parameters = ModelRequestParameters(function_tools=[tool.tool_def for tool in tools.values()])
+        return self._models.model.prepare_messages([*asked[:-1], told], parameters), parameters
 
     async def _take_text(self, events: AsyncIterator[Any], shown: Coalescer[str]) -> None:
         ids: dict[int, str] = {}
@@ -311,14 +312,21 @@ class Asker:
         async def attempt() -> str:
             await self._begin_request()
             bounds = self._bounds()
-            with stumbling():
-                async with model_request_stream(self._models.model, prompt) as stream:
-                    async for event in stream:
-                        self._note_size(event, bounds)
-                    answer = stream.get()
+            async with readable(model_request_stream(self._models.model, prompt, model_settings=ONE_TRY)) as read:
+                async for event in read[1]:
+                    self._note_size(event, bounds)
+                answer = read[0].get()
             self._count_answer(answer)
             if answer.finish_reason == "content_filter":
                 return ""
             return wellformed("".join(part.content for part in answer.parts if isinstance(part, TextPart)).strip())
 
         return await self._again(attempt)
+
+
+def _texts(instructions: str | InstructionPart | Sequence[str | InstructionPart] | None) -> list[str]:
+    """What sources of tools have to say, as texts."""
+    if instructions is None:
+        return []
+    parts = [instructions] if isinstance(instructions, str | InstructionPart) else instructions
+    return [part if isinstance(part, str) else part.content for part in parts]

@@ -1,8 +1,8 @@
 """One turn of a run: ask the model, run its tools, remember. Imports the model library.
 
-The library is driven node by node, always by `node.stream()`: iterating over a run makes requests that don't stream.
-Asking and running tools are two of its runs, the second resumed from messages that end in the model's answer. A
-takeover resumes in exactly that way, so what happens after a crash is what happens always.
+The model is asked directly (`asking.py`). Its calls are run by the library's agent, resumed from messages that end in
+the answer: by its graph, node by node, always by `node.stream()`. A takeover resumes in exactly that way, so what
+happens after a crash is what happens always.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pydantic_ai
-from pydantic_ai import Agent, FunctionToolset
+from pydantic_ai import Agent, FunctionToolset, UsageLimits
 from pydantic_ai.exceptions import AgentRunError, ContentFilterError, OutputTokenLimitExceeded
 from pydantic_ai.messages import (
     FunctionToolResultEvent,
@@ -26,8 +26,8 @@ from pydantic_ai.messages import (
     ToolCallPart,
     ToolReturnPart,
 )
-from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset, CombinedToolset
+from pydantic_graph import End
 from sqlalchemy import Connection
 
 from beray.protocol.types import TaskError
@@ -42,7 +42,6 @@ from beray.server.agent.models.chain import ModelChain
 from beray.server.agent.models.rules_model import RulesFailed
 from beray.server.agent.outbox import Outbox
 from beray.server.agent.progress import Progress
-from beray.server.agent.prompts import system_prompt
 from beray.server.agent.recording import RecordedToolset, Recorder, request_fields
 from beray.server.agent.run import AgentRun
 from beray.server.agent.stuck import Stuck, StuckRules, describe_stuck
@@ -55,6 +54,7 @@ from beray.server.messages import text
 pydantic_ai.BANNER_ENABLED = False  # the library's advertisement has no place on a server's terminal
 
 MOST_EMPTY_ANSWERS: Final = 3
+NO_LIBRARY_LIMITS: Final = UsageLimits(request_limit=None)  # limits are ours: they must hold over crashes
 TOOL_RETRIES: Final = 20  # wrong calls within one answer; over answers the limit on requests counts
 
 log = logging.getLogger("beray.agent")
@@ -86,15 +86,9 @@ class TurnPlayer:
         )
         self._toolsets: list[AbstractToolset[None]] = [built_in]
         self._sources = AsyncExitStack()
-        agent: Agent[None, str] = Agent(
-            self._models.model,
-            deps_type=type(None),
-            instructions=system_prompt(run.tools) if run.model.kind == "model" else None,
-            toolsets=[RecordedToolset(CombinedToolset(self._toolsets), self._recorder)],
-            retries=TOOL_RETRIES,
-            model_settings=ModelSettings(max_retries=0),
-        )
-        self._asker = Asker(run, self._memory, agent, self._models)
+        toolset = RecordedToolset(CombinedToolset(self._toolsets), self._recorder)
+        self._agent: Agent[None, str] = Agent(deps_type=type(None), toolsets=[toolset], retries=TOOL_RETRIES)
+        self._asker = Asker(run, self._memory, toolset, self._models)
         self._inbox = Inbox(run)
         self._box.paused = self._paused
         self._late: list[NewEvent] = []
@@ -326,8 +320,13 @@ class TurnPlayer:
         """Run the tools the last answer asks for; their results become the next request."""
         self._box.sees_images = self._models.choice.sees_images
         asked = self._arguments_asked()
-        async with self._asker.resumed() as library_run:
-            node = await self._asker.first_node(library_run)
+        history, model = self._memory.messages, self._models.model
+        async with self._agent.iter(
+            None, model=model, message_history=history, usage_limits=NO_LIBRARY_LIMITS
+        ) as library_run:
+            start = library_run.next_node
+            assert not isinstance(start, End), "a conversation that ends in an answer goes on"
+            node = await library_run.next(start)
             assert Agent.is_call_tools_node(node), "messages that end in calls lead to them"
             async with node.stream(library_run.ctx) as events:
                 async for event in events:

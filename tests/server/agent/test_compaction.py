@@ -217,7 +217,8 @@ async def test_results_stay_whole_while_there_is_room(bench, scripted):
 # ---- the parts, for any conversation
 
 # short texts, repeated: long ones take Hypothesis longer to make than they take to test
-texts = st.builds(str.__mul__, st.text(max_size=8), st.integers(0, 250))
+ALPHABET = 'ab \n"{}:é中\u2028\U0001f600'  # of all there are Hypothesis would make a table first, for seconds
+texts = st.builds(str.__mul__, st.text(ALPHABET, max_size=8), st.integers(0, 250))
 
 
 @st.composite

@@ -10,6 +10,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, as
 from typing import Final, TypeVar
 
 from pydantic_ai.exceptions import UnexpectedModelBehavior
+from pydantic_ai.messages import ModelResponseStreamEvent
+from pydantic_ai.models import StreamedResponse
 
 T = TypeVar("T")
 
@@ -19,8 +21,10 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def readable(stream: AbstractAsyncContextManager[AsyncIterable[T]]) -> AsyncIterator[AsyncIterator[T]]:
-    """What `stream` gives.
+async def readable(
+    stream: AbstractAsyncContextManager[StreamedResponse],
+) -> AsyncIterator[tuple[StreamedResponse, AsyncIterator[ModelResponseStreamEvent]]]:
+    """The stream, and what it gives.
 
     Only what goes wrong in the library counts as unreadable, not what goes wrong where the events are used.
 
@@ -29,8 +33,8 @@ async def readable(stream: AbstractAsyncContextManager[AsyncIterable[T]]) -> Asy
     """
     async with AsyncExitStack() as stack:
         with stumbling():
-            events = await stack.enter_async_context(stream)
-        yield await stack.enter_async_context(aclosing(_each(events)))
+            opened = await stack.enter_async_context(stream)
+        yield opened, await stack.enter_async_context(aclosing(_each(opened)))
 
 
 async def _each(events: AsyncIterable[T]) -> AsyncGenerator[T, None]:
