@@ -1,12 +1,10 @@
 """`web_fetch` beside a real server: there when it is switched on, for the allowed hosts only."""
 
-import subprocess
-
 import pytest
 
 from beray.client import BeRayClient
 from tests.support.scripted_model import Reply, ScriptedModel, call, turns
-from tests.support.server import BERAY
+from tests.support.server import failing_start
 
 
 @pytest.mark.needs("bubblewrap")
@@ -33,13 +31,6 @@ def test_without_an_allowed_host_the_start_fails_and_says_why(tmp_path, monkeypa
     monkeypatch.setenv("BERAY_MODEL", "rules")
     monkeypatch.setenv("BERAY_WEB_FETCH", "1")
 
-    ended = subprocess.run(
-        [*BERAY, "serve", "--port", "0", "--data", str(tmp_path / "data")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    told = failing_start(tmp_path / "data")
 
-    assert ended.returncode != 0
-    assert "BERAY_WEB_FETCH=1 needs hosts that may be read: name them in BERAY_SANDBOX_ALLOW_HOSTS" in ended.stderr
+    assert "BERAY_WEB_FETCH=1 needs hosts that may be read: name them in BERAY_SANDBOX_ALLOW_HOSTS" in told

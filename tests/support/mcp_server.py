@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = r"""
-import json, os, sys, time
+import json, os, sys, threading
 
 MODES = set(sys.argv[1:])
 OBJECT = {"type": "object", "properties": {}}
@@ -56,7 +56,7 @@ def call(name, args):
     if name == "fail":
         return {**texts("no such city"), "isError": True}
     if name == "hang":
-        time.sleep(1000)
+        threading.Event().wait(1000)  # says nothing; ends by itself if nobody ends it
     if name == "die":
         sys.stderr.write("dying, and " + os.environ.get("SECRET", "-") + "\n")
         sys.stderr.flush()

@@ -22,6 +22,15 @@ BERAY = (sys.executable, "-m", "beray.cli.main")  # the command `beray`, in this
 CODE = re.compile(r"\b([0-9]{6})\b")
 
 
+def failing_start(data: Path) -> str:
+    """What a server says on standard error that can't start; its settings are those of the environment."""
+    command = [*BERAY, "serve", "--port", "0", "--data", str(data)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode != 0, ended.stdout
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
 class ServerProcess:
     """One server. `start` waits until it is ready; `stop` ends it as an operator would; `kill` as a crash would.
 

@@ -17,7 +17,7 @@ from beray.server.settings import SettingError, Settings
 from tests.support.agent_bench import Crash, CrashAt
 from tests.support.scripted_model import Reply, call, failure, sequence, turns
 from tests.support.story import assert_true_story
-from tests.support.waiting import wait_until
+from tests.support.waiting import until, wait_until
 
 GOAL = "Work for ever."
 FOR_EVER = sequence(*(Reply(calls=[call("shell", command=f"echo {number}")]) for number in range(40)))
@@ -218,8 +218,7 @@ def cut():
 async def stop_while_it_answers(bench, server, **changes):
     """A user's stop as the runner makes it, in the middle of a text."""
     running = asyncio.create_task(bench.run(GOAL, model=choice(server), **changes))
-    while not await bench.events("text.delta"):
-        await asyncio.sleep(0)
+    await until(lambda: bench.events("text.delta"), what="a text under way")
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

@@ -135,7 +135,7 @@ async def look(context: ToolContext, word: str, on: datetime.date, times: int = 
         await context.write_text("a/found.txt", "found it")
         return await context.read_text("a/found.txt") + " " + (await context.read_bytes("a/found.txt")).decode()
     if word == "slow":
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
     return f"{word} on {on:%d.%m.%Y} x{times} for {context.task_id} in {context.language}"
 '''
 
@@ -220,7 +220,7 @@ async def test_a_stopped_run_ends_a_plugins_call(bench, scripted, site):
         "async def look(context: ToolContext, word: str) -> str:",
         "globals()['waits'] = True\n"
         "    try:\n"
-        "        await asyncio.sleep(60)\n"
+        "        await asyncio.Event().wait()\n"
         "    finally:\n"
         "        globals()['ended'] = True",
     )
