@@ -14,15 +14,15 @@ from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeVar, cast
+from typing import Any, BinaryIO, Self, cast
 
 import requests
 import urllib3
 
 from beray.exceptions import AuthenticationError, BeRayException, NetworkError, ProtocolError, RequestTimeout
 from beray.protocol import calls, flows
-from beray.protocol.calls import Body, Call
-from beray.protocol.flows import Conditions, Emit, Flow, Read, Send, Sleep
+from beray.protocol.calls import Body, Call, Result
+from beray.protocol.effects import Conditions, Emit, Flow, Read, Send, Sleep
 from beray.protocol.responses import Answer, value_of
 from beray.protocol.retry import RetryPolicy
 from beray.protocol.types import (
@@ -46,8 +46,6 @@ from beray.transport import (
 )
 
 _STREAM_CHUNK_BYTES = 64 * 1024
-
-Result = TypeVar("Result")
 
 
 class BeRayClient:
@@ -165,7 +163,7 @@ class BeRayClient:
             ConflictError: The address is registered already.
             UnprocessableEntityError: It is no mail address.
         """
-        return cast(Message, self._value(calls.request_verification_code(email)))
+        return self._value(calls.request_verification_code(email))
 
     def register(self, email: str, verification_code: str, password: str) -> Session:
         """Make an account and log in to it: the token is kept for the calls that follow.
@@ -195,7 +193,7 @@ class BeRayClient:
 
     def get_current_user(self) -> User:
         """The account that is logged in."""
-        return cast(User, self._value(calls.get_current_user()))
+        return self._value(calls.get_current_user())
 
     def logout(self) -> Message:
         """End the session: the token is dead on the server, and forgotten here.
@@ -209,7 +207,7 @@ class BeRayClient:
             self._token = None
             raise
         self._token = None
-        return cast(Message, answer)
+        return answer
 
     # Tasks
 
@@ -241,7 +239,7 @@ class BeRayClient:
         """
         key = uuid.uuid4().hex if idempotency_key is None else _header_value("idempotency_key", idempotency_key)
         call = calls.create_task(goal, tools=tools, model=model, limits=limits, hold=hold, idempotency_key=key)
-        return cast(Task, self._value(call))
+        return self._value(call)
 
     def start_task(self, task_id: int) -> Task:
         """Start a task that was created with `hold=True`.
@@ -249,7 +247,7 @@ class BeRayClient:
         Raises:
             ConflictError: It has been started already.
         """
-        return cast(Task, self._value(calls.start_task(task_id)))
+        return self._value(calls.start_task(task_id))
 
     def send_message(
         self, task_id: int, content: str, *, question_id: str | None = None, idempotency_key: str | None = None
@@ -274,7 +272,7 @@ class BeRayClient:
         """
         key = uuid.uuid4().hex if idempotency_key is None else _header_value("idempotency_key", idempotency_key)
         call = calls.send_message(task_id, content, question_id=question_id, idempotency_key=key)
-        return cast(Task, self._value(call))
+        return self._value(call)
 
     def list_tasks(self, *, limit: int | None = None, before: int | None = None) -> list[Task]:
         """The user's tasks, newest first.
@@ -283,7 +281,7 @@ class BeRayClient:
             limit: At most so many; None gives all.
             before: Only those with a lower id.
         """
-        return cast(list[Task], self._value(calls.list_tasks(limit=limit, before=before)))
+        return self._value(calls.list_tasks(limit=limit, before=before))
 
     def get_task(self, task_id: int, *, events: str | None = None) -> Task:
         """One task with its `events`.
@@ -295,7 +293,7 @@ class BeRayClient:
         Raises:
             NotFoundError: No such task, or it is someone else's.
         """
-        return cast(Task, self._value(calls.get_task(task_id, events=events)))
+        return self._value(calls.get_task(task_id, events=events))
 
     def stream_task_updates(self, task_id: int, *, after: int = 0) -> Iterator[JsonObject]:
         """Yield the task's events as they happen, and end when the task has ended.
@@ -329,7 +327,7 @@ class BeRayClient:
         Raises:
             ConflictError: It has completed or failed already.
         """
-        return cast(StopAnswer, self._value(calls.stop_task(task_id)))
+        return self._value(calls.stop_task(task_id))
 
     def delete_task(self, task_id: int) -> Message:
         """Delete a task with its events and files; a running one is stopped first.
@@ -337,7 +335,7 @@ class BeRayClient:
         Raises:
             NotFoundError: No such task, or it is someone else's.
         """
-        return cast(Message, self._value(calls.delete_task(task_id)))
+        return self._value(calls.delete_task(task_id))
 
     # Files of a task's work_dir
 
@@ -351,7 +349,7 @@ class BeRayClient:
         Raises:
             NotFoundError: No such task or directory.
         """
-        return cast(list[FileNode], self._value(calls.list_files_tree(task_id, path)))
+        return self._value(calls.list_files_tree(task_id, path))
 
     def upload_file(
         self,
@@ -381,7 +379,7 @@ class BeRayClient:
         return self._upload(task_id, path, _body(content), kind)
 
     def _upload(self, task_id: int, path: str, body: Body, content_type: str) -> UploadAnswer:
-        return cast(UploadAnswer, self._value(calls.upload_file(task_id, path, body, content_type=content_type)))
+        return self._value(calls.upload_file(task_id, path, body, content_type=content_type))
 
     def get_file_content(self, task_id: int, path: str, *, stream: bool = False) -> requests.Response:
         """A file's bytes, as `response.content`.
@@ -417,21 +415,21 @@ class BeRayClient:
         Raises:
             NotFoundError: No such task or file.
         """
-        return cast(Message, self._value(calls.delete_file(task_id, path)))
+        return self._value(calls.delete_file(task_id, path))
 
     # Service
 
     def get_health(self) -> JsonObject:
         """Whether the server is alive."""
-        return cast(JsonObject, self._value(calls.get_health()))
+        return self._value(calls.get_health())
 
     def get_ready(self) -> JsonObject:
         """The state of the server's parts and how to mend them; also returned while it is not ready."""
-        return cast(JsonObject, self._value(calls.get_ready()))
+        return self._value(calls.get_ready())
 
     def get_info(self) -> JsonObject:
         """The server's version, models, sandbox and limits."""
-        return cast(JsonObject, self._value(calls.get_info()))
+        return self._value(calls.get_info())
 
     def check_model(self, model: str | None = None) -> ModelCheck:
         """Have the server ask a model for one word, to see whether it works; may take half a minute.
@@ -443,25 +441,25 @@ class BeRayClient:
             UnprocessableEntityError: The model is not offered.
             NotFoundError: The server is an older one, which can't tell.
         """
-        return cast(ModelCheck, self._value(calls.check_model(model)))
+        return self._value(calls.check_model(model))
 
     # From calls to answers
 
-    def _value(self, call: Call) -> Any:
-        return value_of(self._run(flows.request(call, self._conditions)))
+    def _value(self, call: Call[Result]) -> Result:
+        return cast(Result, value_of(self._run(flows.request(call, self._conditions))))
 
-    def _response(self, call: Call, *, is_streamed: bool) -> requests.Response:
+    def _response(self, call: Call[Any], *, is_streamed: bool) -> requests.Response:
         return cast(
             requests.Response, self._run(flows.request(call, self._conditions, is_streamed=is_streamed)).response
         )
 
-    def _log_in(self, call: Call) -> Session:
+    def _log_in(self, call: Call[Session]) -> Session:
         session = self._value(call)
         token = session.get("access_token") if isinstance(session, dict) else None
         if not isinstance(token, str):
             raise ProtocolError(f"{call.method} {call.path} answered without an access_token.")
         self.set_token(token)
-        return cast(Session, session)
+        return session
 
     # The drivers: they do what a flow asks for
 
@@ -495,8 +493,8 @@ class BeRayClient:
                     case Read():
                         assert opened is not None
                         result = opened.read()
-                    case Emit(events):
-                        yield from events
+                    case Emit(items):
+                        yield from items
                     case Sleep(seconds):
                         sleep(seconds)
                     case Send():
@@ -597,7 +595,7 @@ def _as_value(failure: BeRayException, *, cause: Exception) -> NetworkError:
     return failure
 
 
-def _check_redirects(call: Call, response: requests.Response) -> None:
+def _check_redirects(call: Call[Any], response: requests.Response) -> None:
     """A 301, 302 or 303 has turned the call into a GET: what was asked for has not been done."""
     if call.method != "GET" and any(step.status_code in (301, 302, 303) for step in response.history):
         raise ProtocolError(

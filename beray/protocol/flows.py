@@ -1,13 +1,4 @@
-"""How a call is retried and a stream resumed, as generators over effects: written once, driven by every client.
-
-A flow yields an effect; its driver does it and sends the result back:
-
-    Send(call)     the Answer, or the NetworkError that came instead (a value: the flow decides what it means)
-    Sleep(seconds) None
-    Read()         the next bytes of the stream opened last, b"" at its clean end, or a NetworkError if it was cut
-    Emit(events)   None, once the caller has taken them
-
-A flow holds no connection. The driver closes what it opened when a flow ends, is closed, or opens the next stream.
+"""How a call is retried and a stream resumed, as flows (`effects.py`): written once, driven by every client.
 
 When a stream is over: a BeRay server ends it, cleanly, when the last stored event is `task.finished`. Any other end
 is a cut, and is resumed by Last-Event-ID. Two cases can't be told apart by the stream alone: nothing came and it
@@ -16,13 +7,13 @@ contract: they are passed on, its clean end is believed, and a cut is an error, 
 """
 
 import json
-from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from beray.exceptions import APIError, ConnectionFailed, NetworkError, ProtocolError
 from beray.protocol import calls
 from beray.protocol.calls import Call
+from beray.protocol.effects import Conditions, Emit, Flow, Read, Send, Sleep
 from beray.protocol.responses import Answer, error_of, parse_json, value_of
 from beray.protocol.retry import Failure, RetryPolicy, is_worth_repeating
 from beray.protocol.sse import EventStreamDecoder, ServerSentEvent
@@ -40,58 +31,7 @@ RECONNECTS: Final = RetryPolicy(
 _MAX_FIRST_RECONNECT_SECONDS = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Make the request. A streamed answer's body stays unread, unless the status is no success."""
-
-    call: Call
-    is_streamed: bool = False
-    is_event_stream: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Sleep:
-    """Wait."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """Read some bytes of the stream opened last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Emit:
-    """Hand the events to the caller."""
-
-    events: list[JsonObject]
-
-
-Result = TypeVar("Result")
-Flow = Generator[Send | Sleep | Read | Emit, Any, Result]
-
-
-@dataclass(slots=True, kw_only=True)
-class Conditions:
-    """What flows of one client share.
-
-    Attributes:
-        policy: How often a call is repeated; with no retries at all, streams are not resumed either.
-        clock: Seconds that only rise.
-        random: Gives numbers from 0 to 1.
-        language: What the client asks for as `Accept-Language`; None is Chinese.
-        is_key_honoured: Whether the server has ever said `Idempotency-Supported: true`; flows note it here.
-    """
-
-    policy: RetryPolicy
-    clock: Callable[[], float]
-    random: Callable[[], float]
-    language: str | None = None
-    is_key_honoured: bool = False
-
-
-def request(call: Call, conditions: Conditions, *, is_streamed: bool = False) -> Flow[Answer]:
+def request(call: Call[Any], conditions: Conditions, *, is_streamed: bool = False) -> Flow[Answer]:
     """Make the call, repeated where that is safe and may help.
 
     Returns:
@@ -141,7 +81,7 @@ def _attempt(send: Send, conditions: Conditions) -> Flow[Answer | Failure]:
     return error_of(outcome)
 
 
-def _gone(call: Call, conditions: Conditions) -> Answer:
+def _gone(call: Call[Any], conditions: Conditions) -> Answer:
     message = "Deleted." if (conditions.language or "").startswith("en") else "已删除。"
     return Answer(status=200, headers={}, body=json.dumps({"message": message}).encode(), method=call.method)
 

@@ -12,7 +12,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from beray.exceptions import APIError, NetworkError, TLSError
 from beray.protocol.calls import Call
@@ -71,7 +71,7 @@ class RetryPolicy:
         return delay if elapsed_seconds + delay <= self.deadline_seconds else None
 
 
-def is_worth_repeating(call: Call, failure: Failure, *, is_key_honoured: bool) -> bool:
+def is_worth_repeating(call: Call[Any], failure: Failure, *, is_key_honoured: bool) -> bool:
     """Whether another attempt may help and can't do the call's work twice.
 
     Args:

@@ -20,7 +20,7 @@ from beray.exceptions import (
     TLSError,
 )
 from beray.protocol import calls, flows
-from beray.protocol.flows import Conditions, Emit, Flow, Read, Send, Sleep
+from beray.protocol.effects import Conditions, Emit, Flow, Read, Send, Sleep
 from beray.protocol.responses import Answer
 from beray.protocol.retry import RetryPolicy
 from beray.protocol.sse import HEARTBEAT, RETRY_LINE, encode_event
