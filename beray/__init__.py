@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from beray.async_client import AsyncBeRayClient as AsyncBeRayClient
     from beray.client import BeRayClient as BeRayClient
     from beray.exceptions import APIError as APIError
     from beray.exceptions import ArchiveRefused as ArchiveRefused
@@ -16,16 +17,20 @@ if TYPE_CHECKING:
     from beray.exceptions import ConnectionFailed as ConnectionFailed
     from beray.exceptions import EventTooLarge as EventTooLarge
     from beray.exceptions import NetworkError as NetworkError
+    from beray.exceptions import NotConfigured as NotConfigured
     from beray.exceptions import NotFoundError as NotFoundError
     from beray.exceptions import ProtocolError as ProtocolError
     from beray.exceptions import RequestTimeout as RequestTimeout
+    from beray.exceptions import TaskFailed as TaskFailed
     from beray.exceptions import TLSError as TLSError
     from beray.exceptions import UnprocessableEntityError as UnprocessableEntityError
+    from beray.exceptions import WaitTimeout as WaitTimeout
     from beray.unzip import extract_zip_safely as extract_zip_safely
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
+    "AsyncBeRayClient": "beray.async_client",
     "BeRayClient": "beray.client",
     "extract_zip_safely": "beray.unzip",
     "APIError": "beray.exceptions",
@@ -36,15 +41,19 @@ _MODULE_OF = {
     "ConnectionFailed": "beray.exceptions",
     "EventTooLarge": "beray.exceptions",
     "NetworkError": "beray.exceptions",
+    "NotConfigured": "beray.exceptions",
     "NotFoundError": "beray.exceptions",
     "ProtocolError": "beray.exceptions",
     "RequestTimeout": "beray.exceptions",
+    "TaskFailed": "beray.exceptions",
     "TLSError": "beray.exceptions",
     "UnprocessableEntityError": "beray.exceptions",
+    "WaitTimeout": "beray.exceptions",
 }
 
 __all__ = [  # noqa: RUF022  # what is called first, then the errors
     "BeRayClient",
+    "AsyncBeRayClient",
     "extract_zip_safely",
     "APIError",
     "ArchiveRefused",
@@ -54,11 +63,14 @@ __all__ = [  # noqa: RUF022  # what is called first, then the errors
     "ConnectionFailed",
     "EventTooLarge",
     "NetworkError",
+    "NotConfigured",
     "NotFoundError",
     "ProtocolError",
     "RequestTimeout",
+    "TaskFailed",
     "TLSError",
     "UnprocessableEntityError",
+    "WaitTimeout",
 ]
 
 

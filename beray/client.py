@@ -1,30 +1,27 @@
 """The synchronous client of the BeRay API, on `requests`.
 
-Its methods are one line each: `protocol/calls.py` says what an operation is, `protocol/flows.py` how it is repeated
-and resumed, and the two private drivers at the end do what those ask for.
+Its methods are one line each: `protocol/calls.py` says what an operation is, the flows beside it how it is repeated,
+resumed and waited for, and `driver.py` does what those ask for. `async_client.py` has the same methods.
 """
 
 import io
 import mimetypes
 import os
-import random
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
 
 import requests
-import urllib3
 
-from beray.exceptions import AuthenticationError, BeRayException, NetworkError, ProtocolError, RequestTimeout
-from beray.protocol import calls, flows
+from beray.base_client import BaseClient, Options, Timeout
+from beray.driver import Connections, Driver
+from beray.protocol import calls, flows, logins, paging, streams, waiting
+from beray.protocol.access import header_value
 from beray.protocol.calls import Body, Call, Result
-from beray.protocol.effects import Conditions, Emit, Flow, Read, Send, Sleep
-from beray.protocol.responses import Answer, value_of
-from beray.protocol.retry import RetryPolicy
+from beray.protocol.effects import Flow
+from beray.protocol.paging import Wanted
+from beray.protocol.responses import value_of
 from beray.protocol.types import (
     FileNode,
     JsonObject,
@@ -36,19 +33,12 @@ from beray.protocol.types import (
     UploadAnswer,
     User,
 )
-from beray.transport import (
-    UPLOAD_CHUNK_BYTES,
-    BearerAuth,
-    TunedSession,
-    UploadBody,
-    network_error,
-    normalize_base_url,
-)
-
-_STREAM_CHUNK_BYTES = 64 * 1024
+from beray.protocol.waiting import Attention
+from beray.protocol.watching import RequestInfo, ResponseInfo
+from beray.transport import UPLOAD_CHUNK_BYTES, UploadBody
 
 
-class BeRayClient:
+class BeRayClient(BaseClient):
     """Accounts, tasks and files of one BeRay server. Thread-safe; use it as a context manager, or `close` it.
 
     Every method blocks until the answer is there. A call that failed for a passing reason is repeated where that
@@ -68,63 +58,51 @@ class BeRayClient:
         stream_timeout: Seconds a task's stream may be silent before it counts as cut. A BeRay server sends a
             heartbeat every 15 s; raise this for a server that sends none.
         max_retries: Repetitions after the first attempt of a call; with 0, cut streams are not resumed either.
+        deadline: Seconds for a whole call, repetitions and the reading of its answer included (of a stream or a
+            download: until it begins). None: no repetition begins later than a minute after the first attempt.
         language: `Accept-Language` of messages and errors, such as `en`; a BeRay server's own choice is Chinese.
+        on_token_expired: Is called when the token has ended (by the server's answer, or by the end it named at the
+            login); gives another token, or logs in by itself and gives None. The call is then made once more. One
+            thread at a time asks for one.
+        on_request: Is called before each request with a `RequestInfo`.
+        on_response: Is called after each request with a `ResponseInfo`, also where no answer came.
         session: A `requests.Session` of your own (proxies, certificates, hooks); it is used as it is, and yours
             to close. Without it, proxies and certificates come from the environment, read at the first call.
     """
+
+    _driver: Driver
 
     def __init__(
         self,
         base_url: str,
         token: str | None = None,
         *,
-        timeout: float | tuple[float, float] = (5.0, 30.0),
+        timeout: Timeout = (5.0, 30.0),
         stream_timeout: float = 45.0,
         max_retries: int = 2,
+        deadline: float | None = None,
         language: str | None = None,
+        on_token_expired: Callable[[], str | None] | None = None,
+        on_request: Callable[[RequestInfo], object] | None = None,
+        on_response: Callable[[ResponseInfo], object] | None = None,
         session: requests.Session | None = None,
     ) -> None:
-        self._base_url = normalize_base_url(base_url)
-        self._connect_timeout, self._read_timeout = _timeouts(timeout)
-        self._stream_timeout = _positive("stream_timeout", stream_timeout)
-        if max_retries < 0:
-            raise ValueError(f"max_retries must be 0 or more; got {max_retries}")
-        self._language = None if language is None else _header_value("language", language)
-        self._conditions = Conditions(
-            policy=RetryPolicy(max_retries=max_retries),
-            clock=monotonic,
-            random=random.random,
-            language=self._language,
+        options = Options.checked(
+            timeout=timeout,
+            stream_timeout=stream_timeout,
+            max_retries=max_retries,
+            deadline=deadline,
+            language=language,
+            on_token_expired=on_token_expired,
+            on_request=on_request,
+            on_response=on_response,
         )
-        self._given_session = session
-        self._own_session: TunedSession | None = None
-        self._pid = os.getpid()
-        self._token: str | None = None
-        self.set_token(token)
-
-    @property
-    def base_url(self) -> str:
-        """The server's root, without `/api/v1`."""
-        return self._base_url
-
-    @property
-    def token(self) -> str | None:
-        """The access token that calls carry; None when not logged in."""
-        return self._token
-
-    def set_token(self, token: str | None) -> None:
-        """Use `token` for the calls that follow; None forgets it.
-
-        Raises:
-            ValueError: It holds characters that no token has.
-        """
-        self._token = None if token is None else _header_value("token", token)
+        super().__init__(base_url, token, options)
+        self._driver = Driver(Connections(self._base_url, session), options, self._access)
 
     def close(self) -> None:
         """Close the connections. A session given by the caller stays open."""
-        session, self._own_session = self._own_session, None
-        if session is not None and self._pid == os.getpid():
-            session.close()
+        self._driver.close()
 
     def __enter__(self) -> Self:
         return self
@@ -133,26 +111,6 @@ class BeRayClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._base_url!r}, {'with' if self._token else 'without'} token)"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Another process gets a client with connections of its own. The token goes along."""
-        if self._given_session is not None:
-            raise TypeError(
-                "a client with a session of your own can't be pickled; make the client in the other process"
-            )
-        remake = partial(
-            type(self),
-            self._base_url,
-            self._token,
-            timeout=(self._connect_timeout, self._read_timeout),
-            stream_timeout=self._stream_timeout,
-            max_retries=self._conditions.policy.max_retries,
-            language=self._language,
-        )
-        return remake, ()
 
     # Accounts
 
@@ -177,7 +135,7 @@ class BeRayClient:
             APIError: 400, the code is wrong, used or too old.
             ConflictError: The address is registered already.
         """
-        return self._log_in(calls.register(email, verification_code, password))
+        return self._run(logins.log_in(calls.register(email, verification_code, password), self._conditions))
 
     def login(self, email: str, password: str) -> Session:
         """Log in; the token is kept for the calls that follow.
@@ -185,11 +143,11 @@ class BeRayClient:
         Raises:
             AuthenticationError: Address or password is wrong.
         """
-        return self._log_in(calls.login(email, password))
+        return self._run(logins.log_in(calls.login(email, password), self._conditions))
 
     def login_with_form(self, email: str, password: str) -> Session:
         """Log in by the OAuth2 password form; otherwise like `login`."""
-        return self._log_in(calls.login_with_form(email, password))
+        return self._run(logins.log_in(calls.login_with_form(email, password), self._conditions))
 
     def get_current_user(self) -> User:
         """The account that is logged in."""
@@ -201,13 +159,7 @@ class BeRayClient:
         Raises:
             AuthenticationError: The token was dead already; it is forgotten all the same.
         """
-        try:
-            answer = self._value(calls.logout())
-        except AuthenticationError:
-            self._token = None
-            raise
-        self._token = None
-        return answer
+        return self._run(logins.log_out(self._conditions))
 
     # Tasks
 
@@ -237,8 +189,9 @@ class BeRayClient:
             UnprocessableEntityError: The goal is empty or too long, a tool is unknown, or the model is not offered.
             ConflictError: The key was used with another goal.
         """
-        key = uuid.uuid4().hex if idempotency_key is None else _header_value("idempotency_key", idempotency_key)
-        call = calls.create_task(goal, tools=tools, model=model, limits=limits, hold=hold, idempotency_key=key)
+        call = calls.create_task(
+            goal, tools=tools, model=model, limits=limits, hold=hold, idempotency_key=idempotency_key
+        )
         return self._value(call)
 
     def start_task(self, task_id: int) -> Task:
@@ -270,18 +223,39 @@ class BeRayClient:
                 no longer open.
             UnprocessableEntityError: The message is empty or too long.
         """
-        key = uuid.uuid4().hex if idempotency_key is None else _header_value("idempotency_key", idempotency_key)
-        call = calls.send_message(task_id, content, question_id=question_id, idempotency_key=key)
+        call = calls.send_message(task_id, content, question_id=question_id, idempotency_key=idempotency_key)
         return self._value(call)
 
-    def list_tasks(self, *, limit: int | None = None, before: int | None = None) -> list[Task]:
-        """The user's tasks, newest first.
+    def list_tasks(
+        self,
+        *,
+        limit: int | None = None,
+        before: int | None = None,
+        status: str | Sequence[str] | None = None,
+        search: str | None = None,
+    ) -> list[Task]:
+        """The user's tasks, newest first, asked for page by page; `iter_tasks` gives them as they come.
 
         Args:
             limit: At most so many; None gives all.
             before: Only those with a lower id.
+            status: Only those in this state, or in one of several, such as `("queued", "running")`.
+            search: Only those whose goal holds this text.
         """
-        return self._value(calls.list_tasks(limit=limit, before=before))
+        wanted = Wanted.of(limit=limit, before=before, status=status, search=search)
+        return self._run(paging.all_tasks(wanted, self._conditions))
+
+    def iter_tasks(
+        self,
+        *,
+        limit: int | None = None,
+        before: int | None = None,
+        status: str | Sequence[str] | None = None,
+        search: str | None = None,
+    ) -> Iterator[Task]:
+        """As `list_tasks`, a page at a time as the caller goes on."""
+        wanted = Wanted.of(limit=limit, before=before, status=status, search=search)
+        return self._iterate(paging.each_page(wanted, self._conditions))
 
     def get_task(self, task_id: int, *, events: str | None = None) -> Task:
         """One task with its `events`.
@@ -317,9 +291,34 @@ class BeRayClient:
                 step, before any event.
             NetworkError: The connection was lost and could not be made again for about a minute.
         """
-        if after < 0:
-            raise ValueError(f"after must be 0 or more; got {after}")
-        return self._events(flows.stream(task_id, self._conditions, after=after))
+        return self._iterate(streams.stream(task_id, self._conditions, after=after))
+
+    def wait_for_task(
+        self,
+        task_id: int,
+        timeout: float | None = None,
+        *,
+        on_event: Callable[[JsonObject], object] | None = None,
+        on_question: Callable[[JsonObject], str | None] | None = None,
+    ) -> Task:
+        """The task, once it has completed, failed or been stopped: `status` and `result` tell how.
+
+        It listens to the task's stream, so nothing is asked again and again; a server that streams nothing is asked
+        every few seconds. Ctrl-C and an error of a callback leave the task running.
+
+        Args:
+            task_id: Id from `create_task`.
+            timeout: Seconds to wait; None waits on.
+            on_event: Is called with each event from now on.
+            on_question: Is called with what the agent asks (`question_id`, `question`, `choices`) and gives the
+                answer, or None to leave it to somebody else. Without it a task that asks goes on waiting.
+
+        Raises:
+            WaitTimeout: The task has not ended in time; it goes on.
+            NotFoundError: No such task, or it is someone else's.
+        """
+        attention = Attention(on_event=on_event, on_question=on_question, timeout=timeout)
+        return self._run(waiting.wait(task_id, self._conditions, attention))
 
     def stop_task(self, task_id: int) -> StopAnswer:
         """Stop a task that is queued, running or waiting; stopping it again changes nothing.
@@ -372,7 +371,7 @@ class BeRayClient:
             UnprocessableEntityError: The path leaves the work_dir.
             TypeError: `content` is of another type.
         """
-        kind = _content_type(path, content) if content_type is None else _header_value("content_type", content_type)
+        kind = _content_type(path, content) if content_type is None else header_value("content_type", content_type)
         if isinstance(content, os.PathLike):
             with Path(content).open("rb") as source:
                 return self._upload(task_id, path, UploadBody(source), kind)
@@ -443,165 +442,20 @@ class BeRayClient:
         """
         return self._value(calls.check_model(model))
 
-    # From calls to answers
+    # From calls and flows to answers
 
     def _value(self, call: Call[Result]) -> Result:
-        return cast(Result, value_of(self._run(flows.request(call, self._conditions))))
+        return cast(Result, value_of(self._driver.run(flows.request(call, self._conditions))))
 
-    def _response(self, call: Call[Any], *, is_streamed: bool) -> requests.Response:
-        return cast(
-            requests.Response, self._run(flows.request(call, self._conditions, is_streamed=is_streamed)).response
-        )
-
-    def _log_in(self, call: Call[Session]) -> Session:
-        session = self._value(call)
-        token = session.get("access_token") if isinstance(session, dict) else None
-        if not isinstance(token, str):
-            raise ProtocolError(f"{call.method} {call.path} answered without an access_token.")
-        self.set_token(token)
-        return session
-
-    # The drivers: they do what a flow asks for
+    def _response(self, call: Call[bytes], *, is_streamed: bool) -> requests.Response:
+        answer = self._driver.run(flows.request(call, self._conditions, is_streamed=is_streamed))
+        return cast(requests.Response, answer.response)
 
     def _run(self, flow: Flow[Result]) -> Result:
-        result: Answer | NetworkError | None = None
-        while True:
-            try:
-                effect = flow.send(result)
-            except StopIteration as stop:
-                return cast(Result, stop.value)
-            match effect:
-                case Send():
-                    result = self._send(effect)
-                case Sleep(seconds):
-                    sleep(seconds)
-                    result = None
-                case _:
-                    raise AssertionError(f"a call asks for no {effect}")
+        return self._driver.run(flow)
 
-    def _events(self, flow: Flow[None]) -> Iterator[JsonObject]:
-        opened: _OpenStream | None = None
-        result: Answer | NetworkError | bytes | None = None
-        try:
-            while True:
-                try:
-                    effect = flow.send(result)
-                except StopIteration:
-                    return
-                result = None
-                match effect:
-                    case Read():
-                        assert opened is not None
-                        result = opened.read()
-                    case Emit(items):
-                        yield from items
-                    case Sleep(seconds):
-                        sleep(seconds)
-                    case Send():
-                        if opened is not None:
-                            opened.close()
-                            opened = None
-                        result = self._send(effect)
-                        if isinstance(result, Answer) and effect.is_streamed:
-                            opened = _OpenStream(result, timeout_seconds=self._stream_timeout)
-        finally:
-            flow.close()
-            if opened is not None:
-                opened.close()
-
-    def _send(self, send: Send) -> Answer | NetworkError:
-        call = send.call
-        url = self._base_url + call.target
-        headers = dict(call.headers)
-        if self._language is not None:
-            headers["Accept-Language"] = self._language
-        read_timeout = self._stream_timeout if send.is_event_stream else self._read_timeout
-        try:
-            response = self._session().request(
-                call.method,
-                url,
-                data=cast(Any, call.body),
-                headers=headers,
-                auth=BearerAuth(self._token),
-                timeout=(self._connect_timeout, read_timeout),
-                stream=send.is_streamed,
-            )
-            is_unread = send.is_streamed and 200 <= response.status_code < 300
-            body = b"" if is_unread else response.content
-        except (OSError, urllib3.exceptions.HTTPError) as error:
-            failure = network_error(error, method=call.method, url=url, timeout_seconds=read_timeout)
-            return _as_value(failure, cause=error)
-        _check_redirects(call, response)
-        return Answer(
-            status=response.status_code,
-            headers=response.headers,
-            body=body or b"",
-            method=call.method,
-            url=url,
-            response=response,
-        )
-
-    def _session(self) -> requests.Session:
-        if self._given_session is not None:
-            return self._given_session
-        session = self._own_session
-        if session is None or self._pid != os.getpid():  # after a fork, parent and child must share no connection
-            session = self._own_session = TunedSession(self._base_url)
-            self._pid = os.getpid()
-        return session
-
-
-class _OpenStream:
-    """The unread body of an event stream."""
-
-    def __init__(self, answer: Answer, *, timeout_seconds: float) -> None:
-        self._answer = answer
-        self._timeout_seconds = timeout_seconds
-        self._chunks = _chunks_of(answer.response)
-
-    def read(self) -> bytes | NetworkError:
-        """The next bytes, as soon as some are there; `b""` at the clean end."""
-        try:
-            return next(self._chunks, b"")
-        except (OSError, urllib3.exceptions.HTTPError) as error:
-            method, url = self._answer.method, self._answer.url
-            failure = network_error(error, method=method, url=url, timeout_seconds=self._timeout_seconds)
-            if isinstance(failure, RequestTimeout):
-                message = (
-                    f"{method} {url}: neither an event nor a heartbeat came for {self._timeout_seconds:g} s. "
-                    "If this server sends no heartbeats, raise stream_timeout."
-                )
-                failure = RequestTimeout(message, method=method, url=url)
-            return _as_value(failure, cause=error)
-
-    def close(self) -> None:
-        """Close the connection, unless the body has been read to its end."""
-        self._answer.response.close()
-
-
-def _chunks_of(response: requests.Response) -> Iterator[bytes]:
-    """The body's bytes as they come, without waiting until a chunk is full."""
-    raw = response.raw
-    if getattr(raw, "chunked", False):
-        return cast(Iterator[bytes], response.iter_content(_STREAM_CHUNK_BYTES))  # one HTTP chunk at a time
-    return iter(lambda: raw.read1(_STREAM_CHUNK_BYTES, decode_content=True), b"")
-
-
-def _as_value(failure: BeRayException, *, cause: Exception) -> NetworkError:
-    """A flow decides about a network failure; any other error is for the caller at once."""
-    if not isinstance(failure, NetworkError):
-        raise failure from cause
-    failure.__cause__ = cause  # what `raise ... from` would do
-    return failure
-
-
-def _check_redirects(call: Call[Any], response: requests.Response) -> None:
-    """A 301, 302 or 303 has turned the call into a GET: what was asked for has not been done."""
-    if call.method != "GET" and any(step.status_code in (301, 302, 303) for step in response.history):
-        raise ProtocolError(
-            f"{call.method} {response.history[0].url} was redirected to {response.url}, which loses its body. "
-            "Give base_url as the server finally has it (https?)."
-        )
+    def _iterate(self, flow: Flow[None]) -> Iterator[Any]:
+        return self._driver.iterate(flow)
 
 
 def _body(content: object) -> Body:
@@ -627,20 +481,3 @@ def _content_type(path: str, content: object) -> str:
     if guessed is not None:
         return guessed
     return "text/plain; charset=utf-8" if isinstance(content, str) else "application/octet-stream"
-
-
-def _timeouts(timeout: float | tuple[float, float]) -> tuple[float, float]:
-    connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
-    return _positive("timeout", connect), _positive("timeout", read)
-
-
-def _positive(name: str, seconds: float) -> float:
-    if not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
-        raise ValueError(f"{name} must be a number of seconds above 0; got {seconds!r}")
-    return float(seconds)
-
-
-def _header_value(name: str, value: str) -> str:
-    if not (isinstance(value, str) and value.isascii() and value.isprintable() and value == value.strip() and value):
-        raise ValueError(f"{name} must be printable ASCII without spaces around it")  # the value may be a secret
-    return value

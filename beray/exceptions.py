@@ -12,20 +12,31 @@
     |  `- RequestTimeout               the answer did not come in time
     |- ProtocolError                   an answer that the wire contract doesn't know
     |  `- EventTooLarge                an event of a stream above the client's bound
+    |- WaitTimeout                     the task has not ended in the time given; it goes on
+    |- TaskFailed                      what `TaskResult.raise_if_failed` raises
+    |- NotConfigured                   `from_env` found no server, or nobody logged in there
     `- ArchiveRefused                  a ZIP that could do harm, or is damaged, and was not unpacked
 
-`str(error)` is always one line. Errors can be pickled; `response` stays behind, since it holds the request's token.
+`str(error)` is always one line, and no error tells a token. `hint` says what to do next, where that is known. Errors
+can be pickled; `response` stays behind, since it holds the request's token.
 """
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
+_SENTENCE_ENDS = (".", "!", "?", "。", "！", "？", "...")
 _MAX_LINE = 400  # characters of `str(error)`; a proxy's HTML page would fill the terminal
 
 
 class BeRayException(Exception):
-    """Base of everything the SDK raises on purpose."""
+    """Base of everything the SDK raises on purpose.
+
+    Attributes:
+        hint: What to do next, as a sentence; None where nothing helps in general.
+    """
+
+    hint: str | None = None
 
 
 class APIError(BeRayException):
@@ -40,6 +51,7 @@ class APIError(BeRayException):
         url: The request's URL.
         errors: The wrong fields of a 422, each `{"loc", "msg", "type"}`.
         retry_after: Seconds after which the server wants to be asked again, or None.
+        hint: What to do next, as a sentence; None where nothing helps in general.
         response: The HTTP library's response (`requests.Response` for `BeRayClient`), or None.
     """
 
@@ -65,6 +77,7 @@ class APIError(BeRayException):
         self.url = url
         self.errors = tuple(errors)
         self.retry_after = retry_after
+        self.hint = _hint(status_code, retry_after)
         self.response = response
 
     def __str__(self) -> str:
@@ -73,6 +86,8 @@ class APIError(BeRayException):
         quoted = f"request {self.request_id}" if self.request_id else ""
         context = ", ".join(part for part in (where, quoted) if part)
         line = f"{name}: {_one_line(_sentence(self.error_detail) or _phrase(self.status_code))}"
+        if self.hint and not self.code:  # a BeRay server's own sentence says it already
+            line = f"{line}{'' if line.endswith(_SENTENCE_ENDS) else '.'} {self.hint}"
         return f"{line} ({_one_line(context)})" if context else line
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -102,18 +117,26 @@ class NetworkError(BeRayException):
         method: The request's HTTP method.
         url: The request's URL.
         was_sent: Whether the request may have reached the server, so that it may have been carried out.
+        hint: What to do next, as a sentence; part of `str(error)`.
     """
 
     def __init__(
-        self, message: str, *, method: str | None = None, url: str | None = None, was_sent: bool = True
+        self,
+        message: str,
+        *,
+        method: str | None = None,
+        url: str | None = None,
+        was_sent: bool = True,
+        hint: str | None = None,
     ) -> None:
         super().__init__(message)
         self.method = method
         self.url = url
         self.was_sent = was_sent
+        self.hint = hint
 
     def __str__(self) -> str:
-        return _one_line(str(self.args[0]))
+        return _one_line(f"{self.args[0]} {self.hint or ''}")
 
 
 class ConnectionFailed(NetworkError):
@@ -137,6 +160,68 @@ class ProtocolError(BeRayException):
 
 class EventTooLarge(ProtocolError):
     """An event of a stream is larger than the client's bound."""
+
+
+class WaitTimeout(BeRayException):
+    """The task has not ended in the time given. It goes on: nothing is stopped by waiting no longer.
+
+    Attributes:
+        task_id: The task.
+    """
+
+    def __init__(self, task_id: int) -> None:
+        super().__init__(task_id)
+        self.task_id = task_id
+        self.hint = f"Wait on with wait_for_task({task_id}), or end it with stop_task({task_id})."
+
+    def __str__(self) -> str:
+        return f"Task {self.task_id} has not ended in the time given; it goes on. {self.hint}"
+
+
+class TaskFailed(BeRayException):
+    """The task has ended `failed` or `stopped`.
+
+    Attributes:
+        task_id: The task.
+        status: How it ended.
+        code: The stable name of what went wrong; None where it was stopped.
+        detail: The server's sentence about it, or None.
+        hint: The server's advice, or None.
+        is_retryable: Whether another run may do better, as far as the server knows.
+    """
+
+    def __init__(
+        self,
+        task_id: int,
+        status: str,
+        *,
+        code: str | None = None,
+        detail: str | None = None,
+        hint: str | None = None,
+        is_retryable: bool = False,
+    ) -> None:
+        super().__init__(task_id, status)
+        self.task_id = task_id
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.hint = hint
+        self.is_retryable = is_retryable
+
+    def __str__(self) -> str:
+        name = f"Task {self.task_id} {self.status}" + (f" ({self.code})" if self.code else "")
+        return _one_line(": ".join(part for part in (name, self.detail) if part) + f" {self.hint or ''}")
+
+
+class NotConfigured(BeRayException):
+    """`from_env` found no server to talk to, or nobody logged in there."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message, hint)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return _one_line(f"{self.args[0]} {self.hint}")
 
 
 class ArchiveRefused(BeRayException):
@@ -168,6 +253,25 @@ def _sentence(detail: Any) -> str:
         where = ".".join(str(part) for part in loc) if isinstance(loc, list | tuple) else ""
         return f"{where}: {detail['msg']}" if where else str(detail["msg"])
     return str(detail)
+
+
+_HINTS: Final = {
+    401: "Log in (again) with login(), or give a good token: the client's `token`, or BERAY_TOKEN.",
+    403: "This account may not do that; log in with another one.",
+    404: "See whether the id and the path are right: list_tasks() and list_files_tree() show what there is.",
+    413: "Send less at once; get_info() tells the server's limits.",
+    429: "Wait, then try again.",
+    500: "The server's log says more; give its operator the request id.",
+    502: "What stands before the server can't reach it; try again later.",
+    503: "The server is busy or starting; try again later.",
+    504: "Look whether it has been done before you repeat it: list_tasks().",
+}
+
+
+def _hint(status_code: int, retry_after: float | None) -> str | None:
+    if status_code in (429, 503) and retry_after is not None:
+        return f"Try again in {retry_after:g} s."
+    return _HINTS.get(status_code)
 
 
 def _phrase(status_code: int) -> str:

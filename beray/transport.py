@@ -19,6 +19,7 @@ from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
 from beray import __version__
+from beray.driving import IS_IT_RUNNING, no_connection
 from beray.exceptions import BeRayException, ConnectionFailed, ProtocolError, RequestTimeout, TLSError
 
 POOL_SIZE = 32  # connections kept for reuse: more threads than this on one client still work, with fresh connections
@@ -183,29 +184,6 @@ def _origin(url: str) -> str:
     return url[:end]
 
 
-def normalize_base_url(base_url: str) -> str:
-    """`base_url` as requests sends it, without `/api/v1` and slashes at its end.
-
-    Raises:
-        ValueError: It is not an http or https URL of a server.
-    """
-    if not isinstance(base_url, str) or not base_url.lower().startswith(("http://", "https://")):
-        raise ValueError(
-            f"base_url must begin with http:// or https://, such as http://localhost:8000; got {base_url!r}"
-        )
-    try:
-        prepared = requests.Request("GET", base_url.strip()).prepare()
-    except requests.exceptions.InvalidURL as error:
-        raise ValueError(f"base_url must name a server, such as http://localhost:8000; got {base_url!r}") from error
-    url = cast(str, prepared.url)
-    parts = urllib3.util.parse_url(url)
-    if parts.query or parts.fragment:
-        raise ValueError(f"base_url must have no query and no fragment; got {base_url!r}")
-    if parts.auth:
-        raise ValueError("base_url must hold no user name and password: the token takes the place of both.")
-    return url.rstrip("/").removesuffix("/api/v1").rstrip("/")
-
-
 def network_error(error: Exception, *, method: str, url: str, timeout_seconds: float) -> BeRayException:
     """What requests or urllib3 raised, as the SDK's own exception.
 
@@ -222,11 +200,10 @@ def network_error(error: Exception, *, method: str, url: str, timeout_seconds: f
     if is_connecting and _has(causes, urllib3.exceptions.SSLError):
         return TLSError(f"{what}: no secure connection: {reason}", method=method, url=url, was_sent=False)
     if _has(causes, requests.ConnectTimeout):
-        message = f"{what}: the server could not be reached in time. Is it running, and base_url right?"
-        return RequestTimeout(message, method=method, url=url, was_sent=False)
+        message = f"{what}: the server could not be reached in time."
+        return RequestTimeout(message, method=method, url=url, was_sent=False, hint=IS_IT_RUNNING)
     if is_connecting:
-        message = f"{what}: the server could not be reached: {reason}. Is it running, and base_url right?"
-        return ConnectionFailed(message, method=method, url=url, was_sent=False)
+        return ConnectionFailed(no_connection(what, reason), method=method, url=url, was_sent=False, hint=IS_IT_RUNNING)
     if _has(causes, requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError):
         return RequestTimeout(f"{what}: nothing came for {timeout_seconds:g} s.", method=method, url=url)
     if isinstance(error, _NO_PROTOCOL):

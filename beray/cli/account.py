@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from beray.cli.connection import App, Server
-from beray.cli.credentials import LOCAL, Login, read_credentials, write_credentials
 from beray.cli.exits import CliError, Exit
 from beray.cli.language import say
 from beray.cli.options import common, pass_app
 from beray.cli.terminal import one_line
+from beray.credentials import LOCAL, Login, read_credentials, write_credentials
 
 if TYPE_CHECKING:
     pass

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from beray.cli.credentials import LOCAL, Credentials, credentials_path, read_credentials
 from beray.cli.embedded import EmbeddedServer
 from beray.cli.exits import CliError, Exit
 from beray.cli.language import language, say
 from beray.cli.loopback import bypass_proxies, is_loopback
 from beray.cli.program import program_name
 from beray.cli.terminal import Terminal
+from beray.credentials import LOCAL, Credentials, credentials_path, read_credentials
 
 if TYPE_CHECKING:
     from beray.client import BeRayClient

@@ -4,11 +4,11 @@ import os
 from http import HTTPStatus
 from typing import Final
 
-from beray.cli.credentials import CredentialsError
 from beray.cli.exits import CliError, Exit
 from beray.cli.language import say
 from beray.cli.program import program_name
 from beray.cli.terminal import Terminal, one_line
+from beray.credentials import CredentialsError
 
 _EXIT_OF_STATUS: Final = {
     HTTPStatus.BAD_REQUEST: Exit.CONFLICT,

@@ -5,11 +5,13 @@ Paths and bodies are those of WIRE.md. Nothing is sent here; `flows.py` decides 
 
 import json
 import operator
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
+from beray.protocol.access import header_value
 from beray.protocol.types import (
     FileNode,
     JsonObject,
@@ -44,6 +46,7 @@ class Call(Generic[Result]):
         has_key: Carries an Idempotency-Key, so that a server that honours keys does it only once.
         is_repeatable: The body can be sent again.
         is_done_when_gone: A 404 at a repetition means that an earlier attempt did it.
+        is_about_login: Makes or ends a login: a 401 is its answer, no reason to get another token.
         accepted: Statuses beside 2xx whose body is the answer too.
     """
 
@@ -56,6 +59,7 @@ class Call(Generic[Result]):
     has_key: bool = False
     is_repeatable: bool = True
     is_done_when_gone: bool = False
+    is_about_login: bool = False
     accepted: frozenset[int] = frozenset()
 
     @property
@@ -68,25 +72,30 @@ class Call(Generic[Result]):
 
 
 def request_verification_code(email: str) -> Call[Message]:
-    return _post_json("/auth/request-verification-code", {"email": email})
+    return _post_json("/auth/request-verification-code", {"email": email}, is_about_login=True)
 
 
 def register(email: str, verification_code: str, password: str) -> Call[Session]:
-    return _post_json("/auth/register", {"email": email, "verification_code": verification_code, "password": password})
+    return _post_json(
+        "/auth/register",
+        {"email": email, "verification_code": verification_code, "password": password},
+        is_about_login=True,
+    )
 
 
 def login(email: str, password: str) -> Call[Session]:
-    return _post_json("/auth/login", {"email": email, "password": password})
+    return _post_json("/auth/login", {"email": email, "password": password}, is_about_login=True)
 
 
 def login_with_form(email: str, password: str) -> Call[Session]:
     form = urlencode({"grant_type": "password", "username": email, "password": password})
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    return Call(method="POST", path=f"{API}/auth/token", headers=headers, body=form.encode("ascii"))
+    path = f"{API}/auth/token"
+    return Call(method="POST", path=path, headers=headers, body=form.encode("ascii"), is_about_login=True)
 
 
 def logout() -> Call[Message]:
-    return Call(method="POST", path=f"{API}/auth/logout")
+    return Call(method="POST", path=f"{API}/auth/logout", is_about_login=True)
 
 
 def get_current_user() -> Call[User]:
@@ -112,8 +121,7 @@ def create_task(
         content["model"] = model
     if hold:
         content["hold"] = True
-    headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-    return _post_json("/tasks/", content, headers=headers, has_key=idempotency_key is not None)
+    return _post_json("/tasks/", content, headers=_key(idempotency_key), has_key=True)
 
 
 def start_task(task_id: int) -> Call[Task]:
@@ -124,13 +132,16 @@ def send_message(
     task_id: int, content: str, *, question_id: str | None = None, idempotency_key: str | None = None
 ) -> Call[Task]:
     body = {"content": content} if question_id is None else {"content": content, "question_id": question_id}
-    headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
     path = f"/tasks/{operator.index(task_id)}/messages"
-    return _post_json(path, body, headers=headers, has_key=idempotency_key is not None)
+    return _post_json(path, body, headers=_key(idempotency_key), has_key=True)
 
 
-def list_tasks(*, limit: int | None = None, before: int | None = None) -> Call[list[Task]]:
-    return _get("/tasks/", limit=limit, before=before)
+def list_tasks(
+    *, limit: int | None = None, before: int | None = None, status: Sequence[str] = (), search: str | None = None
+) -> Call[list[Task]]:
+    """With none of these: all."""
+    call = _get("/tasks/", limit=limit, before=before, q=search)
+    return replace(call, params=(*call.params, *(("status", name) for name in status)))
 
 
 def get_task(task_id: int, *, events: str | None = None) -> Call[Task]:
@@ -214,6 +225,12 @@ def check_model(model: str | None = None) -> Call[ModelCheck]:
     return _post_json("/model/check", {"model": model}, is_idempotent=True)
 
 
+def _key(idempotency_key: str | None) -> dict[str, str]:
+    """The header that lets a server do a repeated call once; without a key given, one for this call alone."""
+    key = uuid.uuid4().hex if idempotency_key is None else header_value("idempotency_key", idempotency_key)
+    return {"Idempotency-Key": key}
+
+
 def _task(task_id: int) -> str:
     return f"{API}/tasks/{operator.index(task_id)}"  # index(): a text such as "../users" never becomes a path
 
@@ -230,6 +247,7 @@ def _post_json(
     headers: Mapping[str, str] | None = None,
     is_idempotent: bool = False,
     has_key: bool = False,
+    is_about_login: bool = False,
 ) -> Call[Any]:
     return Call(
         method="POST",
@@ -238,4 +256,5 @@ def _post_json(
         body=json.dumps(content, separators=(",", ":")).encode("ascii"),
         is_idempotent=is_idempotent,
         has_key=has_key,
+        is_about_login=is_about_login,
     )

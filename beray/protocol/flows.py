@@ -1,34 +1,14 @@
-"""How a call is retried and a stream resumed, as flows (`effects.py`): written once, driven by every client.
-
-When a stream is over: a BeRay server ends it, cleanly, when the last stored event is `task.finished`. Any other end
-is a cut, and is resumed by Last-Event-ID. Two cases can't be told apart by the stream alone: nothing came and it
-ended cleanly; then the task itself is asked. Events whose `id` is not their `seq` come from a server with another
-contract: they are passed on, its clean end is believed, and a cut is an error, since resuming might repeat events.
-"""
+"""How a call is made, and repeated where that is safe and may help, as a flow (`effects.py`)."""
 
 import json
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
-from beray.exceptions import APIError, ConnectionFailed, NetworkError, ProtocolError
-from beray.protocol import calls
+from beray.exceptions import APIError, NetworkError
 from beray.protocol.calls import Call
-from beray.protocol.effects import Conditions, Emit, Flow, Read, Send, Sleep
-from beray.protocol.responses import Answer, error_of, parse_json, value_of
-from beray.protocol.retry import Failure, RetryPolicy, is_worth_repeating
-from beray.protocol.sse import EventStreamDecoder, ServerSentEvent
-from beray.protocol.status import ENDED, STATUSES
-from beray.protocol.types import JsonObject
-
-RECONNECTS: Final = RetryPolicy(
-    max_retries=10,  # in a row without any sign of life: about 70 s, enough for a server's restart
-    first_delay_seconds=1.0,
-    max_delay_seconds=10.0,
-    deadline_seconds=float("inf"),
-)
-"""How a cut stream is resumed; the server's `retry:` replaces the first delay."""
-
-_MAX_FIRST_RECONNECT_SECONDS = 10.0
+from beray.protocol.effects import Conditions, Flow, Renew, Send, Sleep
+from beray.protocol.responses import Answer, error_of
+from beray.protocol.retry import Failure, is_worth_repeating
+from beray.protocol.watching import RequestInfo, ResponseInfo, Watch
 
 
 def request(call: Call[Any], conditions: Conditions, *, is_streamed: bool = False) -> Flow[Answer]:
@@ -41,36 +21,55 @@ def request(call: Call[Any], conditions: Conditions, *, is_streamed: bool = Fals
         APIError: The server refused.
         NetworkError: No whole answer came.
     """
-    return (yield from _request(Send(call, is_streamed=is_streamed), conditions))
+    return (yield from repeated(Send(call, is_streamed, False, conditions.deadline()), conditions))
 
 
-def _request(send: Send, conditions: Conditions) -> Flow[Answer]:
+def repeated(send: Send, conditions: Conditions) -> Flow[Answer]:
+    """As `request`, for one `Send`."""
     call = send.call
     began = conditions.clock()
     retries = 0
+    has_renewed = False
+    if conditions.renews_ahead and not call.is_about_login:
+        has_renewed = yield Renew(conditions.token)
     while True:
-        outcome = yield from _attempt(send, conditions)
+        token = conditions.token
+        outcome = yield from attempt(send, conditions, number=retries + 1)
         if isinstance(outcome, Answer):
             return outcome
         if retries and call.is_done_when_gone and isinstance(outcome, APIError) and outcome.status_code == 404:
             return _gone(call, conditions)
+        if not has_renewed and (yield from token_is_renewed(call, outcome, token)):
+            has_renewed = True
+            continue
         if not is_worth_repeating(call, outcome, is_key_honoured=conditions.is_key_honoured):
             raise outcome
         delay = conditions.policy.delay_seconds(
             retries,
-            retry_after=_retry_after(outcome),
+            retry_after=retry_after(outcome),
             elapsed_seconds=conditions.clock() - began,
             random=conditions.random,
         )
-        if delay is None:
+        if delay is None or (send.deadline is not None and conditions.clock() + delay >= send.deadline):
             raise outcome
         yield Sleep(delay)
         retries += 1
 
 
-def _attempt(send: Send, conditions: Conditions) -> Flow[Answer | Failure]:
+def token_is_renewed(call: Call[Any], failure: Failure, token: str | None) -> Flow[bool]:
+    """Whether the call failed for its token alone, and there is another one now."""
+    is_refused = isinstance(failure, APIError) and failure.status_code == 401
+    if not is_refused or call.is_about_login or not call.is_repeatable:
+        return False
+    return bool((yield Renew(token)))
+
+
+def attempt(send: Send, conditions: Conditions, *, number: int = 1) -> Flow[Answer | Failure]:
     """One request: its answer if that is wanted, else what went wrong."""
-    outcome = yield send
+    if conditions.watch is None:
+        outcome = yield send
+    else:
+        outcome = yield from _watched(send, conditions, conditions.watch, number)
     if isinstance(outcome, NetworkError):
         return outcome
     assert isinstance(outcome, Answer)
@@ -81,161 +80,29 @@ def _attempt(send: Send, conditions: Conditions) -> Flow[Answer | Failure]:
     return error_of(outcome)
 
 
+def _watched(send: Send, conditions: Conditions, watch: Watch, number: int) -> Flow[Answer | NetworkError]:
+    info = RequestInfo(method=send.call.method, url=conditions.base_url + send.call.target, attempt=number)
+    watch.on_request(info)
+    began = conditions.clock()
+    outcome = yield send
+    is_answer = isinstance(outcome, Answer)
+    watch.on_response(
+        ResponseInfo(
+            request=info,
+            status_code=outcome.status if is_answer else None,
+            request_id=outcome.headers.get("X-Request-ID") if is_answer else None,
+            elapsed_seconds=conditions.clock() - began,
+            error=None if is_answer else outcome,
+        )
+    )
+    return outcome  # type: ignore[no-any-return]  # what a driver gives back for Send
+
+
 def _gone(call: Call[Any], conditions: Conditions) -> Answer:
     message = "Deleted." if (conditions.language or "").startswith("en") else "已删除。"
     return Answer(status=200, headers={}, body=json.dumps({"message": message}).encode(), method=call.method)
 
 
-def _retry_after(failure: Failure) -> float | None:
+def retry_after(failure: Failure) -> float | None:
+    """Seconds the server asked for."""
     return failure.retry_after if isinstance(failure, APIError) else None
-
-
-def stream(task_id: int, conditions: Conditions, *, after: int = 0) -> Flow[None]:
-    """Emit the task's events after `after`, resuming through cuts, until the task has ended.
-
-    Raises:
-        APIError: The server refused the stream; at once for the first connection.
-        NetworkError: It could not be reached again, or was cut where it can't be resumed.
-        ProtocolError: The answer is no event stream, or an event is too large.
-    """
-    cursor = _Cursor(task_id=task_id, last_seq=after)
-    answer = yield from _request(cursor.send(), conditions)
-    while True:
-        cut = yield from _read_events(answer, cursor)
-        if cut is None and (cursor.is_at_end or not cursor.can_resume):
-            return
-        if cut is None and not cursor.has_received and (yield from _has_task_ended(cursor, conditions)):
-            return
-        if not cursor.can_resume or conditions.policy.max_retries == 0:
-            raise cut or _ended_early(task_id)
-        answer = yield from _reconnect(cursor, conditions, cut or _ended_early(task_id))
-
-
-@dataclass(slots=True, kw_only=True)
-class _Cursor:
-    """Where the caller is in the task's log, and what the last connection showed."""
-
-    task_id: int
-    last_seq: int
-    is_at_end: bool = False
-    """The last event was a `task.finished`."""
-    has_numbered: bool = False
-    has_emitted: bool = False
-    has_received: bool = False
-    """The last connection brought an event."""
-    failures: int = 0
-    """Attempts in a row that brought neither an event nor a heartbeat."""
-    policy: RetryPolicy = field(default=RECONNECTS)
-
-    @property
-    def can_resume(self) -> bool:
-        """Whether a further connection can't repeat what was emitted."""
-        return self.has_numbered or not self.has_emitted
-
-    def send(self) -> Send:
-        """The request for what comes next."""
-        last_event_id = str(self.last_seq) if self.last_seq else ""
-        call = calls.stream_task(self.task_id, last_event_id=last_event_id)
-        return Send(call, is_streamed=True, is_event_stream=True)
-
-    def take(self, event: ServerSentEvent) -> JsonObject | None:
-        """What the caller gets of `event`; None for a repeated or empty one."""
-        content = content_of(event)
-        if content is None:
-            return None
-        seq = content.get("seq")
-        if isinstance(seq, int) and event.id == str(seq):
-            if seq <= self.last_seq:
-                return None
-            self.last_seq = seq
-            self.has_numbered = True
-            self.is_at_end = content.get("type") == "task.finished"
-        self.has_emitted = True
-        return content
-
-
-def content_of(event: ServerSentEvent) -> JsonObject | None:
-    """The event's JSON object.
-
-    Anything else, which a BeRay server never sends, becomes `{"type": <event type>, "data": <JSON value or text>}`;
-    an event with blank data is None.
-    """
-    try:
-        content = parse_json(event.data)
-    except (ValueError, RecursionError):
-        if not event.data.strip():
-            return None
-        content = event.data
-    return content if isinstance(content, dict) else {"type": event.type, "data": content}
-
-
-def _read_events(answer: Answer, cursor: _Cursor) -> Flow[NetworkError | None]:
-    """Emit what one connection brings; None at its clean end, else what cut it."""
-    cursor.has_received = False
-    if answer.status == 204:
-        return None
-    _check_is_event_stream(answer)
-    decoder = EventStreamDecoder(last_event_id=str(cursor.last_seq) if cursor.last_seq else "")
-    while True:
-        chunk = yield Read()
-        if isinstance(chunk, NetworkError):
-            return chunk
-        if not chunk:
-            return None
-        received = decoder.feed(chunk)
-        if received:
-            cursor.has_received = True
-        if received or decoder.comments:
-            cursor.failures = 0
-        if decoder.retry_ms is not None:
-            seconds = min(decoder.retry_ms / 1000, _MAX_FIRST_RECONNECT_SECONDS)
-            cursor.policy = replace(RECONNECTS, first_delay_seconds=seconds)
-        events = [content for event in received if (content := cursor.take(event)) is not None]
-        if events:
-            yield Emit(events)
-
-
-def _check_is_event_stream(answer: Answer) -> None:
-    kind = answer.headers.get("Content-Type", "")
-    if kind.partition(";")[0].strip().lower() != "text/event-stream":
-        message = (
-            f"{answer.method} {answer.url} answered {answer.status} with {kind or 'no Content-Type'}, "
-            "not with text/event-stream. Does base_url point at a BeRay server?"
-        )
-        raise ProtocolError(message)
-
-
-def _has_task_ended(cursor: _Cursor, conditions: Conditions) -> Flow[bool]:
-    """Ask the task whether more is to come; while it can't be asked, more may come."""
-    outcome = yield from _attempt(Send(calls.get_task(cursor.task_id, events="none")), conditions)
-    if not isinstance(outcome, Answer):
-        return False  # the reconnect meets the same and knows what to do
-    task = value_of(outcome)
-    if not isinstance(task, dict) or task.get("status") not in STATUSES:
-        return True  # another contract: its clean end is believed
-    last_seq = task.get("last_seq")
-    has_more = isinstance(last_seq, int) and last_seq > cursor.last_seq
-    return task["status"] in ENDED and not has_more
-
-
-def _reconnect(cursor: _Cursor, conditions: Conditions, failure: Failure) -> Flow[Answer]:
-    """Open the stream again after the last event, with growing patience; `failure` is why."""
-    send = cursor.send()
-    while True:
-        if not is_worth_repeating(send.call, failure, is_key_honoured=False):
-            raise failure
-        delay = cursor.policy.delay_seconds(
-            cursor.failures, retry_after=_retry_after(failure), elapsed_seconds=0.0, random=conditions.random
-        )
-        if delay is None:
-            raise failure
-        yield Sleep(delay)
-        cursor.failures += 1
-        outcome = yield from _attempt(send, conditions)
-        if isinstance(outcome, Answer):
-            return outcome
-        failure = outcome
-
-
-def _ended_early(task_id: int) -> ConnectionFailed:
-    return ConnectionFailed(f"The stream of task {task_id} ended before the task did.")

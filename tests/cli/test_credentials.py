@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beray.cli.credentials import (
+from beray.credentials import (
     Credentials,
     CredentialsError,
     Login,

@@ -29,7 +29,7 @@ def peer() -> Iterator[LoopbackServer]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds the client would have waited between attempts."""
     seconds: list[float] = []
-    monkeypatch.setattr("beray.client.sleep", seconds.append)
+    monkeypatch.setattr("beray.driver.sleep", seconds.append)
     return seconds
 
 

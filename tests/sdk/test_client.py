@@ -157,7 +157,7 @@ def test_after_a_fork_parent_and_child_share_no_connection(
     peer.always(reply(200, []))
     peer_client.list_tasks()
 
-    monkeypatch.setattr("beray.client.os.getpid", lambda: -1)
+    monkeypatch.setattr("beray.driver.os.getpid", lambda: -1)
     peer_client.list_tasks()
 
     assert peer.connections == 2

@@ -70,11 +70,17 @@ def test_a_network_error_survives_pickling() -> None:
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (APIError(500), "500: Internal Server Error"),
-        (APIError(500, ""), "500: Internal Server Error"),
+        (APIError(500), "500: Internal Server Error. The server's log says more; give its operator the request id."),
+        (
+            APIError(500, ""),
+            "500: Internal Server Error. The server's log says more; give its operator the request id.",
+        ),
         (APIError(799), "799: no further detail"),
         (NotFoundError(404, "没有", code="task_not_found"), "404 task_not_found: 没有"),
-        (APIError(502, "<html>\n <b>Bad</b>\n"), "502: <html> <b>Bad</b>"),
+        (
+            APIError(502, "<html>\n <b>Bad</b>\n"),
+            "502: <html> <b>Bad</b>. What stands before the server can't reach it; try again later.",
+        ),
         (APIError(400, "no", method="GET", url="http://h/"), "400: no (GET http://h/)"),
         (APIError(400, "no", method="GET", url="http://h/", request_id="r"), "400: no (GET http://h/, request r)"),
         (APIError(400, "no", request_id="r\nX: y"), "400: no (request r X: y)"),

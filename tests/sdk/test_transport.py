@@ -155,7 +155,7 @@ def test_pools_that_were_closed_are_opened_again(peer: LoopbackServer) -> None:
     peer.always(reply(200, []))
     client = BeRayClient(peer.url)
     client.list_tasks()
-    session = client._session()
+    session = client._driver._connections.session()
 
     session.get_adapter(peer.url).close()
     client.list_tasks()

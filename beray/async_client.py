@@ -1,0 +1,318 @@
+"""The asynchronous client of the BeRay API, on `aiohttp` (`pip install 'beray[async]'`).
+
+It has the methods of `client.py`, under the same names and with the same arguments, to be awaited: both run the same
+calls and flows, which `async_driver.py` does here.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, cast
+
+try:
+    import aiohttp
+except ImportError as error:
+    raise ImportError("AsyncBeRayClient needs an extra package: pip install 'beray[async]'") from error
+
+from beray.async_driver import AsyncDriver, Connections
+from beray.base_client import BaseClient, Options, Timeout
+from beray.protocol import calls, flows, logins, paging, streams, waiting
+from beray.protocol.calls import Call, Result
+from beray.protocol.effects import Flow
+from beray.protocol.paging import Wanted
+from beray.protocol.responses import value_of
+from beray.protocol.types import (
+    FileNode,
+    JsonObject,
+    Message,
+    ModelCheck,
+    Session,
+    StopAnswer,
+    Task,
+    User,
+)
+from beray.protocol.waiting import Attention
+from beray.protocol.watching import RequestInfo, ResponseInfo
+
+
+class AsyncBeRayClient(BaseClient):
+    """Accounts, tasks and files of one BeRay server, for asyncio. Use it with `async with`, or `close` it.
+
+    The methods, their arguments and what they raise are those of `BeRayClient`; what is iterated over there is iterated
+    over by `async for` here. Callbacks may be plain functions or coroutine functions, but for `progress`, `on_request`
+    and `on_response`, which are plain. Calls of one event loop may run at the same time; for another event loop it
+    makes connections of its own.
+
+    A loop that is left by `break` closes its connection as soon as the iterator is dropped; with `contextlib.aclosing`
+    it is closed at a known place.
+
+    Args:
+        base_url: Where the server is, such as `http://localhost:8000`.
+        token: An `access_token` obtained earlier; `login` and `register` set it too.
+        timeout: Seconds to connect and seconds without a byte of the answer; one number means both.
+        stream_timeout: Seconds a task's stream may be silent before it counts as cut.
+        max_retries: Repetitions after the first attempt of a call; with 0, cut streams are not resumed either.
+        deadline: Seconds for a whole call, repetitions and the reading of its answer included.
+        language: `Accept-Language` of messages and errors, such as `en`; a BeRay server's own choice is Chinese.
+        on_token_expired: Is called, and awaited if it is a coroutine function, when the token has ended; gives another
+            token, or logs in by itself and gives None. The call is then made once more.
+        on_request: Is called before each request with a `RequestInfo`.
+        on_response: Is called after each request with a `ResponseInfo`, also where no answer came.
+        session: An `aiohttp.ClientSession` of your own; it is used as it is, and yours to close. Without it, proxies
+            and certificates come from the environment.
+    """
+
+    _driver: AsyncDriver
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str | None = None,
+        *,
+        timeout: Timeout = (5.0, 30.0),
+        stream_timeout: float = 45.0,
+        max_retries: int = 2,
+        deadline: float | None = None,
+        language: str | None = None,
+        on_token_expired: Callable[[], str | Awaitable[str | None] | None] | None = None,
+        on_request: Callable[[RequestInfo], object] | None = None,
+        on_response: Callable[[ResponseInfo], object] | None = None,
+        session: aiohttp.ClientSession | None = None,
+    ) -> None:
+        options = Options.checked(
+            timeout=timeout,
+            stream_timeout=stream_timeout,
+            max_retries=max_retries,
+            deadline=deadline,
+            language=language,
+            on_token_expired=on_token_expired,
+            on_request=on_request,
+            on_response=on_response,
+        )
+        super().__init__(base_url, token, options)
+        self._driver = AsyncDriver(Connections(self._base_url, session), options, self._access)
+
+    async def close(self) -> None:
+        """Close the connections. A session given by the caller stays open."""
+        await self._driver.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # Accounts
+
+    async def request_verification_code(self, email: str) -> Message:
+        """Have a verification code mailed to the address of a new account.
+
+        As `BeRayClient.request_verification_code`.
+        """
+        return await self._value(calls.request_verification_code(email))
+
+    async def register(self, email: str, verification_code: str, password: str) -> Session:
+        """Make an account and log in to it: the token is kept for the calls that follow.
+
+        As `BeRayClient.register`.
+        """
+        return await self._run(logins.log_in(calls.register(email, verification_code, password), self._conditions))
+
+    async def login(self, email: str, password: str) -> Session:
+        """Log in; the token is kept for the calls that follow.
+
+        As `BeRayClient.login`.
+        """
+        return await self._run(logins.log_in(calls.login(email, password), self._conditions))
+
+    async def login_with_form(self, email: str, password: str) -> Session:
+        """Log in by the OAuth2 password form; otherwise like `login`."""
+        return await self._run(logins.log_in(calls.login_with_form(email, password), self._conditions))
+
+    async def get_current_user(self) -> User:
+        """The account that is logged in."""
+        return await self._value(calls.get_current_user())
+
+    async def logout(self) -> Message:
+        """End the session: the token is dead on the server, and forgotten here.
+
+        As `BeRayClient.logout`.
+        """
+        return await self._run(logins.log_out(self._conditions))
+
+    # Tasks
+
+    async def create_task(
+        self,
+        goal: str,
+        tools: Sequence[str] | None = None,
+        *,
+        limits: Mapping[str, float] | None = None,
+        model: str | None = None,
+        hold: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Task:
+        """Give the agent a goal; it begins as soon as there is room.
+
+        As `BeRayClient.create_task`.
+        """
+        call = calls.create_task(
+            goal, tools=tools, model=model, limits=limits, hold=hold, idempotency_key=idempotency_key
+        )
+        return await self._value(call)
+
+    async def start_task(self, task_id: int) -> Task:
+        """Start a task that was created with `hold=True`.
+
+        As `BeRayClient.start_task`.
+        """
+        return await self._value(calls.start_task(task_id))
+
+    async def send_message(
+        self, task_id: int, content: str, *, question_id: str | None = None, idempotency_key: str | None = None
+    ) -> Task:
+        """Say something to a task: its agent reads it before its next step.
+
+        As `BeRayClient.send_message`.
+        """
+        call = calls.send_message(task_id, content, question_id=question_id, idempotency_key=idempotency_key)
+        return await self._value(call)
+
+    async def list_tasks(
+        self,
+        *,
+        limit: int | None = None,
+        before: int | None = None,
+        status: str | Sequence[str] | None = None,
+        search: str | None = None,
+    ) -> list[Task]:
+        """The user's tasks, newest first, asked for page by page; `iter_tasks` gives them as they come.
+
+        As `BeRayClient.list_tasks`.
+        """
+        wanted = Wanted.of(limit=limit, before=before, status=status, search=search)
+        return await self._run(paging.all_tasks(wanted, self._conditions))
+
+    def iter_tasks(
+        self,
+        *,
+        limit: int | None = None,
+        before: int | None = None,
+        status: str | Sequence[str] | None = None,
+        search: str | None = None,
+    ) -> AsyncIterator[Task]:
+        """As `list_tasks`, a page at a time as the caller goes on."""
+        wanted = Wanted.of(limit=limit, before=before, status=status, search=search)
+        return self._iterate(paging.each_page(wanted, self._conditions))
+
+    async def get_task(self, task_id: int, *, events: str | None = None) -> Task:
+        """One task with its `events`.
+
+        As `BeRayClient.get_task`.
+        """
+        return await self._value(calls.get_task(task_id, events=events))
+
+    def stream_task_updates(self, task_id: int, *, after: int = 0) -> AsyncIterator[JsonObject]:
+        """Yield the task's events as they happen, and end when the task has ended.
+
+        As `BeRayClient.stream_task_updates`.
+        """
+        return self._iterate(streams.stream(task_id, self._conditions, after=after))
+
+    async def wait_for_task(
+        self,
+        task_id: int,
+        timeout: float | None = None,
+        *,
+        on_event: Callable[[JsonObject], object] | None = None,
+        on_question: Callable[[JsonObject], str | Awaitable[str | None] | None] | None = None,
+    ) -> Task:
+        """The task, once it has completed, failed or been stopped: `status` and `result` tell how.
+
+        As `BeRayClient.wait_for_task`.
+        """
+        attention = Attention(on_event=on_event, on_question=on_question, timeout=timeout)
+        return await self._run(waiting.wait(task_id, self._conditions, attention))
+
+    async def stop_task(self, task_id: int) -> StopAnswer:
+        """Stop a task that is queued, running or waiting; stopping it again changes nothing.
+
+        As `BeRayClient.stop_task`.
+        """
+        return await self._value(calls.stop_task(task_id))
+
+    async def delete_task(self, task_id: int) -> Message:
+        """Delete a task with its events and files; a running one is stopped first.
+
+        As `BeRayClient.delete_task`.
+        """
+        return await self._value(calls.delete_task(task_id))
+
+    # Files of a task's work_dir
+
+    async def list_files_tree(self, task_id: int, path: str = ".") -> list[FileNode]:
+        """The files and directories below `path`.
+
+        As `BeRayClient.list_files_tree`.
+        """
+        return await self._value(calls.list_files_tree(task_id, path))
+
+    async def get_file_content(self, task_id: int, path: str, *, stream: bool = False) -> aiohttp.ClientResponse:
+        """A file's bytes, as `response.content`.
+
+        As `BeRayClient.get_file_content`.
+        """
+        return await self._response(calls.get_file_content(task_id, path), is_streamed=stream)
+
+    async def download_files_as_zip(
+        self, task_id: int, paths: Sequence[str] | None = None, *, stream: bool = False
+    ) -> aiohttp.ClientResponse:
+        """Files and directories of the work_dir as a ZIP archive, as `response.content`.
+
+        As `BeRayClient.download_files_as_zip`.
+        """
+        return await self._response(calls.download_files_as_zip(task_id, paths or ()), is_streamed=stream)
+
+    async def delete_file(self, task_id: int, path: str) -> Message:
+        """Delete a file of the work_dir.
+
+        As `BeRayClient.delete_file`.
+        """
+        return await self._value(calls.delete_file(task_id, path))
+
+    # Service
+
+    async def get_health(self) -> JsonObject:
+        """Whether the server is alive."""
+        return await self._value(calls.get_health())
+
+    async def get_ready(self) -> JsonObject:
+        """The state of the server's parts and how to mend them; also returned while it is not ready."""
+        return await self._value(calls.get_ready())
+
+    async def get_info(self) -> JsonObject:
+        """The server's version, models, sandbox and limits."""
+        return await self._value(calls.get_info())
+
+    async def check_model(self, model: str | None = None) -> ModelCheck:
+        """Have the server ask a model for one word, to see whether it works; may take half a minute.
+
+        As `BeRayClient.check_model`.
+        """
+        return await self._value(calls.check_model(model))
+
+    # From calls and flows to answers
+
+    async def _value(self, call: Call[Result]) -> Result:
+        return cast(Result, value_of(await self._driver.run(flows.request(call, self._conditions))))
+
+    async def _response(self, call: Call[bytes], *, is_streamed: bool) -> aiohttp.ClientResponse:
+        answer = await self._driver.run(flows.request(call, self._conditions, is_streamed=is_streamed))
+        return cast(aiohttp.ClientResponse, answer.response)
+
+    async def _run(self, flow: Flow[Result]) -> Result:
+        return await self._driver.run(flow)
+
+    def _iterate(self, flow: Flow[None]) -> AsyncIterator[Any]:
+        return self._driver.iterate(flow)

@@ -1,0 +1,374 @@
+"""What does the effects of a flow for `AsyncBeRayClient`: the same as `driver.py`, on aiohttp."""
+
+import asyncio
+import inspect
+import os
+import ssl
+import urllib.request
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sized
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+import aiohttp
+from yarl import URL
+
+from beray import __version__
+from beray.base_client import Options
+from beray.driving import (
+    IS_IT_RUNNING,
+    as_value,
+    is_renewing,
+    left_until,
+    lost_body,
+    no_connection,
+    request_headers,
+    silence,
+    silence_seconds,
+)
+from beray.environment import certificates
+from beray.exceptions import BeRayException, ConnectionFailed, NetworkError, ProtocolError, RequestTimeout, TLSError
+from beray.protocol.access import Access, Secret
+from beray.protocol.calls import Body
+from beray.protocol.effects import Do, Effect, Emit, Flow, Read, Renew, Result, Send, Sleep, Tell
+from beray.protocol.responses import Answer
+
+KEPT_SECONDS: Final = 4.0  # a connection is used again within this; servers commonly close an idle one after 5 s
+
+_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ClientProxyConnectionError)
+_NO_TLS = (aiohttp.ClientConnectorSSLError, aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)
+_NO_PROTOCOL = (aiohttp.TooManyRedirects, aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)
+
+
+class Connections:
+    """The session of a client: the caller's own, or one that is made at the first request in each event loop."""
+
+    def __init__(self, base_url: str, given: aiohttp.ClientSession | None) -> None:
+        self.base_url = base_url
+        self.is_given = given is not None
+        self.proxy = None if self.is_given else _proxy_for(base_url)
+        self._given = given
+        self._own: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
+
+    async def session(self) -> aiohttp.ClientSession:
+        """The session to use now."""
+        if self._given is not None:
+            return self._given
+        loop = asyncio.get_running_loop()
+        if self._own is not None and (self._loop is not loop or self._pid != os.getpid()):
+            self._forget()
+        if self._own is None:
+            context = await asyncio.to_thread(_tls_context) if self.base_url.startswith("https://") else True
+            if self._own is None:  # another task may have been here meanwhile
+                self._own, self._loop, self._pid = _new_session(context), loop, os.getpid()
+        return self._own
+
+    async def close(self) -> None:
+        """Close the connections. A session given by the caller stays open."""
+        own, self._own = self._own, None
+        if own is None:
+            return
+        if self._loop is asyncio.get_running_loop() and self._pid == os.getpid():
+            await own.close()
+            return
+        self._own = own
+        self._forget()
+
+    def _forget(self) -> None:
+        """Leave a session whose event loop is over: it can't be closed in any other."""
+        own, self._own = self._own, None
+        assert own is not None
+        connector = own.connector
+        own.detach()
+        if connector is not None:
+            with suppress(RuntimeError):  # its loop is closed
+                connector.close()
+
+
+class AsyncDriver:
+    """Runs flows."""
+
+    def __init__(self, connections: Connections, options: Options, access: Access) -> None:
+        self._connections = connections
+        self._options = options
+        self._access = access
+        self._renewal: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        timeouts = {
+            is_stream: aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout, sock_read=seconds)
+            for is_stream, seconds in ((False, options.read_timeout), (True, options.stream_timeout))
+        }
+        self._timeouts = timeouts
+
+    @property
+    def is_borrowed(self) -> bool:
+        """Whether the session is the caller's own."""
+        return self._connections.is_given
+
+    def with_options(self, options: Options) -> "AsyncDriver":
+        """Another that shares the connections."""
+        return AsyncDriver(self._connections, options, self._access)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._connections.close()
+
+    async def run(self, flow: Flow[Result]) -> Result:
+        """What the flow returns; it emits nothing."""
+        steps = _Steps(self)
+        try:
+            effect = next(flow)
+            while True:
+                try:
+                    result = await steps.do(effect)
+                except BaseException as error:  # the flow decides: it may have something to undo
+                    effect = flow.throw(error)
+                else:
+                    effect = flow.send(result)
+        except StopIteration as end:
+            steps.hand_over(end.value)
+            return cast(Result, end.value)
+        finally:
+            flow.close()
+            steps.close()
+
+    async def iterate(self, flow: Flow[Any]) -> AsyncGenerator[Any, None]:
+        """What the flow emits; it is closed with the iterator."""
+        steps = _Steps(self)
+        try:
+            effect = next(flow)
+            while True:
+                try:
+                    result = None
+                    if type(effect) is Emit:
+                        for item in effect.items:
+                            yield item
+                    else:
+                        result = await steps.do(effect)
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    effect = flow.throw(error)
+                else:
+                    effect = flow.send(result)
+        except StopIteration:
+            return
+        finally:
+            flow.close()
+            steps.close()
+
+    async def renew(self, token: str | None) -> bool:
+        """Ask the user's hook for another token, unless another task has got one meanwhile."""
+        if self._access.renew is None or is_renewing.get():
+            return False
+        async with self._renewal_lock():
+            if self._access.token == token:
+                mark = is_renewing.set(True)
+                try:
+                    renewed = await _awaited(self._access.renew())
+                finally:
+                    is_renewing.reset(mark)
+                if renewed is not None:
+                    self._access.set(renewed)
+            return self._access.token not in (None, token)
+
+    def _renewal_lock(self) -> asyncio.Lock:
+        loop = asyncio.get_running_loop()
+        if self._renewal is None or self._renewal[0] is not loop:
+            self._renewal = (loop, asyncio.Lock())
+        return self._renewal[1]
+
+    async def send(self, send: Send) -> Answer | NetworkError:
+        """Make a request."""
+        if send.deadline is None:
+            return await self._send(send)
+        seconds = left_until(send.deadline)
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._send(send)
+        except TimeoutError as error:
+            url = self._connections.base_url + send.call.target
+            message = f"{send.call.method} {url}: the answer was not there in time."
+            return as_value(RequestTimeout(message, method=send.call.method, url=url), cause=error)
+
+    async def _send(self, send: Send) -> Answer | NetworkError:
+        call = send.call
+        url = self._connections.base_url + call.target
+        headers = request_headers(call, self._options)
+        if self._access.token is not None:
+            headers["Authorization"] = Secret(f"Bearer {self._access.token}")
+        response: aiohttp.ClientResponse | None = None
+        try:
+            session = await self._connections.session()
+            response = await session.request(
+                call.method,
+                URL(url, encoded=True),
+                data=_body(call.body, headers),
+                headers=headers,
+                timeout=self._timeouts[send.is_event_stream],
+                proxy=self._connections.proxy,
+            )
+            is_unread = send.is_streamed and 200 <= response.status < 300
+            body = b"" if is_unread else await response.read()
+        except (aiohttp.ClientError, OSError) as error:  # OSError: TimeoutError, and a certificate's file
+            if response is not None:
+                response.close()
+            seconds = silence_seconds(send, self._options)
+            return as_value(network_error(error, method=call.method, url=url, timeout_seconds=seconds), cause=error)
+        if call.method != "GET" and any(step.status in (301, 302, 303) for step in response.history):
+            response.close()
+            raise lost_body(call, url=str(response.history[0].url), target=str(response.url))
+        return Answer(
+            status=response.status,
+            headers=cast(Any, response.headers),
+            body=body,
+            method=call.method,
+            url=url,
+            response=response,
+        )
+
+
+class _Steps:
+    """The effects of one flow, and the stream it has opened last."""
+
+    def __init__(self, driver: AsyncDriver) -> None:
+        self._driver = driver
+        self._opened: Answer | None = None
+        self._silence_seconds = 0.0
+
+    async def do(self, effect: Effect) -> Any:
+        if type(effect) is Send:
+            return await self._send(effect)
+        match effect:
+            case Read(deadline):
+                return await self._read(deadline)
+            case Sleep(seconds):
+                return await asyncio.sleep(seconds)
+            case Do(work):
+                return await asyncio.to_thread(work)
+            case Tell(function, arguments):
+                return await _awaited(function(*arguments))
+            case Renew(token):
+                return await self._driver.renew(token)
+            case _:
+                raise AssertionError(f"a flow that emits is iterated over: {effect}")
+
+    async def _send(self, send: Send) -> Answer | NetworkError:
+        if send.is_streamed:
+            self.close()
+        result = await self._driver.send(send)
+        if send.is_streamed and isinstance(result, Answer) and result.is_success:
+            self._opened = result
+            self._silence_seconds = silence_seconds(send, self._driver._options)
+        return result
+
+    async def _read(self, deadline: float | None) -> bytes | NetworkError:
+        """The next bytes, as soon as some are there; `b""` at the clean end."""
+        assert self._opened is not None
+        answer = self._opened
+        try:
+            if deadline is None:
+                return cast(bytes, await answer.response.content.readany())
+            async with asyncio.timeout(left_until(deadline)):
+                return cast(bytes, await answer.response.content.readany())
+        except TimeoutError as error:
+            return as_value(silence(answer.method, answer.url, self._silence_seconds), cause=error)
+        except (aiohttp.ClientError, OSError) as error:
+            failure = network_error(error, method=answer.method, url=answer.url, timeout_seconds=self._silence_seconds)
+            return as_value(failure, cause=error)
+
+    def hand_over(self, value: Any) -> None:
+        """An answer that a flow returns is the caller's to close."""
+        if self._opened is value:
+            self._opened = None
+
+    def close(self) -> None:
+        """Close the connection of the stream, unless that has been read to its end."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.response.close()
+
+
+async def _awaited(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+def _body(body: Body | None, headers: dict[str, str]) -> Any:
+    """The body as aiohttp takes it; a file's pieces are read in a thread."""
+    if body is None or isinstance(body, bytes):
+        return body
+    if isinstance(body, Sized):
+        headers["Content-Length"] = str(len(body))
+    return _pieces(body)
+
+
+async def _pieces(body: Iterable[bytes]) -> AsyncIterator[bytes]:
+    pieces = iter(body)
+    while piece := await asyncio.to_thread(next, pieces, b""):
+        yield piece
+
+
+def _new_session(context: ssl.SSLContext | bool) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(
+        limit=0, ssl=context, keepalive_timeout=KEPT_SECONDS
+    )  # the caller bounds the calls
+    return aiohttp.ClientSession(
+        connector=connector,
+        headers={"User-Agent": f"beray/{__version__} aiohttp/{aiohttp.__version__}"},
+        cookie_jar=aiohttp.CookieJar(unsafe=True),  # also of servers that are named by their address
+    )
+
+
+def _tls_context() -> ssl.SSLContext:
+    """Trusts whom the synchronous client trusts."""
+    place = certificates(os.environ)
+    is_folder = Path(place).is_dir()
+    return ssl.create_default_context(cafile=None if is_folder else place, capath=place if is_folder else None)
+
+
+def _proxy_for(base_url: str) -> str | None:
+    """The proxy that the environment names for the server; read once, as by the synchronous client."""
+    parts = urlsplit(base_url)
+    host = parts.netloc
+    if urllib.request.proxy_bypass(host):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
+
+
+def network_error(error: Exception, *, method: str, url: str, timeout_seconds: float) -> BeRayException:
+    """What aiohttp raised, as the SDK's own exception.
+
+    Args:
+        error: What was caught.
+        method: The request's method.
+        url: The request's URL.
+        timeout_seconds: The read timeout, for the message.
+    """
+    what = f"{method} {url}"
+    if isinstance(error, _NO_TLS):
+        return TLSError(f"{what}: no secure connection: {_reason(error)}", method=method, url=url, was_sent=False)
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        message = f"{what}: the server could not be reached in time."
+        return RequestTimeout(message, method=method, url=url, was_sent=False, hint=IS_IT_RUNNING)
+    if isinstance(error, _NOT_SENT):
+        message = no_connection(what, _reason(error))
+        return ConnectionFailed(message, method=method, url=url, was_sent=False, hint=IS_IT_RUNNING)
+    if isinstance(error, TimeoutError):
+        return RequestTimeout(f"{what}: nothing came for {timeout_seconds:g} s.", method=method, url=url)
+    if isinstance(error, _NO_PROTOCOL):
+        return ProtocolError(f"{what}: {_reason(error)}")
+    if isinstance(error, aiohttp.ClientError):
+        return ConnectionFailed(f"{what}: the connection was cut: {_reason(error)}", method=method, url=url)
+    return TLSError(f"{what}: {error}", method=method, url=url, was_sent=False)  # an OSError: a certificate's file
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost words, such as `Connection refused`."""
+    inner = error.__cause__ or error.__context__
+    if inner is not None and (words := _reason(inner)) and words != type(inner).__name__:
+        return words
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return words or type(error).__name__

@@ -1,0 +1,60 @@
+"""The token that calls carry, and what is known of its end."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+EARLY: Final = timedelta(seconds=5)  # a call that begins now still arrives with a good token
+
+
+class Secret(str):
+    """Text that no log, `repr` or traceback shows by accident; used like any other text."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+class Access:
+    """Who a client is at the moment; shared by the copies that `with_options` makes.
+
+    Args:
+        now: The time, aware.
+
+    Attributes:
+        token: The access token, or None.
+        expires_at: When it ends, where the server has said that.
+        renew: What the user's program does to get another token; None where nothing was given.
+    """
+
+    def __init__(self, now: Callable[[], datetime], *, renew: Callable[[], Any] | None = None) -> None:
+        self._now = now
+        self.token: Secret | None = None
+        self.expires_at: datetime | None = None
+        self.renew = renew
+
+    def set(self, token: str | None, *, expires_in: float | None = None) -> None:
+        """Use `token` from now on, which ends in `expires_in` seconds.
+
+        Raises:
+            ValueError: It holds characters that no token has.
+        """
+        self.token = None if token is None else Secret(header_value("token", token))
+        self.expires_at = None if token is None or expires_in is None else self._now() + timedelta(seconds=expires_in)
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the token is known to have ended, or does within seconds."""
+        return self.expires_at is not None and self.expires_at - EARLY <= self._now()
+
+
+def header_value(name: str, value: str) -> str:
+    """`value`, if it may stand in a header.
+
+    Raises:
+        ValueError: It may not; names `name` alone, since the value may be a secret.
+    """
+    if not (isinstance(value, str) and value.isascii() and value.isprintable() and value == value.strip() and value):
+        raise ValueError(f"{name} must be printable ASCII without spaces around it")
+    return value
