@@ -1,10 +1,12 @@
 """What does the effects of a flow for `AsyncBeRayClient`: the same as `driver.py`, on aiohttp."""
 
 import asyncio
+import errno
 import inspect
 import os
 import ssl
 import urllib.request
+from asyncio import sleep
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sized
 from contextlib import suppress
 from pathlib import Path
@@ -245,7 +247,7 @@ class _Steps:
             case Read(deadline):
                 return await self._read(deadline)
             case Sleep(seconds):
-                return await asyncio.sleep(seconds)
+                return await sleep(seconds)
             case Do(work):
                 return await asyncio.to_thread(work)
             case Tell(function, arguments):
@@ -314,16 +316,22 @@ def _new_session(context: ssl.SSLContext | bool) -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(
         limit=0, ssl=context, keepalive_timeout=KEPT_SECONDS
     )  # the caller bounds the calls
-    return aiohttp.ClientSession(
+    session = aiohttp.ClientSession(
         connector=connector,
         headers={"User-Agent": f"beray/{__version__} aiohttp/{aiohttp.__version__}"},
         cookie_jar=aiohttp.CookieJar(unsafe=True),  # also of servers that are named by their address
     )
+    # It would repeat a call by itself, where the flows have to know of each attempt: a deletion's second one finds
+    # nothing. There is no public name for it; without it, one repetition more is made.
+    session._retry_connection = False
+    return session
 
 
 def _tls_context() -> ssl.SSLContext:
     """Trusts whom the synchronous client trusts."""
     place = certificates(os.environ)
+    if not Path(place).exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place)  # OpenSSL's error names nothing
     is_folder = Path(place).is_dir()
     return ssl.create_default_context(cafile=None if is_folder else place, capath=place if is_folder else None)
 
@@ -370,5 +378,6 @@ def _reason(error: BaseException) -> str:
     inner = error.__cause__ or error.__context__
     if inner is not None and (words := _reason(inner)) and words != type(inner).__name__:
         return words
-    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return words or type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)  # asyncio's own words name the address alone
+    return str(error) or type(error).__name__

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self, cast
 
+from beray.exceptions import ProtocolError
 from beray.protocol import calls
 from beray.protocol.effects import Conditions, Emit, Flow
 from beray.protocol.flows import request
@@ -78,7 +79,10 @@ def _next_page(cursor: _Cursor, conditions: Conditions) -> Flow[list[Task]]:
     wanted = cursor.wanted
     call = calls.list_tasks(limit=size, before=cursor.before, status=wanted.status, search=wanted.search)
     answer = yield from request(call, conditions)
-    page = cast(list[Task], value_of(answer))
+    value = value_of(answer)
+    if not isinstance(value, list):
+        raise ProtocolError(f"{answer.method} {answer.url} answered with no list. Is base_url a BeRay server's?")
+    page = cast(list[Task], value)
     if cursor.left is not None:
         page = page[: cursor.left]  # a server may know no limit
         cursor.left -= len(page)

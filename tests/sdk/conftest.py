@@ -1,11 +1,16 @@
 """`peer` is a scripted server, `peer_client` a client of it that doesn't really wait between attempts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
 from beray.client import BeRayClient
+from tests.support.blocking import BlockingClient
 from tests.support.loopback import LoopbackServer, loopback_server
+
+MakeClient = Callable[..., BeRayClient]
 
 
 @pytest.fixture(autouse=True)
@@ -25,16 +30,36 @@ def peer() -> Iterator[LoopbackServer]:
         yield server
 
 
+@pytest.fixture(params=["sync", "async"])
+def client_kind(request: pytest.FixtureRequest) -> str:
+    """Which client a test is about; a module that is about one alone overrides this."""
+    return str(request.param)
+
+
+@pytest.fixture
+def new_client(client_kind: str) -> Iterator[MakeClient]:
+    """Makes clients of the kind, the asynchronous one behind the calls of the other; they are closed at the end."""
+    kind: Any = BeRayClient if client_kind == "sync" else BlockingClient
+    with ExitStack() as stack:
+        yield lambda *arguments, **options: stack.enter_context(kind(*arguments, **options))
+
+
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds the client would have waited between attempts."""
     seconds: list[float] = []
+
+    async def note(delay: float) -> None:
+        seconds.append(delay)
+
     monkeypatch.setattr("beray.driver.sleep", seconds.append)
+    monkeypatch.setattr("beray.async_driver.sleep", note)
     return seconds
 
 
 @pytest.fixture
-def peer_client(peer: LoopbackServer, waits: list[float]) -> Iterator[BeRayClient]:
+def peer_client(
+    peer: LoopbackServer, waits: list[float], new_client: Callable[..., BeRayClient]
+) -> Iterator[BeRayClient]:
     """A client of `peer`, logged in."""
-    with BeRayClient(peer.url, token="t0k", timeout=5.0) as client:
-        yield client
+    return new_client(peer.url, token="t0k", timeout=5.0)

@@ -13,6 +13,12 @@ from beray.client import BeRayClient
 from tests.support.loopback import Exchange, LoopbackServer, reply
 
 
+@pytest.fixture
+def client_kind() -> str:
+    """The asynchronous client has test_async_client.py."""
+    return "sync"
+
+
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
@@ -66,7 +72,7 @@ def test_language_is_asked_for(peer: LoopbackServer) -> None:
 
 
 def test_set_token_counts_from_the_next_call(peer: LoopbackServer, peer_client: BeRayClient) -> None:
-    peer.script(reply(200, {}), reply(200, {}))
+    peer.script(reply(200, []), reply(200, []))
 
     peer_client.set_token("other")
     peer_client.list_tasks()

@@ -25,7 +25,6 @@ METHODS = [
     ("create_task", ("goal",), "POST", "/api/v1/tasks/"),
     ("start_task", (3,), "POST", "/api/v1/tasks/3/start"),
     ("send_message", (3, "go on"), "POST", "/api/v1/tasks/3/messages"),
-    ("list_tasks", (), "GET", "/api/v1/tasks/?limit=500"),
     ("get_task", (3,), "GET", "/api/v1/tasks/3"),
     ("stop_task", (3,), "POST", "/api/v1/tasks/3/stop"),
     ("delete_task", (3,), "DELETE", "/api/v1/tasks/3"),

@@ -106,16 +106,16 @@ def test_a_task_deleted_while_it_is_watched_raises(peer, peer_client):
         next(stream)
 
 
-def test_silence_is_a_cut(peer, waits):
+def test_silence_is_a_cut(peer, waits, new_client: Any):
     peer.script(events([frame(1), frame(2)], end="silent"), events([frame(3), END]))
-    with BeRayClient(peer.url, token="t", stream_timeout=0.2) as client:
+    with new_client(peer.url, token="t", stream_timeout=0.2) as client:
         assert seqs(client.stream_task_updates(3)) == [1, 2, 3, 4]
 
 
-def test_endless_silence_ends_in_a_timeout(peer, waits):
+def test_endless_silence_ends_in_a_timeout(peer, waits, new_client: Any):
     peer.always(events([], end="silent"))
     with (
-        BeRayClient(peer.url, token="t", stream_timeout=0.05) as client,
+        new_client(peer.url, token="t", stream_timeout=0.05) as client,
         pytest.raises(RequestTimeout, match="heartbeat"),
     ):
         next(client.stream_task_updates(3))
@@ -199,7 +199,7 @@ def test_a_negative_start_is_refused_at_once(peer_client: BeRayClient) -> None:
         peer_client.stream_task_updates(3, after=-1)
 
 
-def test_heartbeats_keep_a_silent_stream_alive(peer: LoopbackServer, waits: list[float]) -> None:
+def test_heartbeats_keep_a_silent_stream_alive(peer: LoopbackServer, waits: list[float], new_client: Any) -> None:
     """Longer in sum than the limit, but never silent for so long."""
     pace = threading.Event()
 
@@ -214,16 +214,18 @@ def test_heartbeats_keep_a_silent_stream_alive(peer: LoopbackServer, waits: list
 
     peer.script(beat)
 
-    with BeRayClient(peer.url, stream_timeout=0.9) as client:
+    with new_client(peer.url, stream_timeout=0.9) as client:
         assert seqs(client.stream_task_updates(3)) == [1, 2]
     assert waits == []
     assert len(peer.received) == 1
 
 
-def test_silence_of_a_server_without_ids_names_the_remedy(peer: LoopbackServer, waits: list[float]) -> None:
+def test_silence_of_a_server_without_ids_names_the_remedy(
+    peer: LoopbackServer, waits: list[float], new_client: Any
+) -> None:
     peer.script(events([b'data: {"status": "running"}\n\n'], end="silent"))
 
-    with BeRayClient(peer.url, stream_timeout=0.2) as client:
+    with new_client(peer.url, stream_timeout=0.2) as client:
         updates = client.stream_task_updates(3)
         assert next(updates) == {"status": "running"}
         with pytest.raises(RequestTimeout, match="raise stream_timeout"):

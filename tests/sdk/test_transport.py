@@ -17,8 +17,14 @@ from beray.transport import TunedSession
 from tests.support.loopback import LoopbackServer, events, loopback_server, reply
 
 
+@pytest.fixture
+def client_kind() -> str:
+    """What requests does is the synchronous client's."""
+    return "sync"
+
+
 def test_calls_share_a_connection(peer, peer_client):
-    peer.always(reply(200, {}))
+    peer.always(reply(200, []))
 
     for _ in range(5):
         peer_client.get_info()
@@ -54,7 +60,7 @@ def test_a_proxy_of_the_environment_is_used(peer, waits, monkeypatch):
 
 
 def test_a_session_of_ones_own_is_used_and_left_open(peer, waits):
-    peer.always(reply(200, {}))
+    peer.always(reply(200, []))
     session = requests.Session()
     session.headers["X-Mine"] = "yes"
     with BeRayClient(peer.url, token="t", session=session) as client:
