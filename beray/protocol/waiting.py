@@ -135,7 +135,7 @@ def _answer(task_id: int, question: Any, ask: Callable[[Any], Any], conditions: 
 
 
 def _task(task_id: int, conditions: Conditions) -> Flow[Task]:
-    return cast(Task, value_of((yield from request(calls.get_task(task_id, events="none"), conditions))))
+    return cast(Task, value_of((yield from request(calls.get_task(task_id, events="tail:1"), conditions))))
 
 
 def _poll_seconds(task_id: int, polls: int, conditions: Conditions, deadline: float | None) -> float:

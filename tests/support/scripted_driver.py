@@ -98,8 +98,8 @@ def answer(status: int = 200, content: object = None, **headers: str) -> Answer:
     return Answer(status=status, headers=named, body=json.dumps(content).encode())
 
 
-def frame(seq: int, type: str = "text.delta") -> bytes:
-    return encode_event(seq, type, json.dumps({"seq": seq, "type": type}).encode())
+def frame(seq: int, type: str = "text.delta", **fields: Any) -> bytes:
+    return encode_event(seq, type, json.dumps({"seq": seq, "type": type, **fields}).encode())
 
 
 def frames(first: int, last: int) -> bytes:
