@@ -1,6 +1,5 @@
 """What both clients are: an address, options, a token. What they can do is in `client.py` and `async_client.py`."""
 
-import copy
 import logging
 import os
 import random
@@ -105,8 +104,8 @@ class BaseClient:
         Raises:
             NotConfigured: There is none; says what to set.
         """
-        place = place_from(os.environ)
         try:
+            place = place_from(os.environ)
             return cls(place.base_url, place.token, **options)
         except ValueError as error:
             raise NotConfigured(str(error), "See BERAY_BASE_URL and BERAY_TOKEN.") from error
@@ -119,7 +118,7 @@ class BaseClient:
     @property
     def token(self) -> str | None:
         """The access token that calls carry; None when not logged in."""
-        return self._access.token
+        return None if self._access.token is None else str(self._access.token)
 
     @property
     def token_expires_at(self) -> datetime | None:
@@ -164,7 +163,8 @@ class BaseClient:
         }
         changed = {name: value for name, value in wanted.items() if value is not UNSET}
         options = Options.checked(timeout=both if timeout is UNSET else timeout, **{**before, **changed})
-        other = copy.copy(self)
+        other = object.__new__(type(self))  # `copy` would make it anew, as for another process
+        other.__dict__.update(self.__dict__)
         other._options = options
         other._conditions = self._conditions_of(options)
         other._conditions.is_key_honoured = self._conditions.is_key_honoured
@@ -182,9 +182,8 @@ class BaseClient:
             )
         options = {name: getattr(self._options, name) for name in self._OPTION_NAMES}
         timeout = (options.pop("connect_timeout"), options.pop("read_timeout"))
-        token = None if self.token is None else str(self.token)
         make: Any = type(self)  # a subclass, whose constructor has more
-        return partial(make, self._base_url, token, timeout=timeout, **options), ()
+        return partial(make, self._base_url, self.token, timeout=timeout, **options), ()
 
 
 def _watch_of(options: Options) -> Watch | None:

@@ -1,6 +1,7 @@
 """`AsyncBeRayClient` behind the calls of the synchronous one, so that one test covers both."""
 
 import asyncio
+import contextvars
 import inspect
 from collections.abc import Iterator
 from typing import Any, Self
@@ -27,9 +28,12 @@ class BlockingClient:
                 return self._each(result)
             if isinstance(result, AsyncBeRayClient):
                 return self._sharing(result)
-            return self._runner.run(result) if inspect.iscoroutine(result) else result
+            return self._run(result) if inspect.iscoroutine(result) else result
 
         return call
+
+    def _run(self, coroutine: Any) -> Any:
+        return self._runner.run(coroutine, context=contextvars.copy_context())  # the test's, not that of the first call
 
     def _sharing(self, client: AsyncBeRayClient) -> "BlockingClient":
         other = object.__new__(BlockingClient)
@@ -45,12 +49,12 @@ class BlockingClient:
 
         try:
             while True:
-                has_more, item = self._runner.run(next_or_end())
+                has_more, item = self._run(next_or_end())
                 if not has_more:
                     return
                 yield item
         finally:
-            self._runner.run(items.aclose())
+            self._run(items.aclose())
 
     def close(self) -> None:
         if self._is_closed:
