@@ -21,6 +21,7 @@ from requests.structures import CaseInsensitiveDict
 from beray import __version__
 from beray.driving import IS_IT_RUNNING, no_connection
 from beray.exceptions import BeRayException, ConnectionFailed, ProtocolError, RequestTimeout, TLSError
+from beray.protocol.access import Secret
 
 POOL_SIZE = 32  # connections kept for reuse: more threads than this on one client still work, with fresh connections
 
@@ -44,7 +45,7 @@ class BearerAuth(requests.auth.AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add the header, if there is a token."""
         if self._token is not None:
-            request.headers["Authorization"] = f"Bearer {self._token}"
+            request.headers["Authorization"] = Secret(f"Bearer {self._token}")
         return request
 
 
