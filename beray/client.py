@@ -23,6 +23,8 @@ from beray.protocol.effects import Flow
 from beray.protocol.paging import Wanted
 from beray.protocol.responses import value_of
 from beray.protocol.types import (
+    ApiToken,
+    CreatedApiToken,
     FileNode,
     JsonObject,
     Message,
@@ -160,6 +162,60 @@ class BeRayClient(BaseClient):
             AuthenticationError: The token was dead already; it is forgotten all the same.
         """
         return self._run(logins.log_out(self._conditions))
+
+    def request_password_reset(self, email: str) -> Message:
+        """Have a code mailed with which `reset_password` sets another password.
+
+        The answer is the same for an address without an account, which gets no mail.
+
+        Raises:
+            UnprocessableEntityError: It is no mail address.
+        """
+        return self._value(calls.request_password_reset(email))
+
+    def reset_password(self, email: str, verification_code: str, password: str) -> Message:
+        """Set another password for an account. Every login and every API token of it ends; log in anew.
+
+        Args:
+            email: The address the code was mailed to.
+            verification_code: The code from `request_password_reset`.
+            password: 8 to 256 characters.
+
+        Raises:
+            APIError: 400, the code is wrong, used or too old.
+        """
+        return self._value(calls.reset_password(email, verification_code, password))
+
+    def list_tokens(self) -> list[ApiToken]:
+        """The account's API tokens, newest first, without their secrets.
+
+        Raises:
+            AuthenticationError: 403, the client itself bears an API token: only a login can look after tokens.
+        """
+        return self._value(calls.list_tokens())
+
+    def create_token(self, name: str, *, expires_in: int | None = None) -> CreatedApiToken:
+        """Make an API token for a program. Its `token` is told in this answer only; a client takes it as `token`.
+
+        Args:
+            name: To tell it by, 1 to 100 characters.
+            expires_in: Seconds until it expires, 60 to ten years; None: never.
+
+        Raises:
+            AuthenticationError: 403, the client itself bears an API token.
+            ConflictError: There are as many tokens as there may be.
+            UnprocessableEntityError: The name is blank or too long, or the time out of bounds.
+        """
+        return self._value(calls.create_token(name, expires_in=expires_in))
+
+    def delete_token(self, token_id: int) -> Message:
+        """Delete an API token: it is dead at once.
+
+        Raises:
+            AuthenticationError: 403, the client itself bears an API token.
+            NotFoundError: There is no such token, or it is someone else's.
+        """
+        return self._value(calls.delete_token(token_id))
 
     # Tasks
 

@@ -13,6 +13,8 @@ from urllib.parse import quote, urlencode
 
 from beray.protocol.access import header_value
 from beray.protocol.types import (
+    ApiToken,
+    CreatedApiToken,
     FileNode,
     JsonObject,
     Message,
@@ -98,8 +100,34 @@ def logout() -> Call[Message]:
     return Call(method="POST", path=f"{API}/auth/logout", is_about_login=True)
 
 
+def request_password_reset(email: str) -> Call[Message]:
+    return _post_json("/auth/request-verification-code", {"email": email, "purpose": "reset"})
+
+
+def reset_password(email: str, verification_code: str, password: str) -> Call[Message]:
+    body = {"email": email, "verification_code": verification_code, "password": password}
+    return _post_json("/auth/reset-password", body)
+
+
 def get_current_user() -> Call[User]:
     return _get("/users/me")
+
+
+def list_tokens() -> Call[list[ApiToken]]:
+    return _get("/users/me/tokens")
+
+
+def create_token(name: str, *, expires_in: int | None = None) -> Call[CreatedApiToken]:
+    return _post_json("/users/me/tokens", {"name": name, "expires_in": expires_in})
+
+
+def delete_token(token_id: int) -> Call[Message]:
+    return Call(
+        method="DELETE",
+        path=f"{API}/users/me/tokens/{operator.index(token_id)}",
+        is_idempotent=True,
+        is_done_when_gone=True,
+    )
 
 
 # Tasks

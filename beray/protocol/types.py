@@ -53,6 +53,23 @@ class Session(TypedDict):
     user: User
 
 
+class ApiToken(TypedDict):
+    """What a program logs in with; the secret itself is shown only when it is made."""
+
+    id: int
+    name: str
+    created_at: str
+    expires_at: str | None
+    """None: never."""
+    last_used_at: str | None
+    """At most an hour behind; None: not used yet."""
+
+
+class CreatedApiToken(ApiToken):
+    token: str
+    """The secret; shown this once."""
+
+
 class Message(TypedDict):
     """An answer that is a sentence for people."""
 

@@ -484,7 +484,7 @@ class App:
         if self._sandbox is not None:
             await self._sandbox.close()
         if self._accounts is not None:
-            self._accounts.close()
+            await self._accounts.close()
         await self.stored.settle()
         await self.trail.close()
         await asyncio.to_thread(self.database.close)

@@ -68,12 +68,15 @@ STATUS_OF: Final[dict[str, int]] = {
     # accounts
     "not_authenticated": 401,
     "invalid_credentials": 401,
+    "login_needed": 403,
     "email_already_registered": 409,
     "invalid_verification_code": 400,
     "invalid_email": 422,
     "invalid_password": 422,
     "unsupported_grant_type": 400,
     "mail_not_sent": 503,
+    "api_token_not_found": 404,
+    "too_many_api_tokens": 409,
     # tasks
     "task_not_found": 404,
     "task_already_ended": 409,

@@ -71,6 +71,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "invalid.missing": ("缺少此字段。", "This field is required."),
     "invalid.json_invalid": ("不是有效的 JSON。", "This is not valid JSON."),
     "invalid.events": ("须为 all、none 或 tail:N。", "This must be all, none or tail:N."),
+    "invalid.blank": ("不能为空白。", "This must not be blank."),
     "invalid.nul": ("不能含有 NUL 字符。", "This must not hold a NUL character."),
     "invalid.model_attributes_type": ("须为 JSON 对象。", "This must be a JSON object."),
     "invalid.string_type": ("须为字符串。", "This must be a string."),
@@ -98,12 +99,30 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "验证码已发送到您的邮箱。请查收。",
         "A verification code has been sent to your mailbox. Please check your mail.",
     ),
+    "reset_code_sent": (
+        "如果该邮箱已注册，重置密码的验证码已发送到该邮箱。请查收。",
+        "If this address has an account, a code to reset its password has been sent to it. Please check your mail.",
+    ),
+    "password_reset": (
+        "密码已重置，所有登录和 API 令牌均已失效。请用新密码登录。",
+        "The password has been reset, and every login and API token has ended. Log in with the new password.",
+    ),
     "logged_out": ("已成功登出", "Logged out."),
+    "api_token_deleted": ("API 令牌 {token_id} 已删除。", "API token {token_id} has been deleted."),
     "not_authenticated": (
         "未登录，或登录已失效。请重新登录。",
         "Not logged in, or the login is no longer valid. Log in again.",
     ),
     "invalid_credentials": ("邮箱或密码不正确。", "The e-mail address or the password is wrong."),
+    "login_needed": (
+        "API 令牌不能用于此操作。请用密码登录后再试。",
+        "An API token cannot be used for this. Log in with your password and try again.",
+    ),
+    "api_token_not_found": ("没有 API 令牌 {token_id}。", "There is no API token {token_id}."),
+    "too_many_api_tokens": (
+        "您已有 {most} 个 API 令牌，达到上限。请先删除不用的令牌。",
+        "You have {most} API tokens, the most there may be. Delete one that is not used any more first.",
+    ),
     "email_already_registered": (
         "邮箱 {email} 已注册。请直接登录。",
         "{email} is already registered. Log in instead.",
@@ -141,6 +160,28 @@ It is valid for {minutes} minutes and can be used once. If you did not ask for i
 """,
     ),
     "code_announced": ("{email} 的验证码：{code}", "Verification code for {email}: {code}"),
+    "reset_mail_subject": ("重置 BeRay 密码", "Reset your BeRay password"),
+    "reset_mail_text": (
+        """您好！
+
+有人请求重置您的 BeRay 密码。用于重置的验证码是：
+
+{code}
+
+验证码在 {minutes} 分钟内有效，只能使用一次。重置后，所有登录和 API 令牌都会失效。如果不是您本人的操作，请忽略这封邮件：
+不使用这个验证码，您的密码就不会改变。请不要把验证码告诉任何人。
+""",
+        """Hello,
+
+somebody asked to reset your BeRay password. The code to do so is:
+
+{code}
+
+It is valid for {minutes} minutes and can be used once. A reset ends every login and every API token. If it was not you
+who asked, ignore this mail: without this code your password stays as it is. Tell the code to nobody.
+""",
+    ),
+    "reset_code_announced": ("{email} 重置密码的验证码：{code}", "Code to reset the password of {email}: {code}"),
     "mail_not_sent": (
         "邮件暂时无法发送，请稍后重试。",
         "The mail could not be sent; try again shortly.",

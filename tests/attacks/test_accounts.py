@@ -160,7 +160,11 @@ NOBODYS = {  # operations that name no task: a new one must be put here by someb
     ("POST", "/api/v1/auth/login"),
     ("POST", "/api/v1/auth/token"),
     ("POST", "/api/v1/auth/logout"),
+    ("POST", "/api/v1/auth/reset-password"),
     ("GET", "/api/v1/users/me"),
+    ("GET", "/api/v1/users/me/tokens"),
+    ("POST", "/api/v1/users/me/tokens"),
+    ("DELETE", "/api/v1/users/me/tokens/{token_id}"),
     ("GET", "/api/v1/users/me/usage"),
     ("POST", "/api/v1/model/check"),
     ("POST", "/api/v1/tasks"),
@@ -235,6 +239,58 @@ def test_attack_44_token_that_has_expired_is_refused(accounts):
     assert accounts.logout(token).status_code == 401
 
 
+def test_attack_44_api_token_with_one_bit_changed_is_refused(accounts):
+    token = accounts.make_token(accounts.register(EMAIL))["token"]
+
+    for index, bit in itertools.product(range(len(token)), (1, 4)):
+        changed = token[:index] + chr(ord(token[index]) ^ bit) + token[index + 1 :]
+        assert accounts.me(changed).status_code == 401
+    assert accounts.me(token.removeprefix("beray_")).status_code == 401
+    assert accounts.me(token.replace("beray_", "br_")).status_code == 401, "it is no session"
+    assert accounts.me(token).status_code == 200
+
+
+def test_attack_44_api_token_that_leaked_makes_itself_no_longer_life(accounts):
+    """It can neither make nor see nor delete tokens, its own among them, nor end a session."""
+    session = accounts.register(EMAIL)
+    leaked = accounts.make_token(session, expires_in=60)
+    other = accounts.make_token(session, "other")
+    tries = [
+        ("GET", "/users/me/tokens"),
+        ("POST", "/users/me/tokens"),
+        ("DELETE", f"/users/me/tokens/{leaked['id']}"),
+        ("DELETE", f"/users/me/tokens/{other['id']}"),
+        ("DELETE", "/users/me/tokens/987654"),
+    ]
+
+    for method, path in tries:
+        answer = accounts.bearing(leaked["token"], method, path, {"name": "mine"})
+        assert (answer.status_code, answer.json()["code"]) == (403, "login_needed")
+
+    assert [one["id"] for one in accounts.bearing(session, "GET", "/users/me/tokens").json()] == [2, 1]
+    accounts.clock.advance(minutes=1)
+    for method, path in tries:
+        answer = accounts.bearing(leaked["token"], method, path, {"name": "mine"})
+        assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
+    assert accounts.me(session).status_code == accounts.me(other["token"]).status_code == 200
+
+
+def test_attack_44_api_token_of_somebody_else_is_as_unknown_as_none(accounts):
+    owner, stranger = accounts.register(EMAIL), accounts.register("other@example.com")
+    made = accounts.make_token(owner)
+
+    wanted = (made["id"], 987_654, 0, -1, 2**63, 10**30)
+    answers = [accounts.bearing(stranger, "DELETE", f"/users/me/tokens/{token_id}") for token_id in wanted]
+
+    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(404, "api_token_not_found")}
+    details = {
+        answer.json()["detail"].replace(str(token_id), "") for answer, token_id in zip(answers, wanted, strict=True)
+    }
+    assert len(details) == 1
+    assert accounts.bearing(stranger, "GET", "/users/me/tokens").json() == []
+    assert accounts.me(made["token"]).status_code == 200
+
+
 # 45: codes
 
 
@@ -282,6 +338,48 @@ def test_attack_45_code_that_was_used_is_refused(accounts):
     assert register_with(accounts, code).status_code == 201
 
     assert register_with(accounts, code).status_code == 409
+
+
+def test_attack_45_code_does_only_what_it_was_mailed_for(accounts):
+    accounts.register(EMAIL)
+    registering = accounts.code_for("other@example.com")
+    resetting = accounts.reset_code_for(EMAIL)
+    while resetting == registering:  # one in a million
+        resetting = accounts.reset_code_for(EMAIL)
+
+    assert accounts.reset(registering, "other@example.com").status_code == 400
+    assert accounts.reset(registering).status_code == 400
+    assert register_with(accounts, resetting, "other@example.com").status_code == 400
+    assert register_with(accounts, resetting).status_code == 409
+
+    assert register_with(accounts, registering, "other@example.com").status_code == 201
+    assert accounts.reset(resetting).status_code == 200
+
+
+def test_attack_45_code_to_reset_takes_five_tries_at_once_or_one_by_one(accounts):
+    accounts.register(EMAIL)
+    code = accounts.reset_code_for(EMAIL)
+
+    with ThreadPoolExecutor(20) as threads:
+        answers = list(threads.map(lambda _: accounts.reset(wrong(code)), range(20)))
+
+    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(400, "invalid_verification_code")}
+    assert accounts.execute("SELECT attempts FROM verification_code WHERE purpose = 'reset'") == 5
+    assert accounts.reset(code).status_code == 400
+    assert accounts.login(EMAIL).status_code == 200
+    assert accounts.reset(accounts.reset_code_for(EMAIL)).status_code == 200
+
+
+def test_attack_45_code_to_reset_is_refused_when_it_was_used_or_is_old(accounts):
+    token = accounts.register(EMAIL)
+    code = accounts.reset_code_for(EMAIL)
+
+    accounts.clock.advance(minutes=10)
+    assert accounts.reset(code).status_code == 400
+    assert accounts.me(token).status_code == 200
+
+    code = accounts.reset_code_for(EMAIL)
+    assert [accounts.reset(code).status_code for _ in range(2)] == [200, 400]
 
 
 # 46: floods
@@ -419,6 +517,35 @@ def test_attack_47_unknown_mail_and_wrong_password_get_the_same_answer_for_the_s
     assert work == [["verify"], ["verify"]]
 
 
+def test_attack_47_asking_for_a_reset_tells_nobody_who_has_an_account(accounts):
+    """The same answer for the same rows, and a mail for the user alone: no code of a stranger's is ever told."""
+    accounts.register(EMAIL)
+    rows = "SELECT (SELECT count(*) FROM verification_code) || ' ' || (SELECT count(*) FROM audit)"
+    before = accounts.execute(rows)
+
+    known = accounts.request_reset(EMAIL)
+    between = accounts.execute(rows)
+    unknown = accounts.request_reset("nobody@example.com")
+
+    assert [known.status_code, unknown.status_code] == [200, 200]
+    assert known.json() == unknown.json()
+    assert [before, between, accounts.execute(rows)] == ["0 2", "1 3", "2 4"]
+    wait_until(lambda: len(accounts.mailbox(EMAIL)) == 2, what="the mail")
+    assert accounts.mailbox("nobody@example.com") == []
+
+
+def test_attack_47_reset_of_an_address_without_an_account_is_a_wrong_code(accounts):
+    accounts.register(EMAIL)
+    accounts.request_reset("nobody@example.com")
+    accounts.request_reset(EMAIL)
+
+    answers = [accounts.reset("000000", email) for email in (EMAIL, "nobody@example.com", "unasked@example.com")]
+
+    bodies = [answer.json() | {"request_id": ""} for answer in answers]
+    assert [body["code"] for body in bodies] == ["invalid_verification_code"] * 3
+    assert bodies[0] == bodies[1] == bodies[2]
+
+
 # 48: mail addresses
 
 
@@ -430,12 +557,17 @@ def test_attack_48_mail_is_the_same_in_any_spelling(accounts):
         assert (answer.status_code, answer.json()["code"]) == (409, "email_already_registered")
         assert accounts.login(spelling).status_code == 200
 
+    code = accounts.reset_code_for(EMAIL)
+    assert accounts.reset(code, "ｎEW_user@EXAMPLE.com ").status_code == 200
+
 
 @pytest.mark.parametrize(
     "email", ["no-at-sign", "a@b", "a@example.com\r\nBcc: b@example.com", "a\x00@example.com", "\ud800"]
 )
 def test_attack_48_mail_with_line_breaks_or_control_characters_is_refused(accounts, email):
-    for answer in (accounts.request_code(email), accounts.login(email), register_with(accounts, "123456", email)):
+    answers = [accounts.request_code(email), accounts.login(email), register_with(accounts, "123456", email)]
+    answers += [accounts.request_reset(email), accounts.reset("123456", email)]
+    for answer in answers:
         assert answer.status_code == 422
     assert not (accounts.folder / "outbox").exists()
 

@@ -1,8 +1,9 @@
-"""Attack 57: two users call everything there is about tasks and files in any order; neither ever gets the other's.
+"""Attack 57: two users call everything there is about tasks, files and API tokens in any order; neither ever gets
+the other's.
 
-Each user's goals, files and searches carry a mark that is nowhere else. The model is what each of them has made. After
-every call the answer must not hold the other's mark, an id of the other's must be as unknown as one that never was, and
-both lists must be exactly what the model says.
+Each user's goals, files, tokens and searches carry a mark that is nowhere else. The model is what each of them has
+made. After every call the answer must not hold the other's mark, an id of the other's must be as unknown as one that
+never was, and both lists must be exactly what the model says.
 """
 
 import io
@@ -59,6 +60,7 @@ class User:
     mark: str = field(default_factory=lambda: f"mark-{secrets.token_hex(8)}")
     tasks: dict[int, OwnTask] = field(default_factory=dict)
     answers: dict[str, tuple[str, int]] = field(default_factory=dict)  # Idempotency-Key -> goal, task id
+    api_tokens: dict[int, str] = field(default_factory=dict)  # id -> the token
 
     @property
     def living(self) -> list[int]:
@@ -83,11 +85,11 @@ class Ownership(RuleBasedStateMachine):
 
     # Calls
 
-    def call(self, who: int, route: str, task_id: int | None = None, **request: Any) -> requests.Response:
+    def call(self, who: int, route: str, wanted: int | None = None, **request: Any) -> requests.Response:
         """Make a call as a user; whatever comes back must not hold the other's mark."""
         method, path = route.split(" ")
         headers = {"Authorization": f"Bearer {self.users[who].token}", **request.pop("headers", {})}
-        url = f"{self.server.base_url}/api/v1{path.format(task_id=task_id)}"
+        url = f"{self.server.base_url}/api/v1{path.format(task_id=wanted, token_id=wanted)}"
         prepared = requests.Request(method, url, headers=headers, **request).prepare()
         answer = type(self).send(prepared, route)
         others_mark = self.users[1 - who].mark.encode()
@@ -241,6 +243,37 @@ class Ownership(RuleBasedStateMachine):
         user.token = answer.json()["access_token"]
         type(self).tokens = (self.users[0].token, self.users[1].token)
 
+    @rule(who=users)
+    def make_token(self, who: int) -> None:
+        user = self.users[who]
+        answer = self.call(who, "POST /users/me/tokens", json={"name": f"{user.mark} token"})
+        assert answer.status_code == 201, answer.text
+        user.api_tokens[answer.json()["id"]] = answer.json()["token"]
+        self.list_tokens(who)
+
+    @rule(who=users)
+    def list_tokens(self, who: int) -> None:
+        listed = [made["id"] for made in self.call(who, "GET /users/me/tokens").json()]
+        assert listed == sorted(self.users[who].api_tokens, reverse=True)
+
+    @rule(who=users, pick=picks)
+    def delete_token(self, who: int, pick: int) -> None:
+        """Of either user, or one that is not."""
+        own = self.users[who].api_tokens
+        ids = [*self.users[0].api_tokens, *self.users[1].api_tokens, UNKNOWN]
+        token_id = ids[pick % len(ids)]
+        answer = self.call(who, "DELETE /users/me/tokens/{token_id}", token_id)
+        assert answer.status_code == (200 if token_id in own else 404), answer.text
+        own.pop(token_id, None)
+
+    @rule(who=users)
+    def come_in_by_token(self, who: int) -> None:
+        """A program sees what its owner sees."""
+        user = self.users[who]
+        for token in user.api_tokens.values():
+            headers = {"Authorization": f"Bearer {token}"}
+            assert self.call(who, "GET /users/me", headers=headers).json()["email"] == user.email
+
     @invariant()
     def everybody_sees_their_own(self) -> None:
         for who, user in enumerate(self.users):
@@ -297,10 +330,10 @@ def run(tried: type[Ownership], examples: int) -> None:
 
 
 def documented(server: ServerProcess) -> set[str]:
-    """The routes of tasks and what is in them."""
+    """The routes of tasks and what is in them, and of API tokens."""
     document = requests.get(f"{server.base_url}/openapi.json", timeout=10).json()
-    prefix = "/api/v1/tasks"
-    paths = {path: methods for path, methods in document["paths"].items() if path.startswith(prefix)}
+    prefixes = ("/api/v1/tasks", "/api/v1/users/me/tokens")
+    paths = {path: methods for path, methods in document["paths"].items() if path.startswith(prefixes)}
     return {f"{method.upper()} {path[7:]}" for path, methods in paths.items() for method in methods}
 
 
@@ -319,6 +352,10 @@ def walk(tried: Ownership) -> None:
     for who in (0, 1):
         tried.submit(who=who, version=0, is_held=True, key="the-same-key")
         tried.everybody_sees_their_own()
+        tried.make_token(who=who)
+    for who, pick in itertools.product((0, 1), range(3)):
+        tried.come_in_by_token(who=who)
+        tried.delete_token(who=who, pick=pick)
     upload, read, remove = (partial(rule_, name=NAMES[0]) for rule_ in (tried.upload, tried.read, tried.remove))
     look = partial(tried.look, events="all")
     downloads = [partial(tried.download, by_link=by_link) for by_link in (False, True)]

@@ -24,8 +24,9 @@ SEED = seeded()[0] if is_long() else 57
 SECONDS_MOST = 100 + EXAMPLES * 10
 USERS = {name: f"{name}-of-schemathesis@example.com" for name in ("ann", "bob")}
 
-# Two checks are told what they can't know, each for one operation, both because of WIRE.md:
-# - register refuses a code that was never mailed with 400, and no request made from the document can hold a right one.
+# Two checks are told what they can't know, both because of WIRE.md:
+# - register and reset-password refuse a code that was never mailed with 400, and no request made from the document can
+#   hold a right one.
 # - download refuses with 404 where one of the files that its body names is missing. The check looks at parameters, not
 #   at bodies, and takes any 404 after a task was created for a lost task.
 CONFIG = """
@@ -38,7 +39,7 @@ path = "{users}"
 peers = ["ann", "bob"]
 
 [[operations]]
-include-path = "/api/v1/auth/register"
+include-path = ["/api/v1/auth/register", "/api/v1/auth/reset-password"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 409, 429, "5xx"]
 
 [[operations]]
@@ -49,7 +50,7 @@ checks.ensure_resource_availability.enabled = false
 # Success needs a chain that happens to hold a task, or to name the file it made; the ownership model does both.
 BY_CHANCE = {"POST /api/v1/tasks/{task_id}/start", "DELETE /api/v1/tasks/{task_id}/files/content"}
 # Success needs a secret: a mailed code, or a password (the users' own logins are made beside the checked calls).
-UNREACHABLE = {f"POST /api/v1/auth/{name}" for name in ("register", "login", "token")}
+UNREACHABLE = {f"POST /api/v1/auth/{name}" for name in ("register", "login", "token", "reset-password")}
 
 CHECKS = {
     "not_a_server_error",

@@ -212,6 +212,16 @@ def test_snippet_about_limits_runs(language: str, server: ServerProcess, account
 
 
 @both_languages
+def test_snippet_about_api_tokens_runs(language: str, server: ServerProcess, account: str, tmp_path: Path) -> None:
+    [snippet] = [code for kind, code in FENCE.findall(page(language, "accounts")) if kind == "python"]
+
+    shown = run_snippet(snippet, server, tmp_path).splitlines()
+
+    assert " nightly build 20" in shown[0]
+    assert shown[1] == "user@example.com"
+
+
+@both_languages
 def test_example_of_a_price_table_can_be_used(language: str, tmp_path: Path) -> None:
     example = next(code for kind, code in FENCE.findall(page(language, "limits")) if kind == "json")
     (tmp_path / "prices.json").write_text(example)

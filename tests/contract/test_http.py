@@ -13,7 +13,11 @@ WIRE_ROUTES = {
     ("post", "/api/v1/auth/login"),
     ("post", "/api/v1/auth/token"),
     ("post", "/api/v1/auth/logout"),
+    ("post", "/api/v1/auth/reset-password"),
     ("get", "/api/v1/users/me"),
+    ("get", "/api/v1/users/me/tokens"),
+    ("post", "/api/v1/users/me/tokens"),
+    ("delete", "/api/v1/users/me/tokens/{token_id}"),
     ("get", "/api/v1/users/me/usage"),
     ("post", "/api/v1/tasks"),
     ("get", "/api/v1/tasks"),
@@ -35,7 +39,7 @@ WIRE_ROUTES = {
     ("get", "/ready"),
 }
 OPEN = {"/api/v1/info", "/health", "/ready"} | {
-    f"/api/v1/auth/{name}" for name in ("request-verification-code", "register", "login", "token")
+    f"/api/v1/auth/{name}" for name in ("request-verification-code", "register", "login", "token", "reset-password")
 }
 
 
@@ -51,8 +55,9 @@ def test_openapi_names_the_routes_of_the_contract(server):
 def test_every_other_route_needs_a_login(server):
     for method, path in sorted(WIRE_ROUTES):
         if path not in OPEN:
-            url = server.base_url + path.replace("{task_id}", "1")
-            answer = requests.request(method, url, params={"path": "x"}, json={"goal": "x", "content": "x"}, timeout=10)
+            url = server.base_url + re.sub(r"{\w+}", "1", path)
+            body = {"goal": "x", "content": "x", "name": "x"}
+            answer = requests.request(method, url, params={"path": "x"}, json=body, timeout=10)
             assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated"), (method, path)
             assert answer.headers["www-authenticate"] == "Bearer"
 

@@ -132,6 +132,12 @@ def test_files_and_logouts_are_the_same_everywhere(users):
 
     assert second.get_file_content(task_id, "notes.txt").text == "read me"
     second.stop_task(task_id)
+    made = first.create_token("everywhere")
+    with BeRayClient(second.base_url, token=made["token"], max_retries=0) as program:
+        assert [task["id"] for task in program.list_tasks()] == [task_id]
+        first.delete_token(made["id"])
+        with pytest.raises(AuthenticationError):
+            program.list_tasks()
     first.logout()
     with pytest.raises(AuthenticationError):
         second.list_tasks()

@@ -18,6 +18,20 @@ JSON_CALLS = [
         {"email": "a@b.c", "verification_code": "123456", "password": "pw"},
     ),
     (calls.login("a@b.c", "pw"), "POST", "/auth/login", {"email": "a@b.c", "password": "pw"}),
+    (
+        calls.request_password_reset("a@b.c"),
+        "POST",
+        "/auth/request-verification-code",
+        {"email": "a@b.c", "purpose": "reset"},
+    ),
+    (
+        calls.reset_password("a@b.c", "123456", "pw"),
+        "POST",
+        "/auth/reset-password",
+        {"email": "a@b.c", "verification_code": "123456", "password": "pw"},
+    ),
+    (calls.create_token("ci"), "POST", "/users/me/tokens", {"name": "ci", "expires_in": None}),
+    (calls.create_token("ci", expires_in=60), "POST", "/users/me/tokens", {"name": "ci", "expires_in": 60}),
     (calls.create_task("目标", tools=None), "POST", "/tasks/", {"goal": "目标", "tools": None}),
     (
         calls.create_task("g", tools=("shell",), hold=True),
@@ -45,6 +59,8 @@ JSON_CALLS = [
 PLAIN_CALLS = [
     (calls.logout(), "POST", "/auth/logout"),
     (calls.get_current_user(), "GET", "/users/me"),
+    (calls.list_tokens(), "GET", "/users/me/tokens"),
+    (calls.delete_token(7), "DELETE", "/users/me/tokens/7"),
     (calls.list_tasks(), "GET", "/tasks/"),
     (calls.list_tasks(limit=2, before=9), "GET", "/tasks/?limit=2&before=9"),
     (calls.get_task(7), "GET", "/tasks/7"),
@@ -101,7 +117,9 @@ def test_health_and_ready_are_at_the_root():
     assert 503 in calls.get_ready().accepted
 
 
-@pytest.mark.parametrize("make", [calls.get_task, calls.stop_task, calls.delete_task, calls.start_task])
+@pytest.mark.parametrize(
+    "make", [calls.get_task, calls.stop_task, calls.delete_task, calls.start_task, calls.delete_token]
+)
 def test_a_text_never_becomes_a_path(make):
     with pytest.raises(TypeError):
         make("../users/me")
@@ -115,6 +133,8 @@ def test_what_could_do_its_work_twice_is_not_called_idempotent():
         "/auth/register",
         "/auth/login",
         "/auth/logout",
+        "/auth/reset-password",
+        "/users/me/tokens",
         "/tasks/",
         "/tasks/7/start",
         "/tasks/7/messages",

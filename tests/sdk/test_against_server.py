@@ -15,6 +15,7 @@ from beray.exceptions import (
     UnprocessableEntityError,
 )
 from tests.support.server import PASSWORD, ServerProcess
+from tests.support.waiting import wait_until
 
 HELLO = "写一个打印 hello world 的 Python 脚本"
 
@@ -44,6 +45,44 @@ def test_an_account_from_its_code_to_its_logout(server: ServerProcess) -> None:
         for log_in in (client.login, client.login_with_form):
             assert log_in("whole@example.com", PASSWORD)["user"] == registered["user"]
             assert client.get_current_user()["email"] == "whole@example.com"
+
+
+def test_a_forgotten_password_is_reset(server: ServerProcess, client: BeRayClient) -> None:
+    email = client.get_current_user()["email"]
+    asked_before = len(server.mails())
+    message = client.request_password_reset(email)["message"]
+    wait_until(lambda: len(server.mails()) > asked_before, what="the mail")
+    code = server.code_for(email)
+
+    assert client.request_password_reset("nobody-at-all@example.com")["message"] == message
+    assert client.reset_password(email, code, "a new secure password")["message"]
+
+    with pytest.raises(AuthenticationError):
+        client.get_current_user()
+    with pytest.raises(APIError) as used:
+        client.reset_password(email, code, "yet another password")
+    assert (used.value.status_code, used.value.code) == (400, "invalid_verification_code")
+    assert client.login(email, "a new secure password")["user"]["email"] == email
+
+
+def test_an_api_token_from_its_making_to_its_end(server: ServerProcess, client: BeRayClient) -> None:
+    made = client.create_token("nightly", expires_in=3600)
+
+    (listed,) = client.list_tokens()
+    assert {**listed, "token": made["token"]} == made
+    with BeRayClient(server.base_url, token=made["token"]) as program:
+        assert program.get_current_user() == client.get_current_user()
+        for call in (program.list_tokens, lambda: program.create_token("more"), lambda: program.delete_token(1)):
+            with pytest.raises(AuthenticationError) as refused:
+                call()
+            assert (refused.value.status_code, refused.value.code) == (403, "login_needed")
+        assert client.delete_token(made["id"])["message"]
+        with pytest.raises(AuthenticationError):
+            program.get_current_user()
+    with pytest.raises(NotFoundError):
+        client.delete_token(made["id"])
+    with pytest.raises(UnprocessableEntityError):
+        client.create_token("  ")
 
 
 def test_refusals_of_accounts_are_typed(server: ServerProcess, client: BeRayClient) -> None:

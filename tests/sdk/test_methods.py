@@ -21,7 +21,12 @@ SESSION = {"access_token": "new-token", "token_type": "bearer", "expires_in": 60
 
 METHODS = [
     ("request_verification_code", ("a@b.c",), "POST", "/api/v1/auth/request-verification-code"),
+    ("request_password_reset", ("a@b.c",), "POST", "/api/v1/auth/request-verification-code"),
+    ("reset_password", ("a@b.c", "123456", "password"), "POST", "/api/v1/auth/reset-password"),
     ("get_current_user", (), "GET", "/api/v1/users/me"),
+    ("list_tokens", (), "GET", "/api/v1/users/me/tokens"),
+    ("create_token", ("ci",), "POST", "/api/v1/users/me/tokens"),
+    ("delete_token", (3,), "DELETE", "/api/v1/users/me/tokens/3"),
     ("create_task", ("goal",), "POST", "/api/v1/tasks/"),
     ("start_task", (3,), "POST", "/api/v1/tasks/3/start"),
     ("send_message", (3, "go on"), "POST", "/api/v1/tasks/3/messages"),

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from beray.server.clock import Clock
 from beray.server.db import auth as queries
 
-Purpose = Literal["register"]
+Purpose = Literal["register", "reset"]
 
 MAX_TRIES: Final = 5
 DIGITS: Final = 6

@@ -1,4 +1,4 @@
-"""How often codes, registrations and logins may be tried: the library `limits`, with its counters in our database.
+"""How often codes, registrations, resets and logins may be tried: the library `limits`, its counters in our database.
 
 The table `RULES` is all there is to know. Every rule of an action is checked in one transaction, so that parallel
 requests cannot slip through, and the counters hold across processes and restarts. Keys are hashed: the counters hold
@@ -6,7 +6,8 @@ no addresses.
 
 A limit over everyone can be used up by a flood, which then shuts everyone out. Three things keep that small: a single
 address is stopped by its own rule first; the window is short, so that it is over soon after the flood; and who has
-logged in to this account from this address before is not held to what others do (`spares_known`).
+logged in to this account from this address before, or reset its password from there, is not held to what others do
+(`spares_known`).
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from beray.server.clock import Clock
 from beray.server.db import auth as queries
 
-Action = Literal["code", "register", "login"]
+Action = Literal["code", "register", "reset", "login"]
 Scope = Literal["address", "email", "both", "everyone"]
 
 
@@ -32,7 +33,7 @@ Scope = Literal["address", "email", "both", "everyone"]
 class Rule:
     """At most so many hits per window; a window begins with its first hit.
 
-    With `spares_known` it is not for who has logged in to this account from this address in the last `KNOWN_DAYS`.
+    With `spares_known` it is not for who has come in to this account from this address in the last `KNOWN_DAYS`.
     """
 
     scope: Scope
@@ -54,6 +55,10 @@ RULES: Final[Mapping[Action, tuple[Rule, ...]]] = {
         Rule("everyone", parse("500 per hour")),
     ),
     "register": (
+        Rule("address", parse("30 per hour")),
+        Rule("email", parse("20 per hour")),
+    ),
+    "reset": (
         Rule("address", parse("30 per hour")),
         Rule("email", parse("20 per hour")),
     ),
@@ -143,7 +148,7 @@ class Rates:
             queries.take_from_counter(connection, rule.limit.key_for(*hit.identifiers(rule)), now=now)
 
     def remember(self, connection: Connection, hit: Hit) -> None:
-        """Note that the client has logged in: it is known from now on."""
+        """Note that the client has logged in, or could have: it is known from now on."""
         if not self._is_on:
             return
         now = self._clock()

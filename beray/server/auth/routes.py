@@ -1,21 +1,24 @@
-"""HTTP of accounts: `/auth/*` and `/users/me` (WIRE.md, "Accounts")."""
+"""HTTP of accounts: `/auth/*`, `/users/me` and its API tokens (WIRE.md, "Accounts")."""
 
 from typing import Annotated, Any, Literal
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES
 from fastapi import APIRouter, Form, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
-from beray.protocol.types import Message, Session, User
+from beray.protocol.types import ApiToken, CreatedApiToken, Message, Session, User
+from beray.server.auth.api_tokens import LEAST_SECONDS, MOST_SECONDS
+from beray.server.auth.codes import Purpose
 from beray.server.auth.emails import MAX_EMAIL_CHARACTERS
 from beray.server.auth.passwords import LEAST_CHARACTERS, MOST_CHARACTERS
 from beray.server.auth.service import Accounts, NewSession
-from beray.server.bodies import Text
-from beray.server.clock import iso
+from beray.server.bodies import Name, Text, whole
+from beray.server.clock import iso, iso_or_none
+from beray.server.db.api_tokens import ApiTokenRow
 from beray.server.db.auth import UserRow
 from beray.server.errors import Refused
 from beray.server.messages import text
-from beray.server.refusals import OPEN, READING, SIGNED_IN, WRITING, refused_with
+from beray.server.refusals import LOGGED_IN, OPEN, READING, SIGNED_IN, WRITING, refused_with
 
 CODE_REFUSALS = refused_with(*WRITING, "invalid_email", "email_already_registered", "rate_limited", "mail_not_sent")
 REGISTER_REFUSALS = refused_with(
@@ -25,6 +28,9 @@ REGISTER_REFUSALS = refused_with(
     "invalid_verification_code",
     "email_already_registered",
     "rate_limited",
+)
+RESET_REFUSALS = refused_with(
+    *WRITING, "invalid_email", "invalid_password", "invalid_verification_code", "rate_limited"
 )
 LOGIN = (*WRITING, "invalid_email", "invalid_password", "invalid_credentials", "rate_limited")
 
@@ -44,9 +50,16 @@ FormPassword = Annotated[Text, Form(json_schema_extra={"minLength": 1, "maxLengt
 
 class CodeRequest(BaseModel):
     email: Email
+    purpose: Purpose = "register"
 
 
 class Registration(BaseModel):
+    email: Email
+    verification_code: Text
+    password: NewPassword
+
+
+class PasswordReset(BaseModel):
     email: Email
     verification_code: Text
     password: NewPassword
@@ -74,6 +87,30 @@ class MessageBody(BaseModel):
     message: str
 
 
+Seconds = Annotated[int, Field(strict=True, ge=LEAST_SECONDS, le=MOST_SECONDS), BeforeValidator(whole)]
+
+
+class CreateApiToken(BaseModel):
+    """`expires_in` in seconds; null: never."""
+
+    name: Name
+    expires_in: Seconds | None = None
+
+
+class ApiTokenBody(BaseModel):
+    """`last_used_at` is at most an hour behind; null: not used yet."""
+
+    id: int
+    name: str
+    created_at: str
+    expires_at: str | None
+    last_used_at: str | None
+
+
+class CreatedApiTokenBody(ApiTokenBody):
+    token: str
+
+
 def build_router(accounts: Accounts) -> APIRouter:
     """The routes of accounts, without the `/api/v1` prefix."""
     router = APIRouter(tags=["accounts"])
@@ -82,7 +119,15 @@ def build_router(accounts: Accounts) -> APIRouter:
         "/auth/request-verification-code", response_model=MessageBody, responses=CODE_REFUSALS, openapi_extra=OPEN
     )
     async def request_verification_code(body: CodeRequest, request: Request) -> Message:
-        await accounts.request_code(body.email, client=accounts.clients.of(request))
+        """A code by mail: to make an account, or (`reset`) to set another password for one.
+
+        For `reset` an address without an account gets the same answer, and no mail.
+        """
+        client = accounts.clients.of(request)
+        if body.purpose == "reset":
+            await accounts.request_reset_code(body.email, client=client)
+            return {"message": text("reset_code_sent")}
+        await accounts.request_code(body.email, client=client)
         return {"message": text("verification_code_sent")}
 
     @router.post(
@@ -91,6 +136,13 @@ def build_router(accounts: Accounts) -> APIRouter:
     async def register(body: Registration, request: Request) -> Session:
         client = accounts.clients.of(request)
         return _session(await accounts.register(body.email, body.verification_code, body.password, client=client))
+
+    @router.post("/auth/reset-password", response_model=MessageBody, responses=RESET_REFUSALS, openapi_extra=OPEN)
+    async def reset_password(body: PasswordReset, request: Request) -> Message:
+        """Set another password; every session and API token of the account ends."""
+        client = accounts.clients.of(request)
+        await accounts.reset_password(body.email, body.verification_code, body.password, client=client)
+        return {"message": text("password_reset")}
 
     @router.post("/auth/login", response_model=SessionBody, responses=refused_with(*LOGIN), openapi_extra=OPEN)
     async def login(body: Login, request: Request) -> Session:
@@ -115,12 +167,42 @@ def build_router(accounts: Accounts) -> APIRouter:
 
     @router.post("/auth/logout", response_model=MessageBody, responses=refused_with(*WRITING, *SIGNED_IN))
     async def logout(request: Request) -> Message:
+        """End the token the request bears, an API token too."""
         await accounts.logout(request)
         return {"message": text("logged_out")}
 
     @router.get("/users/me", response_model=UserBody, responses=refused_with(*READING, *SIGNED_IN))
     async def get_current_user(request: Request) -> User:
         return _user(await accounts.authenticate(request))
+
+    @router.get("/users/me/tokens", response_model=list[ApiTokenBody], responses=refused_with(*READING, *LOGGED_IN))
+    async def list_tokens(request: Request) -> list[ApiToken]:
+        """The user's API tokens, newest first. Not for API tokens themselves, like all of this."""
+        login = await accounts.authenticate_login(request)
+        return [_api_token(row) for row in await accounts.api_tokens.list_tokens(login.user)]
+
+    @router.post(
+        "/users/me/tokens",
+        status_code=201,
+        response_model=CreatedApiTokenBody,
+        responses=refused_with(*WRITING, *LOGGED_IN, "too_many_api_tokens"),
+    )
+    async def create_token(body: CreateApiToken, request: Request) -> CreatedApiToken:
+        """Make an API token; only this answer shows it."""
+        login = await accounts.authenticate_login(request)
+        made = await accounts.api_tokens.create(login, body.name, expires_in_seconds=body.expires_in)
+        return {**_api_token(made.row), "token": made.token}
+
+    @router.delete(
+        "/users/me/tokens/{token_id}",
+        response_model=MessageBody,
+        responses=refused_with(*WRITING, *LOGGED_IN, "api_token_not_found"),
+    )
+    async def delete_token(token_id: int, request: Request) -> Message:
+        """Delete an API token: it is dead at once."""
+        login = await accounts.authenticate_login(request)
+        await accounts.api_tokens.delete(login.user, token_id)
+        return {"message": text("api_token_deleted", token_id=token_id)}
 
     return router
 
@@ -136,3 +218,13 @@ def _session(session: NewSession) -> Session:
 
 def _user(user: UserRow) -> User:
     return {"id": user.id, "email": user.email, "created_at": iso(user.created_at)}
+
+
+def _api_token(row: ApiTokenRow) -> ApiToken:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "created_at": iso(row.created_at),
+        "expires_at": iso_or_none(row.expires_at),
+        "last_used_at": iso_or_none(row.last_used_at),
+    }

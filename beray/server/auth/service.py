@@ -1,11 +1,13 @@
 """Accounts: who may come in, and as whom.
 
 An account belongs to a mailbox, proven by a code. Being logged in is a session: an opaque token whose hash is a row, so
-that logging out ends it at once, on every node. What may be tried how often stands in `rates.py`.
+that logging out ends it at once, on every node. What programs come in with stands in `api_tokens.py`, what may be tried
+how often in `rates.py`.
 """
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
@@ -13,15 +15,18 @@ from sqlalchemy import Connection
 from starlette.requests import HTTPConnection
 
 from beray.server.audit import AuditTrail, current_caller
+from beray.server.auth.api_tokens import ApiTokens, Login
 from beray.server.auth.client_address import ClientAddresses
 from beray.server.auth.codes import Codes
 from beray.server.auth.emails import normalise_email
+from beray.server.auth.errands import Errands
 from beray.server.auth.mailer import Mail, Mailer, MailNotSent, make_mailer
 from beray.server.auth.passwords import Passwords, check_length, check_password
 from beray.server.auth.rates import Hit, Rates
 from beray.server.auth.secret_key import load_secret_key
-from beray.server.auth.tokens import bearer_token, hash_token, new_token
+from beray.server.auth.tokens import bearer_token, hash_token, is_api_token, new_token
 from beray.server.clock import DAY_MS, Clock
+from beray.server.db import api_tokens as api_token_queries
 from beray.server.db import auth as queries
 from beray.server.db.audit import insert_row
 from beray.server.db.auth import SessionRow, UserRow
@@ -40,6 +45,7 @@ MOST_SESSIONS: Final = (
     1000  # per user; the oldest go first. More than this many logins live at once are a program's leak
 )
 RETRY_MAIL_SECONDS: Final = 60  # what the rule "1 per minute" for codes asks for anyway
+LOGIN_TRIES: Final = 2  # of one login whose password is being changed meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +57,27 @@ class NewSession:
     user: UserRow
 
 
+class _PasswordChanged(Exception):
+    """The hash a password was checked against is no longer the user's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _RightPassword:
+    """Whose a password is; `known_hash` is what it was checked against, `new_hash` what to store from now on."""
+
+    user: UserRow
+    known_hash: str
+    new_hash: str | None
+
+
 class Accounts:
-    """Register, log in, log out, and tell whose request it is.
+    """Register, log in, log out, reset a password, and tell whose request it is.
 
     Wrong input and refusals are raised as `Refused`. Made by `open_accounts`; `close` when done.
+
+    Attributes:
+        clients: Tells where a request comes from.
+        api_tokens: The tokens that users have made for programs.
     """
 
     def __init__(
@@ -71,6 +94,7 @@ class Accounts:
         token_days: int,
     ) -> None:
         self.clients = clients
+        self.api_tokens = ApiTokens(database, clock, trail)
         self._database = database
         self._clock = clock
         self._codes = codes
@@ -79,9 +103,12 @@ class Accounts:
         self._mailer = mailer
         self._trail = trail
         self._token_days = token_days
+        self._errands = Errands()
 
-    def close(self) -> None:
-        """Stop the password threads."""
+    async def close(self) -> None:
+        """Send the mails that have begun, and stop the password threads; call it before the database is closed."""
+        await self._errands.close()
+        await self.api_tokens.close()
         self._passwords.close()
 
     async def authenticate(self, request: HTTPConnection) -> UserRow:
@@ -90,14 +117,31 @@ class Accounts:
         Raises:
             Refused: `not_authenticated`.
         """
-        token_hash = _token_hash(request)
-        now = self._clock()
-        user = await self._database.read(lambda connection: queries.find_user_by_token(connection, token_hash, now=now))
+        token = _token(request)
+        user = await (self.api_tokens.find_user(token) if is_api_token(token) else self._find_session_user(token))
         if user is None:
             raise Refused("not_authenticated")
         if (caller := current_caller.get()) is not None:
             caller.user = user
         return user
+
+    async def authenticate_login(self, request: HTTPConnection) -> Login:
+        """As `authenticate`, for what is for people who have logged in: an API token is refused.
+
+        So is whatever could give a token that has leaked a longer life, or shut its owner out.
+
+        Raises:
+            Refused: `not_authenticated`, `login_needed`.
+        """
+        user = await self.authenticate(request)
+        token = _token(request)
+        if is_api_token(token):
+            raise Refused("login_needed")
+        return Login(user, hash_token(token))
+
+    async def _find_session_user(self, token: str) -> UserRow | None:
+        token_hash, now = hash_token(token), self._clock()
+        return await self._database.read(lambda connection: queries.find_user_by_token(connection, token_hash, now=now))
 
     async def request_code(self, raw_email: str, *, client: str) -> None:
         """Send a code to the address, if it has no account yet.
@@ -127,6 +171,79 @@ class Accounts:
 
         code = _or_raise(await self._database.write(issue))
         await self._send(self._code_mail(email, code))
+
+    async def request_reset_code(self, raw_email: str, *, client: str) -> None:
+        """Send a code to reset the password with, if the address has an account; the caller can't tell whether.
+
+        A stranger's address has the same rows written as a user's, a code among them that nobody is told; and the mail,
+        whose server takes its time, goes when this has returned. That it could not be sent is thus said to nobody but
+        the log.
+
+        Args:
+            raw_email: As the user wrote it.
+            client: The client's address (`clients.of`).
+
+        Raises:
+            Refused: `invalid_email`, `rate_limited`, `mail_not_sent` (too many mails are on their way).
+        """
+        email = normalise_email(raw_email)
+        if self._errands.is_full:
+            raise Refused("mail_not_sent", retry_after_seconds=RETRY_MAIL_SECONDS)
+        requested = self._trail.row("code.requested", who=email, resource="reset")
+        refused = self._trail.row("code.refused", who=email, resource="no account to reset")
+        count = self._count(Hit("code", address=client, email=email))
+
+        def issue(connection: Connection) -> tuple[bool, str] | Refused:
+            if (limited := count(connection)) is not None:
+                return limited
+            is_known = queries.find_user(connection, email) is not None
+            insert_row(connection, requested if is_known else refused)
+            return is_known, self._codes.issue(connection, email, "reset")
+
+        is_known, code = _or_raise(await self._database.write(issue))
+        mail = self._reset_mail(email, code)
+        if is_known:
+            self._errands.begin(self._try_to_send(mail), "sending a mail")
+
+    async def reset_password(self, raw_email: str, code: str, password: str, *, client: str) -> None:
+        """Set another password for the account whose mailbox got `code`, and end all that the old one had begun.
+
+        Somebody else may have known the old one, so every session ends, and every API token with it. As in `register`
+        the code is tried before the password is hashed.
+
+        Raises:
+            Refused: `invalid_email`, `invalid_password`, `rate_limited`, `invalid_verification_code` (also where there
+                is no account).
+        """
+        email = normalise_email(raw_email)
+        check_password(password)
+        code = code.strip()
+        count = self._count(Hit("reset", address=client, email=email))
+        known = Hit("login", address=client, email=email)
+        done = self._trail.row("password.reset", who=email)
+        failed = self._trail.row("password.reset.failed", who=email)
+
+        def try_code(connection: Connection) -> Refused | None:
+            if (limited := count(connection)) is not None:
+                return limited
+            if self._codes.try_code(connection, email, "reset", code):
+                return None
+            insert_row(connection, failed)
+            return Refused("invalid_verification_code")
+
+        def reset(connection: Connection) -> None:
+            self._rates.remember(connection, known)  # guesses of others must not keep the owner of the mailbox out now
+            is_used = self._codes.use(connection, email, "reset", code)
+            user = queries.set_password_hash(connection, email, password_hash) if is_used else None
+            if user is None:
+                raise Refused("invalid_verification_code")
+            queries.delete_sessions(connection, user.id)
+            api_token_queries.delete_tokens(connection, user.id)
+            insert_row(connection, replace(done, user_id=user.id))
+
+        _or_raise(await self._database.write(try_code))
+        password_hash = await self._passwords.hash(password)
+        await self._database.write(reset)
 
     async def register(self, raw_email: str, code: str, password: str, *, client: str) -> NewSession:
         """Make an account for the mailbox that got `code`, and log in.
@@ -181,37 +298,58 @@ class Accounts:
         limited = await self._database.write(self._count(hit))
         if limited is not None:
             raise limited
-        found = await self._database.read(lambda connection: queries.find_user(connection, email))
+        for _ in range(LOGIN_TRIES):
+            right = await self._verify(password, hit)
+            with suppress(_PasswordChanged):
+                return await self._begin_login(right, hit)
+        raise Refused("invalid_credentials")
+
+    async def _verify(self, password: str, hit: Hit) -> _RightPassword:
+        found = await self._database.read(lambda connection: queries.find_user(connection, hit.email))
         user, known_hash = found or (None, None)
         try:
             verdict = await self._passwords.verify(password, known_hash)
         except Refused:  # turned away unread: not a wrong password
             await self._database.write(lambda connection: self._rates.give_back(connection, hit))
             raise
-        if user is None or not verdict.is_right:
-            failed = self._trail.row("login.failed", user=user, who=email)
+        if user is None or known_hash is None or not verdict.is_right:
+            failed = self._trail.row("login.failed", user=user, who=hit.email)
             await self._database.write(lambda connection: insert_row(connection, failed))
             raise Refused("invalid_credentials")
+        return _RightPassword(user, known_hash, verdict.new_hash)
+
+    async def _begin_login(self, right: _RightPassword, hit: Hit) -> NewSession:
+        """Begin the session that a right password opens.
+
+        Raises:
+            _PasswordChanged: It has been reset since it was looked at.
+        """
+        user = right.user
         entry = self._trail.row("login", user=user)
 
         def begin(connection: Connection) -> NewSession:
             self._rates.give_back(connection, hit)
             self._rates.remember(connection, hit)
+            if not queries.has_password_hash(connection, user.id, right.known_hash):
+                raise _PasswordChanged
             insert_row(connection, entry)
-            if known_hash is not None and verdict.new_hash is not None:
-                queries.replace_password_hash(connection, user.id, old=known_hash, new=verdict.new_hash)
+            if right.new_hash is not None:
+                queries.replace_password_hash(connection, user.id, old=right.known_hash, new=right.new_hash)
             return self._begin_session(connection, user)
 
         return await self._database.write(begin)
 
     async def logout(self, request: HTTPConnection) -> None:
-        """End the session whose token the request bears.
+        """End the session whose token the request bears; an API token ends itself.
 
         Raises:
             Refused: `not_authenticated`.
         """
-        token_hash = _token_hash(request)
-        now = self._clock()
+        token = _token(request)
+        if is_api_token(token):
+            await self.api_tokens.delete_itself(token)
+            return
+        token_hash, now = hash_token(token), self._clock()
         entry = self._trail.row("logout")
 
         def revoke(connection: Connection) -> None:
@@ -269,12 +407,25 @@ class Accounts:
             gist=text("code_announced", email=email, code=code),
         )
 
+    def _reset_mail(self, email: str, code: str) -> Mail:
+        return Mail(
+            to=email,
+            subject=text("reset_mail_subject"),
+            text=text("reset_mail_text", code=code, minutes=self._codes.minutes),
+            gist=text("reset_code_announced", email=email, code=code),
+        )
+
     async def _send(self, mail: Mail) -> None:
+        if not await self._try_to_send(mail):
+            raise Refused("mail_not_sent", retry_after_seconds=RETRY_MAIL_SECONDS)
+
+    async def _try_to_send(self, mail: Mail) -> bool:
         try:
             await self._mailer.send(mail)
         except MailNotSent as error:
             log.warning("mail not sent: %s", error)
-            raise Refused("mail_not_sent", retry_after_seconds=RETRY_MAIL_SECONDS) from error
+            return False
+        return True
 
 
 def open_accounts(
@@ -310,11 +461,11 @@ def open_accounts(
     )
 
 
-def _token_hash(request: HTTPConnection) -> bytes:
+def _token(request: HTTPConnection) -> str:
     token = bearer_token(request)
     if token is None:
         raise Refused("not_authenticated")
-    return hash_token(token)
+    return token
 
 
 def _or_raise(outcome: T | Refused) -> T:

@@ -1,6 +1,7 @@
 """Access tokens: opaque, 256 random bits, stored as their SHA-256, so that a stolen database holds no way in.
 
-A plain hash is enough (no salt, no stretching): nobody can guess 256 bits.
+A plain hash is enough (no salt, no stretching): nobody can guess 256 bits. There are two kinds, told apart by how they
+begin: a session's, from logging in, and an API token, which its owner has made for a program.
 """
 
 import hashlib
@@ -10,13 +11,25 @@ from typing import Final
 
 from starlette.requests import HTTPConnection
 
-PREFIX: Final = "br_"  # lets secret scanners and people recognise one
-_BEARER: Final = re.compile(rb"bearer +(br_[A-Za-z0-9_-]{43}) *", re.IGNORECASE)
+# They let secret scanners and people recognise one.
+PREFIX: Final = "br_"
+API_PREFIX: Final = "beray_"
+_BEARER: Final = re.compile(rb"(?i:bearer) +((?:br|beray)_[A-Za-z0-9_-]{43}) *")
 
 
 def new_token() -> str:
-    """A token nobody has had before."""
+    """A session's token that nobody has had before."""
     return PREFIX + secrets.token_urlsafe(32)
+
+
+def new_api_token() -> str:
+    """An API token that nobody has had before."""
+    return API_PREFIX + secrets.token_urlsafe(32)
+
+
+def is_api_token(token: str) -> bool:
+    """Whether it has the form of an API token."""
+    return token.startswith(API_PREFIX)
 
 
 def hash_token(token: str) -> bytes:

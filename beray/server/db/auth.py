@@ -45,6 +45,12 @@ _INSERT_USER = text(
     "INSERT INTO user_account (email, password_hash, created_at) VALUES (:email, :password_hash, :created_at)"
     " ON CONFLICT (email) DO NOTHING RETURNING id"
 )
+_SET_HASH = text(
+    "UPDATE user_account SET password_hash = :password_hash WHERE email = :email RETURNING id, email, created_at"
+)
+_HASH_OF_USER = text("SELECT password_hash FROM user_account WHERE id = :user_id")
+_HASH_OF_USER_HELD = text("SELECT password_hash FROM user_account WHERE id = :user_id FOR SHARE")
+_HOLD_USER = text("SELECT 1 FROM user_account WHERE id = :user_id FOR NO KEY UPDATE")
 _REPLACE_HASH = text("UPDATE user_account SET password_hash = :new WHERE id = :user_id AND password_hash = :old")
 
 
@@ -64,6 +70,29 @@ def insert_user(connection: Connection, email: str, *, password_hash: str | None
 def replace_password_hash(connection: Connection, user_id: int, *, old: str, new: str) -> None:
     """Store `new`, unless the password has been changed meanwhile."""
     connection.execute(_REPLACE_HASH, {"user_id": user_id, "old": old, "new": new})
+
+
+def set_password_hash(connection: Connection, email: str, password_hash: str) -> UserRow | None:
+    """Store another password's hash; None if nobody has this address."""
+    row = connection.execute(_SET_HASH, {"email": email, "password_hash": password_hash}).one_or_none()
+    return None if row is None else UserRow(row[0], row[1], row[2])
+
+
+def has_password_hash(connection: Connection, user_id: int, password_hash: str | None) -> bool:
+    """Whether the user's password still has this hash; where several processes write, it is kept so until the commit.
+
+    What is begun by a password in the same transaction ends with it when another process resets that password.
+    """
+    is_shared = connection.dialect.name == "postgresql"
+    query = _HASH_OF_USER_HELD if is_shared else _HASH_OF_USER
+    stored: str | None = connection.execute(query, {"user_id": user_id}).scalar_one_or_none()
+    return stored == password_hash
+
+
+def hold_user(connection: Connection, user_id: int) -> None:
+    """Have other processes wait that hold this user, or change their password (SQLite has one writer anyway)."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_HOLD_USER, {"user_id": user_id})
 
 
 # sessions

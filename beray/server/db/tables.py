@@ -69,6 +69,19 @@ session = Table(
     sqlite_autoincrement=True,
 )
 
+api_token = Table(
+    "api_token",  # what a program logs in with: like a session, but named, and for as long as its owner wants
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("token_hash", LargeBinary(32), nullable=False, unique=True),
+    Column("user_id", ID, ForeignKey("user_account.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("name", String(100), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),  # null: never
+    Column("last_used_at", BigInteger),  # written at most once an hour
+    sqlite_autoincrement=True,
+)
+
 rate_counter = Table(
     "rate_counter",
     metadata,

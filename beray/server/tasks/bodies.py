@@ -10,14 +10,9 @@ from pydantic_core import PydanticCustomError
 
 from beray.protocol.status import Status
 from beray.protocol.types import ModelKind
-from beray.server.bodies import Plain
+from beray.server.bodies import Plain, whole
 from beray.server.errors import shown
 from beray.server.tasks.service import GOAL_MOST, NewTask
-
-
-def _whole(value: object) -> object:
-    """JSON has one kind of number: `5.0` is an integer."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _real(value: object) -> object:
@@ -27,7 +22,7 @@ def _real(value: object) -> object:
 LIMIT_MOST = 2**31 - 1  # what is larger limits nothing, and may not fit where it is kept
 
 
-Limit = Annotated[int, Field(ge=1, le=LIMIT_MOST), BeforeValidator(_whole)]
+Limit = Annotated[int, Field(ge=1, le=LIMIT_MOST), BeforeValidator(whole)]
 
 
 LEAST_USD = 1e-6  # what is less is no amount that answers are counted in

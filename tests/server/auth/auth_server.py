@@ -28,10 +28,12 @@ from beray.server.db.tables import metadata
 from beray.server.edge import Edge
 from beray.server.settings import Settings
 from tests.support.asgi import served
+from tests.support.waiting import wait_until
 
 KEY = b"k" * 32
 EMAIL = "new_user@example.com"
 PASSWORD = "a_very_secure_password"
+NEW_PASSWORD = "another_secure_password"
 
 
 class FakeClock:
@@ -104,6 +106,21 @@ class AuthServer:
     def last_code(self, email: str) -> str:
         return re.findall(r"^\d{6}$", self.mailbox(email)[-1], re.MULTILINE)[0]
 
+    def request_reset(self, email: str, **kwargs: Any) -> requests.Response:
+        return self.post("/auth/request-verification-code", {"email": email, "purpose": "reset"}, **kwargs)
+
+    def reset_code_for(self, email: str) -> str:
+        """Ask for a code to reset the password and read it from the mailbox, once the mail is there."""
+        before = len(self.mailbox(email))
+        answer = self.request_reset(email)
+        assert answer.status_code == 200, answer.text
+        wait_until(lambda: len(self.mailbox(email)) > before, what="the mail")
+        return self.last_code(email)
+
+    def reset(self, code: str, email: str = EMAIL, password: str = NEW_PASSWORD) -> requests.Response:
+        body = {"email": email, "verification_code": code, "password": password}
+        return self.post("/auth/reset-password", body)
+
     def mailbox(self, email: str) -> list[str]:
         """The texts of the mails to this address, oldest first."""
         paths = sorted((self.folder / "outbox").glob("*.eml"))
@@ -122,6 +139,27 @@ class AuthServer:
 
     def me(self, token: str) -> requests.Response:
         return requests.get(f"{self.url}/users/me", headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+    def bearing(self, token: str, method: str, path: str, body: Any = None) -> requests.Response:
+        """A request with this token."""
+        headers = {"Authorization": f"Bearer {token}"}
+        return requests.request(method, f"{self.url}{path}", json=body, headers=headers, timeout=30)
+
+    def make_token(self, token: str, name: str = "ci", **fields: Any) -> dict[str, Any]:
+        """Make an API token by a session's token; the whole answer."""
+        answer = self.bearing(token, "POST", "/users/me/tokens", {"name": name, **fields})
+        assert answer.status_code == 201, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+    def audited(self, action: str) -> list[str | None]:
+        """What the entries of an action are about, oldest first."""
+        engine = sqlite_engine(self.folder / "beray.db")
+        with engine.begin() as connection:
+            query = text("SELECT resource FROM audit WHERE action = :action ORDER BY id")
+            about = list(connection.execute(query, {"action": action}).scalars())
+        engine.dispose()
+        return about
 
     def execute(self, sql: str, **params: Any) -> Any:
         """Run one statement on the database, behind the server's back; the first column of its first row."""
@@ -176,9 +214,11 @@ def make_database(folder: Path) -> SqliteDatabase:
 
 
 @contextmanager
-def run_auth_server(folder: Path, *, mailer: Mailer | None = None, **settings: Any) -> Iterator[AuthServer]:
+def run_auth_server(
+    folder: Path, *, mailer: Mailer | None = None, hasher: CountingHasher | None = None, **settings: Any
+) -> Iterator[AuthServer]:
     """Run the server until the block ends."""
-    clock, hasher = FakeClock(), CountingHasher()
+    clock, hasher = FakeClock(), hasher or CountingHasher()
     chosen = Settings(data_dir=folder, **settings)
     server = AuthServer("", folder, clock, hasher)
     database = make_database(folder)
@@ -194,7 +234,7 @@ def _app(accounts: Accounts, database: SqliteDatabase) -> Edge:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database.open()
         yield
-        accounts.close()
+        await accounts.close()
         database.close()
 
     app = FastAPI(lifespan=lifespan)

@@ -42,7 +42,7 @@ async def test_accounts_without_any_setting_work(tmp_path, database):
     session = await accounts.register("user@example.com", code, "a_very_secure_password", client="127.0.0.1")
 
     assert await accounts.authenticate(bearing(session.token)) == session.user
-    accounts.close()
+    await accounts.close()
 
 
 async def test_local_user_has_one_fresh_token_and_no_password(tmp_path, database):
@@ -67,7 +67,7 @@ async def test_local_user_has_one_fresh_token_and_no_password(tmp_path, database
     for password in ("", "password"):
         with pytest.raises(Refused):
             await accounts.login("local@localhost", password, client="127.0.0.1")
-    accounts.close()
+    await accounts.close()
 
 
 async def test_user_without_password_cannot_log_in_by_one(tmp_path, database):
@@ -85,7 +85,7 @@ async def test_user_without_password_cannot_log_in_by_one(tmp_path, database):
     for password in ("", "None", "password"):
         with pytest.raises(Refused, match="is wrong"):
             await accounts.login("user@example.com", password, client="127.0.0.1")
-    accounts.close()
+    await accounts.close()
 
 
 async def test_login_turned_away_unread_is_not_a_wrong_password(tmp_path, database):
@@ -106,7 +106,7 @@ async def test_login_turned_away_unread_is_not_a_wrong_password(tmp_path, databa
 
     with pytest.raises(Refused, match="is wrong"):
         await accounts.login("user@example.com", "x", client="192.0.2.2")
-    accounts.close()
+    await accounts.close()
 
 
 @pytest.mark.parametrize(

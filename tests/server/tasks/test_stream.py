@@ -122,7 +122,7 @@ def test_deletion_ends_a_stream_without_waiting_for_a_heartbeat(client):
     assert HEARTBEAT not in b"".join(received)
 
 
-def test_logout_ends_an_open_stream(make_server):
+def test_logout_ends_an_open_stream_and_so_does_the_end_of_an_api_token(make_server):
     server: ServerProcess = make_server().start()
     from beray.client import BeRayClient
 
@@ -130,11 +130,15 @@ def test_logout_ends_an_open_stream(make_server):
     with BeRayClient(server.base_url, token=token) as leaving, BeRayClient(server.base_url) as staying:
         staying.login("a@example.com", PASSWORD)
         task_id = begun(leaving, "```bash\necho begun\nwhile :; do echo more; sleep 0.2; done\n```")
-        stream = open_stream(leaving, task_id)
+        made = staying.create_token("watcher")
+        with BeRayClient(server.base_url, token=made["token"]) as program:
+            streams = [open_stream(client, task_id) for client in (leaving, program)]
 
         leaving.logout()
+        staying.delete_token(made["id"])
 
-        assert "task.finished" not in stream.content.decode()  # read to its end: the server has closed it
+        for stream in streams:
+            assert "task.finished" not in stream.content.decode()  # read to its end: the server has closed it
         assert staying.get_task(task_id)["status"] == "running"
         staying.stop_task(task_id)
 
