@@ -23,10 +23,13 @@ from beray.protocol.effects import Flow
 from beray.protocol.paging import Wanted
 from beray.protocol.responses import value_of
 from beray.protocol.types import (
+    Event,
     FileNode,
-    JsonObject,
+    Health,
+    Info,
     Message,
     ModelCheck,
+    Ready,
     Session,
     StopAnswer,
     Task,
@@ -269,7 +272,7 @@ class BeRayClient(BaseClient):
         """
         return self._value(calls.get_task(task_id, events=events))
 
-    def stream_task_updates(self, task_id: int, *, after: int = 0) -> Iterator[JsonObject]:
+    def stream_task_updates(self, task_id: int, *, after: int = 0) -> Iterator[Event]:
         """Yield the task's events as they happen, and end when the task has ended.
 
         Reconnects by itself and resumes after the last event seen, so none is lost or repeated. Breaking out of the
@@ -418,15 +421,15 @@ class BeRayClient(BaseClient):
 
     # Service
 
-    def get_health(self) -> JsonObject:
+    def get_health(self) -> Health:
         """Whether the server is alive."""
         return self._value(calls.get_health())
 
-    def get_ready(self) -> JsonObject:
+    def get_ready(self) -> Ready:
         """The state of the server's parts and how to mend them; also returned while it is not ready."""
         return self._value(calls.get_ready())
 
-    def get_info(self) -> JsonObject:
+    def get_info(self) -> Info:
         """The server's version, models, sandbox and limits."""
         return self._value(calls.get_info())
 

@@ -14,9 +14,11 @@ from urllib.parse import quote, urlencode
 from beray.protocol.access import header_value
 from beray.protocol.types import (
     FileNode,
-    JsonObject,
+    Health,
+    Info,
     Message,
     ModelCheck,
+    Ready,
     Session,
     StopAnswer,
     Task,
@@ -207,16 +209,16 @@ def download_files_as_zip(task_id: int, paths: Sequence[str]) -> Call[bytes]:
 # Service
 
 
-def get_health() -> Call[JsonObject]:
+def get_health() -> Call[Health]:
     return Call(method="GET", path="/health", is_idempotent=True)
 
 
-def get_ready() -> Call[JsonObject]:
+def get_ready() -> Call[Ready]:
     """Answers 503 with the same body while a part is not ready."""
     return Call(method="GET", path="/ready", is_idempotent=True, accepted=frozenset({503}))
 
 
-def get_info() -> Call[JsonObject]:
+def get_info() -> Call[Info]:
     return _get("/info")
 
 

@@ -5,12 +5,12 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from beray.client import BeRayClient
-from beray.protocol.types import EventType
+from beray.protocol.types import Event, EventType
 from beray.server.agent.models.choice import PROVIDERS
 from beray.server.agent.models.prices import load_prices
 from beray.server.audit import ACTIONS
@@ -123,6 +123,17 @@ def test_every_event_type_is_documented_with_its_fields(language: str) -> None:
     assert documented == event_fields("en")
     explained = set(first_cells(page(language, "events"))) - set(documented) | {"error"}
     assert explained == COMMON_FIELDS.union(*documented.values())
+
+
+def test_types_of_events_have_the_documented_fields() -> None:
+    """Of an `error`, the row says in words when it has a `budget`."""
+    documented = event_fields("en")
+    documented["error"].add("budget")
+
+    for member in get_args(Event):
+        hints = get_type_hints(member)
+        [type_] = get_args(hints["type"])
+        assert hints.keys() == documented[type_] | COMMON_FIELDS, type_
 
 
 @both_languages
