@@ -19,12 +19,15 @@ from beray.protocol import calls, flows, logins, paging, streams, waiting
 from beray.protocol.calls import Call, Result
 from beray.protocol.effects import Flow
 from beray.protocol.paging import Wanted
-from beray.protocol.responses import value_of
 from beray.protocol.types import (
+    Event,
     FileNode,
-    JsonObject,
+    Health,
+    Info,
     Message,
     ModelCheck,
+    Question,
+    Ready,
     Session,
     StopAnswer,
     Task,
@@ -213,7 +216,7 @@ class AsyncBeRayClient(BaseClient):
         """
         return await self._value(calls.get_task(task_id, events=events))
 
-    def stream_task_updates(self, task_id: int, *, after: int = 0) -> AsyncIterator[JsonObject]:
+    def stream_task_updates(self, task_id: int, *, after: int = 0) -> AsyncIterator[Event]:
         """Yield the task's events as they happen, and end when the task has ended.
 
         As `BeRayClient.stream_task_updates`.
@@ -225,8 +228,8 @@ class AsyncBeRayClient(BaseClient):
         task_id: int,
         timeout: float | None = None,
         *,
-        on_event: Callable[[JsonObject], object] | None = None,
-        on_question: Callable[[JsonObject], str | Awaitable[str | None] | None] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        on_question: Callable[[Question], str | Awaitable[str | None] | None] | None = None,
     ) -> Task:
         """The task, once it has completed, failed or been stopped: `status` and `result` tell how.
 
@@ -283,15 +286,15 @@ class AsyncBeRayClient(BaseClient):
 
     # Service
 
-    async def get_health(self) -> JsonObject:
+    async def get_health(self) -> Health:
         """Whether the server is alive."""
         return await self._value(calls.get_health())
 
-    async def get_ready(self) -> JsonObject:
+    async def get_ready(self) -> Ready:
         """The state of the server's parts and how to mend them; also returned while it is not ready."""
         return await self._value(calls.get_ready())
 
-    async def get_info(self) -> JsonObject:
+    async def get_info(self) -> Info:
         """The server's version, models, sandbox and limits."""
         return await self._value(calls.get_info())
 
@@ -305,7 +308,7 @@ class AsyncBeRayClient(BaseClient):
     # From calls and flows to answers
 
     async def _value(self, call: Call[Result]) -> Result:
-        return cast(Result, value_of(await self._driver.run(flows.request(call, self._conditions))))
+        return await self._driver.run(flows.value(call, self._conditions))
 
     async def _response(self, call: Call[bytes], *, is_streamed: bool) -> aiohttp.ClientResponse:
         answer = await self._driver.run(flows.request(call, self._conditions, is_streamed=is_streamed))

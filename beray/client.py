@@ -21,7 +21,6 @@ from beray.protocol.access import header_value
 from beray.protocol.calls import Body, Call, Result
 from beray.protocol.effects import Flow
 from beray.protocol.paging import Wanted
-from beray.protocol.responses import value_of
 from beray.protocol.types import (
     Event,
     FileNode,
@@ -29,6 +28,7 @@ from beray.protocol.types import (
     Info,
     Message,
     ModelCheck,
+    Question,
     Ready,
     Session,
     StopAnswer,
@@ -301,8 +301,8 @@ class BeRayClient(BaseClient):
         task_id: int,
         timeout: float | None = None,
         *,
-        on_event: Callable[[JsonObject], object] | None = None,
-        on_question: Callable[[JsonObject], str | None] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        on_question: Callable[[Question], str | None] | None = None,
     ) -> Task:
         """The task, once it has completed, failed or been stopped: `status` and `result` tell how.
 
@@ -448,7 +448,7 @@ class BeRayClient(BaseClient):
     # From calls and flows to answers
 
     def _value(self, call: Call[Result]) -> Result:
-        return cast(Result, value_of(self._driver.run(flows.request(call, self._conditions))))
+        return self._driver.run(flows.value(call, self._conditions))
 
     def _response(self, call: Call[bytes], *, is_streamed: bool) -> requests.Response:
         answer = self._driver.run(flows.request(call, self._conditions, is_streamed=is_streamed))

@@ -246,6 +246,15 @@ def test_snippet_of_the_conversation_runs(language: str, server: ServerProcess, 
     assert run_snippet(snippet, server, tmp_path) == "2\ncompleted\n"
 
 
+@both_languages
+def test_snippets_about_types_run(language: str, server: ServerProcess, account: str, tmp_path: Path) -> None:
+    snippets = [code for kind, code in FENCE.findall(page(language, "types-and-notebooks")) if kind == "python"]
+
+    outputs = [run_snippet(snippet, server, tmp_path) for snippet in snippets]
+
+    assert outputs == ["hello\ncompleted, cost unknown\n", "", ""]
+
+
 @pytest.mark.parametrize(
     ("goal", "types"),
     [

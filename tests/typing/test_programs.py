@@ -20,6 +20,8 @@ from beray.client import BeRayClient
 
 PROGRAMS = Path(__file__).parent / "programs"
 REFUSED = re.compile(r"  # refused: ([\w-]+), (\w+)( \(strict\))?$")
+PAGE = Path(__file__).parents[2] / "docs/en/types-and-notebooks.md"
+SNIPPET = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CHECK_SECONDS = 100
 
 Faults = dict[str, set[str]]
@@ -45,9 +47,11 @@ def mistakes() -> dict[str, Mistake]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The programs where nothing of this repository is seen: neither its settings nor its sources."""
+    """The programs, those of the documentation too, where nothing else of this repository is seen."""
     for mode in ("basic", "strict"):
         shutil.copytree(PROGRAMS, tmp_path / mode)
+        for number, snippet in enumerate(SNIPPET.findall(PAGE.read_text(encoding="utf-8"))):
+            (tmp_path / mode / f"snippet_{number}.py").write_text(snippet, encoding="utf-8")
     return tmp_path
 
 
