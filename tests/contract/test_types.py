@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, get_args, get_type_hints, is_typeddict
+from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 
 import pytest
 import requests
 from pydantic import BaseModel
 
 import beray.types
+from beray.async_client import AsyncBeRayClient
 from beray.client import BeRayClient
 from beray.protocol import types
 from beray.protocol.events import Event, EventType
@@ -27,9 +28,16 @@ def members_of_event() -> dict[str, Any]:
     return {get_args(get_type_hints(member)["type"])[0]: member for member in get_args(Event)}
 
 
+def typed_methods(client: type) -> dict[str, Any]:
+    """What the public methods answer that answer JSON at once."""
+    methods = inspect.getmembers(client, inspect.isfunction)
+    answers = {name: get_type_hints(method).get("return") for name, method in methods if not name.startswith("_")}
+    return {name: type_ for name, type_ in answers.items() if is_typed(type_)}
+
+
 def is_typed(annotation: Any) -> bool:
     """Whether it is a TypedDict or a list of them."""
-    return is_typeddict(annotation) or any(map(is_typeddict, get_args(annotation)))
+    return is_typeddict(annotation) or (get_origin(annotation) is list and is_typeddict(get_args(annotation)[0]))
 
 
 # What is promised
@@ -120,15 +128,23 @@ def test_every_answer_is_what_the_method_says(server: ServerProcess) -> None:
         assert asked(client.get_task, task_id)["error"]
         asked(client.get_task, task_id, events="none")
         asked(client.list_tasks)
+        asked(client.wait_for_task, task_id)
         asked(client.list_files_tree, task_id)
         asked(client.delete_file, task_id, "in")
         asked(client.stop_task, asked(client.create_task, "`true`", hold=True)["id"])
         asked(client.delete_task, task_id)
         asked(client.logout)
 
-    methods = inspect.getmembers(BeRayClient, inspect.isfunction)
-    typed = {name for name, method in methods if is_typed(get_type_hints(method).get("return"))}
-    assert asked.names == {name for name in typed if not name.startswith("_")}
+    assert asked.names == typed_methods(BeRayClient).keys()
+
+
+def test_both_clients_answer_the_same() -> None:
+    awaited = typed_methods(AsyncBeRayClient)
+
+    assert awaited == {name: type_ for name, type_ in typed_methods(BeRayClient).items() if name in awaited}
+    for name in ("stream_task_updates", "iter_tasks"):
+        here, there = (get_type_hints(getattr(kind, name))["return"] for kind in (BeRayClient, AsyncBeRayClient))
+        assert get_args(here) == get_args(there)[:1]
 
 
 def test_a_day_and_a_refusal_are_what_their_types_say(server: ServerProcess, client: BeRayClient) -> None:

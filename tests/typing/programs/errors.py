@@ -18,4 +18,4 @@ def goal_of(client: BeRayClient, task_id: int) -> str:
     except NetworkError as error:
         return f"{error.method} {error.url} {error.was_sent}"
     except BeRayException as error:
-        return str(error)
+        return error.hint or str(error)

@@ -1,6 +1,6 @@
 """Mistakes: each line that says so must be refused by both checkers, for these reasons, and no other line."""
 
-from beray import BeRayClient
+from beray import AsyncBeRayClient, BeRayClient
 from beray.types import Event, Status, Task
 
 
@@ -39,3 +39,11 @@ def wrong_events(client: BeRayClient, event: Event) -> None:
             print(event["seq"])
     for update in client.stream_task_updates(1):
         print(update.type)  # refused: union-attr, reportAttributeAccessIssue
+
+
+async def wrong_awaits(client: AsyncBeRayClient) -> None:
+    print(client.get_task(1)["goal"])  # refused: index, reportIndexIssue
+    for event in client.stream_task_updates(1):  # refused: attr-defined, reportGeneralTypeIssues
+        print(event)
+    task: Task = client.create_task("goal")  # refused: assignment, reportAssignmentType
+    print(task)

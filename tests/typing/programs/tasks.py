@@ -3,7 +3,7 @@
 import json
 
 from beray import BeRayClient
-from beray.types import Question, Status, Task, TaskError, Usage
+from beray.types import Event, Question, Status, Task, TaskError, Usage
 
 
 def describe(task: Task) -> str:
@@ -35,8 +35,24 @@ def answer(client: BeRayClient, task: Task) -> Task:
 
 
 def newest(client: BeRayClient) -> list[str]:
-    tasks: list[Task] = client.list_tasks(limit=10)
+    tasks: list[Task] = client.list_tasks(limit=10, status="running")
     return [f"{task['id']} {task['status']}" for task in tasks if not task["stop_requested"]]
+
+
+def failures(client: BeRayClient) -> dict[int, str]:
+    failed = client.iter_tasks(status=["failed"], search="chart")
+    return {task["id"]: task["error"]["message"] for task in failed if task["error"] is not None}
+
+
+def wait(client: BeRayClient, task_id: int) -> str | None:
+    def tell(event: Event) -> None:
+        print(event["seq"], event["type"])
+
+    def choose(question: Question) -> str | None:
+        return question["choices"][0] if question["choices"] else None
+
+    patient = client.with_options(deadline=None, max_retries=5)
+    return patient.wait_for_task(task_id, 600, on_event=tell, on_question=choose)["result"]
 
 
 def last_type(client: BeRayClient, task_id: int) -> str:
