@@ -4,7 +4,7 @@ It has the methods of `client.py`, under the same names and with the same argume
 calls and flows, which `async_driver.py` does here.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -204,7 +204,7 @@ class AsyncBeRayClient(BaseClient):
         before: int | None = None,
         status: str | Sequence[str] | None = None,
         search: str | None = None,
-    ) -> AsyncIterator[Task]:
+    ) -> AsyncGenerator[Task, None]:
         """As `list_tasks`, a page at a time as the caller goes on."""
         wanted = Wanted.of(limit=limit, before=before, status=status, search=search)
         return self._iterate(paging.each_page(wanted, self._conditions))
@@ -216,7 +216,7 @@ class AsyncBeRayClient(BaseClient):
         """
         return await self._value(calls.get_task(task_id, events=events))
 
-    def stream_task_updates(self, task_id: int, *, after: int = 0) -> AsyncIterator[Event]:
+    def stream_task_updates(self, task_id: int, *, after: int = 0) -> AsyncGenerator[Event, None]:
         """Yield the task's events as they happen, and end when the task has ended.
 
         As `BeRayClient.stream_task_updates`.
@@ -317,5 +317,5 @@ class AsyncBeRayClient(BaseClient):
     async def _run(self, flow: Flow[Result]) -> Result:
         return await self._driver.run(flow)
 
-    def _iterate(self, flow: Flow[None]) -> AsyncIterator[Any]:
+    def _iterate(self, flow: Flow[None]) -> AsyncGenerator[Any, None]:
         return self._driver.iterate(flow)

@@ -7,7 +7,7 @@ resumed and waited for, and `driver.py` does what those ask for. `async_client.p
 import io
 import mimetypes
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
@@ -255,7 +255,7 @@ class BeRayClient(BaseClient):
         before: int | None = None,
         status: str | Sequence[str] | None = None,
         search: str | None = None,
-    ) -> Iterator[Task]:
+    ) -> Generator[Task, None, None]:
         """As `list_tasks`, a page at a time as the caller goes on."""
         wanted = Wanted.of(limit=limit, before=before, status=status, search=search)
         return self._iterate(paging.each_page(wanted, self._conditions))
@@ -272,7 +272,7 @@ class BeRayClient(BaseClient):
         """
         return self._value(calls.get_task(task_id, events=events))
 
-    def stream_task_updates(self, task_id: int, *, after: int = 0) -> Iterator[Event]:
+    def stream_task_updates(self, task_id: int, *, after: int = 0) -> Generator[Event, None, None]:
         """Yield the task's events as they happen, and end when the task has ended.
 
         Reconnects by itself and resumes after the last event seen, so none is lost or repeated. Breaking out of the
@@ -457,7 +457,7 @@ class BeRayClient(BaseClient):
     def _run(self, flow: Flow[Result]) -> Result:
         return self._driver.run(flow)
 
-    def _iterate(self, flow: Flow[None]) -> Iterator[Any]:
+    def _iterate(self, flow: Flow[None]) -> Generator[Any, None, None]:
         return self._driver.iterate(flow)
 
 

@@ -1,6 +1,7 @@
 """What a program does with a stream: each event has the fields of its type."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from beray import BeRayClient
 from beray.types import Event, FileSize, PlanItem, ToolOutput
@@ -42,6 +43,11 @@ def outputs(events: Iterator[Event]) -> Iterator[ToolOutput]:
     for event in events:
         if event["type"] == "tool.output":
             yield event
+
+
+def first_output(client: BeRayClient, task_id: int) -> str:
+    with closing(client.stream_task_updates(task_id)) as events:
+        return next((event["delta"] for event in outputs(events)), "")
 
 
 def numbered(event: Event) -> str:

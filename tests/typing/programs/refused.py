@@ -44,6 +44,6 @@ def wrong_events(client: BeRayClient, event: Event) -> None:
 async def wrong_awaits(client: AsyncBeRayClient) -> None:
     print(client.get_task(1)["goal"])  # refused: index, reportIndexIssue
     for event in client.stream_task_updates(1):  # refused: attr-defined, reportGeneralTypeIssues
-        print(event)
+        print("never")
     task: Task = client.create_task("goal")  # refused: assignment, reportAssignmentType
     print(task)
