@@ -4,7 +4,7 @@ It has the methods of `client.py`, under the same names and with the same argume
 calls and flows, which `async_driver.py` does here.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -19,12 +19,17 @@ from beray.protocol import calls, flows, logins, paging, streams, waiting
 from beray.protocol.calls import Call, Result
 from beray.protocol.effects import Flow
 from beray.protocol.paging import Wanted
-from beray.protocol.responses import value_of
 from beray.protocol.types import (
+    ApiToken,
+    CreatedApiToken,
+    Event,
     FileNode,
-    JsonObject,
+    Health,
+    Info,
     Message,
     ModelCheck,
+    Question,
+    Ready,
     Session,
     StopAnswer,
     Task,
@@ -141,6 +146,41 @@ class AsyncBeRayClient(BaseClient):
         """
         return await self._run(logins.log_out(self._conditions))
 
+    async def request_password_reset(self, email: str) -> Message:
+        """Have a code mailed with which `reset_password` sets another password.
+
+        As `BeRayClient.request_password_reset`.
+        """
+        return await self._value(calls.request_password_reset(email))
+
+    async def reset_password(self, email: str, verification_code: str, password: str) -> Message:
+        """Set another password for an account. Every login and every API token of it ends; log in anew.
+
+        As `BeRayClient.reset_password`.
+        """
+        return await self._value(calls.reset_password(email, verification_code, password))
+
+    async def list_tokens(self) -> list[ApiToken]:
+        """The account's API tokens, newest first, without their secrets.
+
+        As `BeRayClient.list_tokens`.
+        """
+        return await self._value(calls.list_tokens())
+
+    async def create_token(self, name: str, *, expires_in: int | None = None) -> CreatedApiToken:
+        """Make an API token for a program. Its `token` is told in this answer only; a client takes it as `token`.
+
+        As `BeRayClient.create_token`.
+        """
+        return await self._value(calls.create_token(name, expires_in=expires_in))
+
+    async def delete_token(self, token_id: int) -> Message:
+        """Delete an API token: it is dead at once.
+
+        As `BeRayClient.delete_token`.
+        """
+        return await self._value(calls.delete_token(token_id))
+
     # Tasks
 
     async def create_task(
@@ -201,7 +241,7 @@ class AsyncBeRayClient(BaseClient):
         before: int | None = None,
         status: str | Sequence[str] | None = None,
         search: str | None = None,
-    ) -> AsyncIterator[Task]:
+    ) -> AsyncGenerator[Task, None]:
         """As `list_tasks`, a page at a time as the caller goes on."""
         wanted = Wanted.of(limit=limit, before=before, status=status, search=search)
         return self._iterate(paging.each_page(wanted, self._conditions))
@@ -213,7 +253,7 @@ class AsyncBeRayClient(BaseClient):
         """
         return await self._value(calls.get_task(task_id, events=events))
 
-    def stream_task_updates(self, task_id: int, *, after: int = 0) -> AsyncIterator[JsonObject]:
+    def stream_task_updates(self, task_id: int, *, after: int = 0) -> AsyncGenerator[Event, None]:
         """Yield the task's events as they happen, and end when the task has ended.
 
         As `BeRayClient.stream_task_updates`.
@@ -225,8 +265,8 @@ class AsyncBeRayClient(BaseClient):
         task_id: int,
         timeout: float | None = None,
         *,
-        on_event: Callable[[JsonObject], object] | None = None,
-        on_question: Callable[[JsonObject], str | Awaitable[str | None] | None] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        on_question: Callable[[Question], str | Awaitable[str | None] | None] | None = None,
     ) -> Task:
         """The task, once it has completed, failed or been stopped: `status` and `result` tell how.
 
@@ -283,15 +323,15 @@ class AsyncBeRayClient(BaseClient):
 
     # Service
 
-    async def get_health(self) -> JsonObject:
+    async def get_health(self) -> Health:
         """Whether the server is alive."""
         return await self._value(calls.get_health())
 
-    async def get_ready(self) -> JsonObject:
+    async def get_ready(self) -> Ready:
         """The state of the server's parts and how to mend them; also returned while it is not ready."""
         return await self._value(calls.get_ready())
 
-    async def get_info(self) -> JsonObject:
+    async def get_info(self) -> Info:
         """The server's version, models, sandbox and limits."""
         return await self._value(calls.get_info())
 
@@ -305,7 +345,7 @@ class AsyncBeRayClient(BaseClient):
     # From calls and flows to answers
 
     async def _value(self, call: Call[Result]) -> Result:
-        return cast(Result, value_of(await self._driver.run(flows.request(call, self._conditions))))
+        return await self._driver.run(flows.value(call, self._conditions))
 
     async def _response(self, call: Call[bytes], *, is_streamed: bool) -> aiohttp.ClientResponse:
         answer = await self._driver.run(flows.request(call, self._conditions, is_streamed=is_streamed))
@@ -314,5 +354,5 @@ class AsyncBeRayClient(BaseClient):
     async def _run(self, flow: Flow[Result]) -> Result:
         return await self._driver.run(flow)
 
-    def _iterate(self, flow: Flow[None]) -> AsyncIterator[Any]:
+    def _iterate(self, flow: Flow[None]) -> AsyncGenerator[Any, None]:
         return self._driver.iterate(flow)

@@ -7,7 +7,7 @@ resumed and waited for, and `driver.py` does what those ask for. `async_client.p
 import io
 import mimetypes
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
@@ -21,14 +21,17 @@ from beray.protocol.access import header_value
 from beray.protocol.calls import Body, Call, Result
 from beray.protocol.effects import Flow
 from beray.protocol.paging import Wanted
-from beray.protocol.responses import value_of
 from beray.protocol.types import (
     ApiToken,
     CreatedApiToken,
+    Event,
     FileNode,
-    JsonObject,
+    Health,
+    Info,
     Message,
     ModelCheck,
+    Question,
+    Ready,
     Session,
     StopAnswer,
     Task,
@@ -308,7 +311,7 @@ class BeRayClient(BaseClient):
         before: int | None = None,
         status: str | Sequence[str] | None = None,
         search: str | None = None,
-    ) -> Iterator[Task]:
+    ) -> Generator[Task, None, None]:
         """As `list_tasks`, a page at a time as the caller goes on."""
         wanted = Wanted.of(limit=limit, before=before, status=status, search=search)
         return self._iterate(paging.each_page(wanted, self._conditions))
@@ -325,7 +328,7 @@ class BeRayClient(BaseClient):
         """
         return self._value(calls.get_task(task_id, events=events))
 
-    def stream_task_updates(self, task_id: int, *, after: int = 0) -> Iterator[JsonObject]:
+    def stream_task_updates(self, task_id: int, *, after: int = 0) -> Generator[Event, None, None]:
         """Yield the task's events as they happen, and end when the task has ended.
 
         Reconnects by itself and resumes after the last event seen, so none is lost or repeated. Breaking out of the
@@ -354,8 +357,8 @@ class BeRayClient(BaseClient):
         task_id: int,
         timeout: float | None = None,
         *,
-        on_event: Callable[[JsonObject], object] | None = None,
-        on_question: Callable[[JsonObject], str | None] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        on_question: Callable[[Question], str | None] | None = None,
     ) -> Task:
         """The task, once it has completed, failed or been stopped: `status` and `result` tell how.
 
@@ -474,15 +477,15 @@ class BeRayClient(BaseClient):
 
     # Service
 
-    def get_health(self) -> JsonObject:
+    def get_health(self) -> Health:
         """Whether the server is alive."""
         return self._value(calls.get_health())
 
-    def get_ready(self) -> JsonObject:
+    def get_ready(self) -> Ready:
         """The state of the server's parts and how to mend them; also returned while it is not ready."""
         return self._value(calls.get_ready())
 
-    def get_info(self) -> JsonObject:
+    def get_info(self) -> Info:
         """The server's version, models, sandbox and limits."""
         return self._value(calls.get_info())
 
@@ -501,7 +504,7 @@ class BeRayClient(BaseClient):
     # From calls and flows to answers
 
     def _value(self, call: Call[Result]) -> Result:
-        return cast(Result, value_of(self._driver.run(flows.request(call, self._conditions))))
+        return self._driver.run(flows.value(call, self._conditions))
 
     def _response(self, call: Call[bytes], *, is_streamed: bool) -> requests.Response:
         answer = self._driver.run(flows.request(call, self._conditions, is_streamed=is_streamed))
@@ -510,7 +513,7 @@ class BeRayClient(BaseClient):
     def _run(self, flow: Flow[Result]) -> Result:
         return self._driver.run(flow)
 
-    def _iterate(self, flow: Flow[None]) -> Iterator[Any]:
+    def _iterate(self, flow: Flow[None]) -> Generator[Any, None, None]:
         return self._driver.iterate(flow)
 
 

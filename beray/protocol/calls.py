@@ -6,19 +6,22 @@ Paths and bodies are those of WIRE.md. Nothing is sent here; `flows.py` decides 
 import json
 import operator
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 from beray.protocol.access import header_value
+from beray.protocol.shown import shown_files, shown_task, shown_tasks
 from beray.protocol.types import (
     ApiToken,
     CreatedApiToken,
     FileNode,
-    JsonObject,
+    Health,
+    Info,
     Message,
     ModelCheck,
+    Ready,
     Session,
     StopAnswer,
     Task,
@@ -50,6 +53,7 @@ class Call(Generic[Result]):
         is_done_when_gone: A 404 at a repetition means that an earlier attempt did it.
         is_about_login: Makes or ends a login: a 401 is its answer, no reason to get another token.
         accepted: Statuses beside 2xx whose body is the answer too.
+        shown: Makes the answer's JSON the same value that a notebook shows well; None where it is a plain one.
     """
 
     method: str
@@ -63,6 +67,7 @@ class Call(Generic[Result]):
     is_done_when_gone: bool = False
     is_about_login: bool = False
     accepted: frozenset[int] = frozenset()
+    shown: Callable[[Any], Any] | None = None
 
     @property
     def target(self) -> str:
@@ -101,12 +106,12 @@ def logout() -> Call[Message]:
 
 
 def request_password_reset(email: str) -> Call[Message]:
-    return _post_json("/auth/request-verification-code", {"email": email, "purpose": "reset"})
+    return _post_json("/auth/request-verification-code", {"email": email, "purpose": "reset"}, is_about_login=True)
 
 
 def reset_password(email: str, verification_code: str, password: str) -> Call[Message]:
     body = {"email": email, "verification_code": verification_code, "password": password}
-    return _post_json("/auth/reset-password", body)
+    return _post_json("/auth/reset-password", body, is_about_login=True)
 
 
 def get_current_user() -> Call[User]:
@@ -149,11 +154,11 @@ def create_task(
         content["model"] = model
     if hold:
         content["hold"] = True
-    return _post_json("/tasks/", content, headers=_key(idempotency_key), has_key=True)
+    return _post_json("/tasks/", content, headers=_key(idempotency_key), has_key=True, shown=shown_task)
 
 
 def start_task(task_id: int) -> Call[Task]:
-    return Call(method="POST", path=f"{_task(task_id)}/start")
+    return Call(method="POST", path=f"{_task(task_id)}/start", shown=shown_task)
 
 
 def send_message(
@@ -161,20 +166,20 @@ def send_message(
 ) -> Call[Task]:
     body = {"content": content} if question_id is None else {"content": content, "question_id": question_id}
     path = f"/tasks/{operator.index(task_id)}/messages"
-    return _post_json(path, body, headers=_key(idempotency_key), has_key=True)
+    return _post_json(path, body, headers=_key(idempotency_key), has_key=True, shown=shown_task)
 
 
 def list_tasks(
     *, limit: int | None = None, before: int | None = None, status: Sequence[str] = (), search: str | None = None
 ) -> Call[list[Task]]:
     """With none of these: all."""
-    call = _get("/tasks/", limit=limit, before=before, q=search)
+    call = _get("/tasks/", shown_tasks, limit=limit, before=before, q=search)
     return replace(call, params=(*call.params, *(("status", name) for name in status)))
 
 
 def get_task(task_id: int, *, events: str | None = None) -> Call[Task]:
     """`events` is `all` (what None means), `none` or `tail:N`."""
-    return _get(f"/tasks/{operator.index(task_id)}", events=events)
+    return _get(f"/tasks/{operator.index(task_id)}", shown_task, events=events)
 
 
 def stream_task(task_id: int, *, last_event_id: str) -> Call[bytes]:
@@ -197,7 +202,7 @@ def delete_task(task_id: int) -> Call[Message]:
 
 
 def list_files_tree(task_id: int, path: str) -> Call[list[FileNode]]:
-    return _get(f"/tasks/{operator.index(task_id)}/files/tree", path=path)
+    return _get(f"/tasks/{operator.index(task_id)}/files/tree", shown_files, path=path)
 
 
 def get_file_content(task_id: int, path: str) -> Call[bytes]:
@@ -235,16 +240,16 @@ def download_files_as_zip(task_id: int, paths: Sequence[str]) -> Call[bytes]:
 # Service
 
 
-def get_health() -> Call[JsonObject]:
+def get_health() -> Call[Health]:
     return Call(method="GET", path="/health", is_idempotent=True)
 
 
-def get_ready() -> Call[JsonObject]:
+def get_ready() -> Call[Ready]:
     """Answers 503 with the same body while a part is not ready."""
     return Call(method="GET", path="/ready", is_idempotent=True, accepted=frozenset({503}))
 
 
-def get_info() -> Call[JsonObject]:
+def get_info() -> Call[Info]:
     return _get("/info")
 
 
@@ -263,9 +268,9 @@ def _task(task_id: int) -> str:
     return f"{API}/tasks/{operator.index(task_id)}"  # index(): a text such as "../users" never becomes a path
 
 
-def _get(path: str, /, **params: str | int | None) -> Call[Any]:
+def _get(path: str, shown: Callable[[Any], Any] | None = None, /, **params: str | int | None) -> Call[Any]:
     given = tuple((name, str(value)) for name, value in params.items() if value is not None)
-    return Call(method="GET", path=API + path, params=given, is_idempotent=True)
+    return Call(method="GET", path=API + path, params=given, is_idempotent=True, shown=shown)
 
 
 def _post_json(
@@ -276,6 +281,7 @@ def _post_json(
     is_idempotent: bool = False,
     has_key: bool = False,
     is_about_login: bool = False,
+    shown: Callable[[Any], Any] | None = None,
 ) -> Call[Any]:
     return Call(
         method="POST",
@@ -285,4 +291,5 @@ def _post_json(
         is_idempotent=is_idempotent,
         has_key=has_key,
         is_about_login=is_about_login,
+        shown=shown,
     )

@@ -1,12 +1,12 @@
 """How a call is made, and repeated where that is safe and may help, as a flow (`effects.py`)."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from beray.exceptions import APIError, NetworkError
-from beray.protocol.calls import Call
+from beray.protocol.calls import Call, Result
 from beray.protocol.effects import Conditions, Flow, Renew, Send, Sleep
-from beray.protocol.responses import Answer, error_of
+from beray.protocol.responses import Answer, error_of, value_of
 from beray.protocol.retry import Failure, is_worth_repeating
 from beray.protocol.watching import RequestInfo, ResponseInfo, Watch
 
@@ -22,6 +22,21 @@ def request(call: Call[Any], conditions: Conditions, *, is_streamed: bool = Fals
         NetworkError: No whole answer came.
     """
     return (yield from repeated(Send(call, is_streamed, False, conditions.deadline()), conditions))
+
+
+def value(call: Call[Result], conditions: Conditions) -> Flow[Result]:
+    """As `request`: what the answer says.
+
+    Raises:
+        ProtocolError: It is no JSON.
+    """
+    return value_in((yield from request(call, conditions)), call)
+
+
+def value_in(answer: Answer, call: Call[Result]) -> Result:
+    """The answer's JSON as a caller gets it."""
+    content = value_of(answer)
+    return cast(Result, content if call.shown is None else call.shown(content))
 
 
 def repeated(send: Send, conditions: Conditions) -> Flow[Answer]:

@@ -7,8 +7,9 @@ from typing import Final, Self, cast
 from beray.exceptions import ProtocolError
 from beray.protocol import calls
 from beray.protocol.effects import Conditions, Emit, Flow
-from beray.protocol.flows import request
-from beray.protocol.responses import Answer, value_of
+from beray.protocol.flows import request, value_in
+from beray.protocol.responses import Answer
+from beray.protocol.shown import ShownTasks
 from beray.protocol.types import Task
 
 PAGE_TASKS: Final = 500  # of 1000 that a page may have (WIRE.md): some hundred KB, goals and results included
@@ -47,7 +48,7 @@ class Wanted:
 
 def all_tasks(wanted: Wanted, conditions: Conditions) -> Flow[list[Task]]:
     """The tasks, newest first."""
-    found: list[Task] = []
+    found: list[Task] = ShownTasks()
     cursor = _Cursor(wanted, wanted.limit, wanted.before)
     while not cursor.is_at_end:
         found += yield from _next_page(cursor, conditions)
@@ -79,7 +80,7 @@ def _next_page(cursor: _Cursor, conditions: Conditions) -> Flow[list[Task]]:
     wanted = cursor.wanted
     call = calls.list_tasks(limit=size, before=cursor.before, status=wanted.status, search=wanted.search)
     answer = yield from request(call, conditions)
-    value = value_of(answer)
+    value: object = value_in(answer, call)
     if not isinstance(value, list):
         raise ProtocolError(f"{answer.method} {answer.url} answered with no list. Is base_url a BeRay server's?")
     page = cast(list[Task], value)

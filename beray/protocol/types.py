@@ -1,40 +1,22 @@
 """The JSON of the wire contract as types (WIRE.md). Results of the SDK are plain dicts of these shapes.
 
-Times are ISO 8601 UTC with milliseconds and `Z`. A field that is not known is `None`, never invented.
+Times are ISO 8601 UTC with milliseconds and `Z`. A field that is not known is `None`, never invented. A user's
+programs take them from `beray.types`.
 """
 
 from typing import Any, Literal, NotRequired, TypedDict
 
+from beray.protocol.events import Budget as Budget
+from beray.protocol.events import Event as Event
+from beray.protocol.events import EventType as EventType
+from beray.protocol.events import LimitName as LimitName
+from beray.protocol.events import ModelKind as ModelKind
+from beray.protocol.events import Question as Question
+from beray.protocol.events import TaskError as TaskError
+from beray.protocol.events import Usage as Usage
 from beray.protocol.status import Status
 
 JsonObject = dict[str, Any]
-
-ModelKind = Literal["model", "rules"]
-
-EventType = Literal[
-    "task.created",
-    "task.started",
-    "task.status",
-    "step.started",
-    "step.finished",
-    "text.delta",
-    "text.done",
-    "text.reset",
-    "tool.requested",
-    "tool.started",
-    "tool.output",
-    "tool.finished",
-    "file.changed",
-    "plan.updated",
-    "input.requested",
-    "input.received",
-    "model.retry",
-    "model.fallback",
-    "context.compacted",
-    "usage.updated",
-    "error",
-    "task.finished",
-]
 
 
 class User(TypedDict):
@@ -88,39 +70,6 @@ class UploadAnswer(TypedDict):
     sha256: str
 
 
-class Usage(TypedDict):
-    requests: int
-    tool_calls: int
-    input_tokens: int | None
-    cached_input_tokens: NotRequired[int | None]
-    """Of the input tokens, those that the provider had cached."""
-    output_tokens: int | None
-    cost_usd: float | None
-
-
-LimitName = Literal["requests", "tool_calls", "tokens", "wall_seconds", "cost_usd"]
-
-
-class Budget(TypedDict):
-    """Which limit is reached, and how far."""
-
-    limit: LimitName
-    scope: Literal["task", "user_day", "server_day"]
-    used: float
-    allowed: float
-    setting: str
-    """What raises it at the server."""
-
-
-class TaskError(TypedDict):
-    code: str
-    message: str
-    hint: str | None
-    retryable: bool
-    budget: NotRequired[Budget]
-    """Of `budget_exceeded` and `cost_unknown`."""
-
-
 class ModelCheck(TypedDict):
     """How a model answered one small request."""
 
@@ -132,16 +81,6 @@ class ModelCheck(TypedDict):
     latency_ms: int | None
     error: TaskError | None
     """What is wrong, and what to do about it."""
-
-
-class Event(TypedDict):
-    """One entry of a task's log; further fields depend on `type` (WIRE.md, "Events and the stream")."""
-
-    v: int
-    seq: int
-    at: str
-    task_id: int
-    type: EventType
 
 
 class Task(TypedDict):
@@ -162,9 +101,10 @@ class Task(TypedDict):
     run: int
     attempt: int
     stop_requested: bool
-    question: JsonObject | None
-    events: NotRequired[list[Any]]
-    """Only in the answer of `get_task`; objects of the shape `Event`."""
+    question: Question | None
+    """What a task that waits has asked."""
+    events: NotRequired[list[Event]]
+    """Only in the answer of `get_task`, unless it was asked for none."""
 
 
 class ToolInfo(TypedDict):
@@ -175,6 +115,130 @@ class ToolInfo(TypedDict):
     """One line, for people."""
     is_default: bool
     """A task whose `tools` is null may use it."""
+
+
+class OfferedModel(TypedDict):
+    """A model that a task may ask for."""
+
+    name: str
+    model_kind: ModelKind
+
+
+class ModelNotice(TypedDict):
+    """What people must know of the default model, in both languages; empty where there is nothing to say."""
+
+    zh: str
+    en: str
+
+
+class Confinement(TypedDict):
+    """Whether a command of the agent is kept from something, and if not, why."""
+
+    name: Literal["files", "processes", "signals", "network", "metadata", "memory", "process_count", "disk"]
+    is_confined: bool
+    note: str
+
+
+class Sandbox(TypedDict):
+    """Where commands of the agent run, and what that confines."""
+
+    backend: str
+    confinements: list[Confinement]
+    python: str | None
+    """The interpreter of the tool `python`, which is not there without."""
+    notes: list[str]
+
+
+class Prices(TypedDict):
+    """Which tables of prices count, and of which day they are."""
+
+    source: str
+    as_of: str | None
+    own_models: int
+    own_as_of: str | None
+
+
+class DayLimits(TypedDict):
+    """What may be used on a day; `None` is no limit."""
+
+    requests: int | None
+    tool_calls: int | None
+    tokens: int | None
+    wall_seconds: int | None
+    cost_usd: float | None
+
+
+class ServerLimits(TypedDict):
+    """The first five are those of one run."""
+
+    requests: int
+    tool_calls: int
+    tokens: int
+    wall_seconds: int
+    cost_usd: float | None
+    user_day: DayLimits
+    server_day: DayLimits
+    upload_bytes: int
+    streams_per_user: int
+    stored_bytes_per_user: int
+    running_tasks_per_user: int
+
+
+class Info(TypedDict):
+    """The server (`/api/v1/info`)."""
+
+    version: str
+    model: str
+    model_kind: ModelKind
+    model_notice: ModelNotice
+    models: list[OfferedModel]
+    model_fallback: list[str]
+    tools: list[ToolInfo]
+    sandbox: Sandbox | None
+    """None: no process that runs commands has told yet."""
+    prices: Prices
+    limits: ServerLimits
+
+
+class Health(TypedDict):
+    status: Literal["ok"]
+    version: str
+
+
+class ReadyCheck(TypedDict):
+    state: Literal["ok", "starting", "failed"]
+    hint: str | None
+    """How to mend it, or what is worth knowing."""
+
+
+class Ready(TypedDict):
+    status: Literal["ready", "starting", "unavailable"]
+    checks: dict[str, ReadyCheck]
+    """By the part: `database`, `engine`, `sandbox`, `model`."""
+    model: str
+    model_kind: ModelKind
+    sandbox: Sandbox | None
+
+
+class DayUsed(TypedDict):
+    requests: int
+    tool_calls: int
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    wall_seconds: int
+    cost_usd: float
+    requests_of_unknown_cost: int
+    """Requests that the sums of tokens and money lack."""
+
+
+class DayUsage(TypedDict):
+    """A user's day (UTC)."""
+
+    day: str
+    resets_at: str
+    used: DayUsed
+    limits: DayLimits
 
 
 class FileNode(TypedDict):

@@ -7,8 +7,7 @@ from typing import Any, Final, cast
 from beray.exceptions import APIError, ConflictError, WaitTimeout
 from beray.protocol import calls
 from beray.protocol.effects import Conditions, Emit, Flow, Result, Sleep, Tell
-from beray.protocol.flows import request
-from beray.protocol.responses import value_of
+from beray.protocol.flows import request, value
 from beray.protocol.status import ENDED
 from beray.protocol.streams import stream
 from beray.protocol.types import Task
@@ -135,7 +134,7 @@ def _answer(task_id: int, question: Any, ask: Callable[[Any], Any], conditions: 
 
 
 def _task(task_id: int, conditions: Conditions) -> Flow[Task]:
-    return cast(Task, value_of((yield from request(calls.get_task(task_id, events="tail:1"), conditions))))
+    return (yield from value(calls.get_task(task_id, events="tail:1"), conditions))
 
 
 def _poll_seconds(task_id: int, polls: int, conditions: Conditions, deadline: float | None) -> float:

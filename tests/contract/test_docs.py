@@ -5,12 +5,12 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from beray.client import BeRayClient
-from beray.protocol.types import EventType
+from beray.protocol.types import Event, EventType
 from beray.server.agent.models.choice import PROVIDERS
 from beray.server.agent.models.prices import load_prices
 from beray.server.audit import ACTIONS
@@ -123,6 +123,17 @@ def test_every_event_type_is_documented_with_its_fields(language: str) -> None:
     assert documented == event_fields("en")
     explained = set(first_cells(page(language, "events"))) - set(documented) | {"error"}
     assert explained == COMMON_FIELDS.union(*documented.values())
+
+
+def test_types_of_events_have_the_documented_fields() -> None:
+    """Of an `error`, the row says in words when it has a `budget`."""
+    documented = event_fields("en")
+    documented["error"].add("budget")
+
+    for member in get_args(Event):
+        hints = get_type_hints(member)
+        [type_] = get_args(hints["type"])
+        assert hints.keys() == documented[type_] | COMMON_FIELDS, type_
 
 
 @both_languages
@@ -243,6 +254,15 @@ def test_snippet_of_the_conversation_runs(language: str, server: ServerProcess, 
     [snippet] = [code for kind, code in FENCE.findall(page(language, "conversation")) if kind == "python"]
 
     assert run_snippet(snippet, server, tmp_path) == "2\ncompleted\n"
+
+
+@both_languages
+def test_snippets_about_types_run(language: str, server: ServerProcess, account: str, tmp_path: Path) -> None:
+    snippets = [code for kind, code in FENCE.findall(page(language, "types-and-notebooks")) if kind == "python"]
+
+    outputs = [run_snippet(snippet, server, tmp_path) for snippet in snippets]
+
+    assert outputs == ["hello\ncompleted, cost unknown\n", "", ""]
 
 
 @pytest.mark.parametrize(

@@ -228,3 +228,12 @@ def test_the_service_tells_about_itself(client: BeRayClient) -> None:
     assert client.get_health()
     assert client.get_ready()
     assert client.get_info()["version"]
+
+
+def test_tasks_and_files_show_themselves_in_a_notebook(client: BeRayClient, done_task: int) -> None:
+    shown = [client.get_task(done_task), client.list_tasks(), client.list_tasks()[0], client.list_files_tree(done_task)]
+    html = [answer._repr_html_() for answer in shown]
+
+    assert all("completed" in task for task in html[:3])
+    assert "tool calls</summary>" in html[0]
+    assert "hello" in html[3]

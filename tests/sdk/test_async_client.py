@@ -25,7 +25,7 @@ def test_what_blocks_there_is_awaited_here() -> None:
         if name == "__init__" or hasattr(BeRayClient.__mro__[1], name):
             continue
         there, here = getattr(BeRayClient, name), getattr(AsyncBeRayClient, name)
-        is_iterator = "Iterator" in str(inspect.signature(there).return_annotation)
+        is_iterator = "Generator" in str(inspect.signature(there).return_annotation)
         assert inspect.iscoroutinefunction(here) is not is_iterator, name
 
 

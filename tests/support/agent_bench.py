@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, create_engine, insert, text
 
+from beray.protocol.events import Event
 from beray.protocol.status import ENDED, Status
 from beray.server.agent.budget import Limits as Budgets
 from beray.server.agent.budget import RunLimits
@@ -31,6 +32,7 @@ from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.task_room import TaskRoom
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 from tests.support.plain_sandbox import PlainSandbox
+from tests.support.typed_dicts import faults
 
 ENOUGH = RunLimits()
 RULES_MODEL = ModelChoice(RULES, "rules")
@@ -155,10 +157,11 @@ class Bench:
         return Attempt(self.run_number, self.attempt)
 
     async def events(self, *types: str) -> list[dict[str, Any]]:
-        """The events so far, in order; of these types, or all."""
+        """The events so far, in order; of these types, or all. Each must be what its type says."""
         frames = await self.log.read_all(1)
         bodies = [json.loads(frame_body(frame)) for frame in frames]
         assert [body["seq"] for body in bodies] == list(range(1, len(bodies) + 1))
+        assert [fault for body in bodies for fault in faults(body, Event, body["type"])] == []
         return [body for body in bodies if not types or body["type"] in types]
 
     @property

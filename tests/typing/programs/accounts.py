@@ -1,0 +1,43 @@
+"""From a mail address to a session, and to its end."""
+
+from beray import AuthenticationError, BeRayClient, ConflictError
+from beray.types import Message, Session, User
+
+
+def register(client: BeRayClient, email: str, code: str) -> User:
+    session = client.register(email=email, verification_code=code, password="a_very_secure_password")
+    return session["user"]
+
+
+def log_in(client: BeRayClient, email: str, password: str) -> str:
+    session: Session = client.login(email, password)
+    seconds: int = session["expires_in"]
+    assert client.login_with_form(email, password)["token_type"] == "bearer"
+    user: User = client.get_current_user()
+    return f"{user['email']} ({user['id']}) for {seconds} s"
+
+
+def send_code(client: BeRayClient, email: str) -> str | None:
+    try:
+        answer: Message = client.request_verification_code(email)
+    except ConflictError as error:
+        return error.code
+    return answer["message"]
+
+
+def log_out(client: BeRayClient) -> str:
+    try:
+        return client.logout()["message"]
+    except AuthenticationError:
+        return "was logged out"
+
+
+def with_token(token: str) -> str | None:
+    with BeRayClient("http://localhost:8000", token=token, timeout=(5, 30), language="en") as client:
+        client.set_token(None)
+        return client.token
+
+
+def without_context(client: BeRayClient) -> str:
+    client.close()
+    return client.base_url

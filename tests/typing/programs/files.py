@@ -1,0 +1,37 @@
+"""Files up, down, and a tree of them."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from beray import BeRayClient, extract_zip_safely
+from beray.types import FileNode, UploadAnswer
+
+
+def upload(client: BeRayClient, task_id: int, source: Path) -> str:
+    client.upload_file(task_id, "text.txt", "text")
+    client.upload_file(task_id, "bytes.bin", b"bytes", "application/octet-stream")
+    client.upload_file(task_id, source.name, source)
+    with source.open("rb") as file:
+        answer: UploadAnswer = client.upload_file(task_id=task_id, path=source.name, content=file)
+    return answer["sha256"]
+
+
+def paths_of(nodes: list[FileNode]) -> Iterator[str]:
+    for node in nodes:
+        if node["type"] == "directory":
+            yield from paths_of(node.get("children", []))
+        else:
+            yield f"{node['path']} {node['size']} {node['modified_at']}"
+
+
+def download(client: BeRayClient, task_id: int, folder: Path) -> list[str]:
+    print(*paths_of(client.list_files_tree(task_id, path="results")), sep="\n")
+    content: bytes = client.get_file_content(task_id, "results/summary.txt").content
+    (folder / "summary.txt").write_bytes(content)
+    archive = client.download_files_as_zip(task_id, ["results/"])
+    return [str(path) for path in extract_zip_safely(io.BytesIO(archive.content), folder)]
+
+
+def remove(client: BeRayClient, task_id: int, path: str) -> str:
+    return client.delete_file(task_id, path)["message"]
