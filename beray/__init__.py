@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     from beray.exceptions import BeRayException as BeRayException
     from beray.exceptions import ConflictError as ConflictError
     from beray.exceptions import ConnectionFailed as ConnectionFailed
+    from beray.exceptions import DownloadDamaged as DownloadDamaged
     from beray.exceptions import EventTooLarge as EventTooLarge
+    from beray.exceptions import FolderRefused as FolderRefused
     from beray.exceptions import NetworkError as NetworkError
     from beray.exceptions import NotFoundError as NotFoundError
     from beray.exceptions import ProtocolError as ProtocolError
     from beray.exceptions import RequestTimeout as RequestTimeout
     from beray.exceptions import TLSError as TLSError
     from beray.exceptions import UnprocessableEntityError as UnprocessableEntityError
+    from beray.exceptions import UploadDamaged as UploadDamaged
     from beray.unzip import extract_zip_safely as extract_zip_safely
 
 __version__ = "0.1.0"
@@ -34,13 +37,16 @@ _MODULE_OF = {
     "BeRayException": "beray.exceptions",
     "ConflictError": "beray.exceptions",
     "ConnectionFailed": "beray.exceptions",
+    "DownloadDamaged": "beray.exceptions",
     "EventTooLarge": "beray.exceptions",
+    "FolderRefused": "beray.exceptions",
     "NetworkError": "beray.exceptions",
     "NotFoundError": "beray.exceptions",
     "ProtocolError": "beray.exceptions",
     "RequestTimeout": "beray.exceptions",
     "TLSError": "beray.exceptions",
     "UnprocessableEntityError": "beray.exceptions",
+    "UploadDamaged": "beray.exceptions",
 }
 
 __all__ = [  # noqa: RUF022  # what is called first, then the errors
@@ -52,13 +58,16 @@ __all__ = [  # noqa: RUF022  # what is called first, then the errors
     "BeRayException",
     "ConflictError",
     "ConnectionFailed",
+    "DownloadDamaged",
     "EventTooLarge",
+    "FolderRefused",
     "NetworkError",
     "NotFoundError",
     "ProtocolError",
     "RequestTimeout",
     "TLSError",
     "UnprocessableEntityError",
+    "UploadDamaged",
 ]
 
 
