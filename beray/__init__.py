@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from beray.exceptions import BeRayException as BeRayException
     from beray.exceptions import ConflictError as ConflictError
     from beray.exceptions import ConnectionFailed as ConnectionFailed
+    from beray.exceptions import DownloadDamaged as DownloadDamaged
     from beray.exceptions import EventTooLarge as EventTooLarge
+    from beray.exceptions import FolderRefused as FolderRefused
     from beray.exceptions import NetworkError as NetworkError
     from beray.exceptions import NotConfigured as NotConfigured
     from beray.exceptions import NotFoundError as NotFoundError
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from beray.exceptions import TaskFailed as TaskFailed
     from beray.exceptions import TLSError as TLSError
     from beray.exceptions import UnprocessableEntityError as UnprocessableEntityError
+    from beray.exceptions import UploadDamaged as UploadDamaged
     from beray.exceptions import WaitTimeout as WaitTimeout
     from beray.unzip import extract_zip_safely as extract_zip_safely
 
@@ -39,7 +42,9 @@ _MODULE_OF = {
     "BeRayException": "beray.exceptions",
     "ConflictError": "beray.exceptions",
     "ConnectionFailed": "beray.exceptions",
+    "DownloadDamaged": "beray.exceptions",
     "EventTooLarge": "beray.exceptions",
+    "FolderRefused": "beray.exceptions",
     "NetworkError": "beray.exceptions",
     "NotConfigured": "beray.exceptions",
     "NotFoundError": "beray.exceptions",
@@ -48,6 +53,7 @@ _MODULE_OF = {
     "TaskFailed": "beray.exceptions",
     "TLSError": "beray.exceptions",
     "UnprocessableEntityError": "beray.exceptions",
+    "UploadDamaged": "beray.exceptions",
     "WaitTimeout": "beray.exceptions",
 }
 
@@ -61,7 +67,9 @@ __all__ = [  # noqa: RUF022  # what is called first, then the errors
     "BeRayException",
     "ConflictError",
     "ConnectionFailed",
+    "DownloadDamaged",
     "EventTooLarge",
+    "FolderRefused",
     "NetworkError",
     "NotConfigured",
     "NotFoundError",
@@ -70,6 +78,7 @@ __all__ = [  # noqa: RUF022  # what is called first, then the errors
     "TaskFailed",
     "TLSError",
     "UnprocessableEntityError",
+    "UploadDamaged",
     "WaitTimeout",
 ]
 

@@ -4,7 +4,9 @@ It has the methods of `client.py`, under the same names and with the same argume
 calls and flows, which `async_driver.py` does here.
 """
 
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -13,9 +15,11 @@ try:
 except ImportError as error:
     raise ImportError("AsyncBeRayClient needs an extra package: pip install 'beray[async]'") from error
 
+from beray import downloads, folders, running, uploads
 from beray.async_driver import AsyncDriver, Connections
 from beray.base_client import BaseClient, Options, Timeout
 from beray.protocol import calls, flows, logins, paging, streams, waiting
+from beray.protocol.access import header_value
 from beray.protocol.calls import Call, Result
 from beray.protocol.effects import Flow
 from beray.protocol.paging import Wanted
@@ -33,10 +37,14 @@ from beray.protocol.types import (
     Session,
     StopAnswer,
     Task,
+    UploadAnswer,
     User,
 )
 from beray.protocol.waiting import Attention
 from beray.protocol.watching import RequestInfo, ResponseInfo
+from beray.results import AsyncTaskResult
+from beray.running import Files, Job
+from beray.uploads import Content, Progress
 
 
 class AsyncBeRayClient(BaseClient):
@@ -275,6 +283,27 @@ class AsyncBeRayClient(BaseClient):
         attention = Attention(on_event=on_event, on_question=on_question, timeout=timeout)
         return await self._run(waiting.wait(task_id, self._conditions, attention))
 
+    async def run(
+        self,
+        goal: str,
+        tools: Sequence[str] | None = None,
+        *,
+        files: Files | None = None,
+        limits: Mapping[str, float] | None = None,
+        model: str | None = None,
+        timeout: float | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        on_question: Callable[[Question], str | Awaitable[str | None] | None] | None = None,
+    ) -> AsyncTaskResult:
+        """Make a task, give it its files, and wait for what comes of it.
+
+        As `BeRayClient.run`.
+        """
+        create = calls.create_task(goal, tools=tools, model=model, limits=limits, hold=bool(files))
+        attention = Attention(on_event=on_event, on_question=on_question, timeout=timeout)
+        job = Job(create=create, files=files, attention=attention)
+        return AsyncTaskResult(await self._run(running.run(job, self._conditions)), self)
+
     async def stop_task(self, task_id: int) -> StopAnswer:
         """Stop a task that is queued, running or waiting; stopping it again changes nothing.
 
@@ -298,6 +327,33 @@ class AsyncBeRayClient(BaseClient):
         """
         return await self._value(calls.list_files_tree(task_id, path))
 
+    async def upload_file(
+        self,
+        task_id: int,
+        path: str,
+        content: Content,
+        content_type: str | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> UploadAnswer:
+        """Write a file of the work_dir, new or in place of an old one; it is whole or not there.
+
+        As `BeRayClient.upload_file`.
+        """
+        kind = None if content_type is None else header_value("content_type", content_type)
+        return await self._run(
+            uploads.upload_file(task_id, path, content, self._conditions, content_type=kind, progress=progress)
+        )
+
+    async def upload_dir(
+        self, task_id: int, local_dir: str | os.PathLike[str], path: str = ".", *, progress: Progress | None = None
+    ) -> list[UploadAnswer]:
+        """Upload all files below a folder, one by one, by their names; those that are there already are replaced.
+
+        As `BeRayClient.upload_dir`.
+        """
+        return await self._run(folders.upload_dir(task_id, local_dir, path, self._conditions, progress=progress))
+
     async def get_file_content(self, task_id: int, path: str, *, stream: bool = False) -> aiohttp.ClientResponse:
         """A file's bytes, as `response.content`.
 
@@ -313,6 +369,59 @@ class AsyncBeRayClient(BaseClient):
         As `BeRayClient.download_files_as_zip`.
         """
         return await self._response(calls.download_files_as_zip(task_id, paths or ()), is_streamed=stream)
+
+    async def download_file(
+        self,
+        task_id: int,
+        path: str,
+        to: str | os.PathLike[str],
+        *,
+        overwrite: bool = True,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Download a file of the work_dir to this machine; it is whole or not there.
+
+        As `BeRayClient.download_file`.
+        """
+        return await self._run(
+            downloads.download_file(task_id, path, to, self._conditions, overwrite=overwrite, progress=progress)
+        )
+
+    async def download_dir(
+        self,
+        task_id: int,
+        path: str,
+        to: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> list[Path]:
+        """Download all that is below a folder of the work_dir, file by file; calling it again goes on where it ended.
+
+        As `BeRayClient.download_dir`.
+        """
+        return await self._run(
+            folders.download_dir(task_id, path, to, self._conditions, overwrite=overwrite, progress=progress)
+        )
+
+    async def download_zip(
+        self,
+        task_id: int,
+        to: str | os.PathLike[str],
+        paths: Sequence[str] | None = None,
+        *,
+        overwrite: bool = True,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Download files and folders as a ZIP archive to this machine; it is whole or not there.
+
+        As `BeRayClient.download_zip`.
+        """
+        return await self._run(
+            downloads.download_zip(
+                task_id, to, self._conditions, paths=paths or (), overwrite=overwrite, progress=progress
+            )
+        )
 
     async def delete_file(self, task_id: int, path: str) -> Message:
         """Delete a file of the work_dir.

@@ -7,7 +7,7 @@ import os
 import ssl
 import urllib.request
 from asyncio import sleep
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sized
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, cast
@@ -35,6 +35,7 @@ from beray.protocol.access import Access, Secret
 from beray.protocol.calls import Body
 from beray.protocol.effects import Do, Effect, Emit, Flow, Read, Renew, Result, Send, Sleep, Tell
 from beray.protocol.responses import Answer
+from beray.uploads import UploadBody
 
 KEPT_SECONDS: Final = 4.0  # a connection is used again within this; servers commonly close an idle one after 5 s
 
@@ -95,7 +96,7 @@ class AsyncDriver:
 
     def __init__(self, connections: Connections, options: Options, access: Access) -> None:
         self._connections = connections
-        self._options = options
+        self.options = options
         self._access = access
         self._renewal: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         timeouts = {
@@ -198,7 +199,7 @@ class AsyncDriver:
     async def _send(self, send: Send) -> Answer | NetworkError:
         call = send.call
         url = self._connections.base_url + call.target
-        headers = request_headers(call, self._options)
+        headers = request_headers(call, self.options)
         if self._access.token is not None:
             headers["Authorization"] = Secret(f"Bearer {self._access.token}")
         response: aiohttp.ClientResponse | None = None
@@ -217,7 +218,7 @@ class AsyncDriver:
         except (aiohttp.ClientError, OSError) as error:  # OSError: TimeoutError, and a certificate's file
             if response is not None:
                 response.close()
-            seconds = silence_seconds(send, self._options)
+            seconds = silence_seconds(send, self.options)
             return as_value(network_error(error, method=call.method, url=url, timeout_seconds=seconds), cause=error)
         if call.method != "GET" and any(step.status in (301, 302, 303) for step in response.history):
             response.close()
@@ -239,6 +240,7 @@ class _Steps:
         self._driver = driver
         self._opened: Answer | None = None
         self._silence_seconds = 0.0
+        self._has_heartbeats = False
 
     async def do(self, effect: Effect) -> Any:
         if type(effect) is Send:
@@ -263,7 +265,8 @@ class _Steps:
         result = await self._driver.send(send)
         if send.is_streamed and isinstance(result, Answer) and result.is_success:
             self._opened = result
-            self._silence_seconds = silence_seconds(send, self._driver._options)
+            self._silence_seconds = silence_seconds(send, self._driver.options)
+            self._has_heartbeats = send.is_event_stream
         return result
 
     async def _read(self, deadline: float | None) -> bytes | NetworkError:
@@ -275,9 +278,9 @@ class _Steps:
                 return cast(bytes, await answer.response.content.readany())
             async with asyncio.timeout(left_until(deadline)):
                 return cast(bytes, await answer.response.content.readany())
-        except TimeoutError as error:
-            return as_value(silence(answer.method, answer.url, self._silence_seconds), cause=error)
         except (aiohttp.ClientError, OSError) as error:
+            if isinstance(error, TimeoutError) and self._has_heartbeats:
+                return as_value(silence(answer.method, answer.url, self._silence_seconds), cause=error)
             failure = network_error(error, method=answer.method, url=answer.url, timeout_seconds=self._silence_seconds)
             return as_value(failure, cause=error)
 
@@ -299,17 +302,23 @@ async def _awaited(value: Any) -> Any:
 
 def _body(body: Body | None, headers: dict[str, str]) -> Any:
     """The body as aiohttp takes it; a file's pieces are read in a thread."""
-    if body is None or isinstance(body, bytes):
+    if not isinstance(body, UploadBody):
         return body
-    if isinstance(body, Sized):
-        headers["Content-Length"] = str(len(body))
+    if body.size is not None:
+        headers["Content-Length"] = str(body.size)
     return _pieces(body)
 
 
-async def _pieces(body: Iterable[bytes]) -> AsyncIterator[bytes]:
-    pieces = iter(body)
-    while piece := await asyncio.to_thread(next, pieces, b""):
-        yield piece
+async def _pieces(body: UploadBody) -> AsyncIterator[bytes]:
+    """The pieces; aiohttp makes a cut connection of what goes wrong here, so the body keeps it."""
+    try:
+        await asyncio.to_thread(body.restart)
+        while piece := await asyncio.to_thread(body.next_piece):
+            yield piece
+            body.report()
+    except Exception as error:
+        body.failure = error
+        raise
 
 
 def _new_session(context: ssl.SSLContext | bool) -> aiohttp.ClientSession:

@@ -4,21 +4,20 @@ Its methods are one line each: `protocol/calls.py` says what an operation is, th
 resumed and waited for, and `driver.py` does what those ask for. `async_client.py` has the same methods.
 """
 
-import io
-import mimetypes
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, Self, cast
 
 import requests
 
+from beray import downloads, folders, running, uploads
 from beray.base_client import BaseClient, Options, Timeout
 from beray.driver import Connections, Driver
 from beray.protocol import calls, flows, logins, paging, streams, waiting
 from beray.protocol.access import header_value
-from beray.protocol.calls import Body, Call, Result
+from beray.protocol.calls import Call, Result
 from beray.protocol.effects import Flow
 from beray.protocol.paging import Wanted
 from beray.protocol.types import (
@@ -40,7 +39,9 @@ from beray.protocol.types import (
 )
 from beray.protocol.waiting import Attention
 from beray.protocol.watching import RequestInfo, ResponseInfo
-from beray.transport import UPLOAD_CHUNK_BYTES, UploadBody
+from beray.results import TaskResult
+from beray.running import Files, Job
+from beray.uploads import Content, Progress
 
 
 class BeRayClient(BaseClient):
@@ -379,6 +380,46 @@ class BeRayClient(BaseClient):
         attention = Attention(on_event=on_event, on_question=on_question, timeout=timeout)
         return self._run(waiting.wait(task_id, self._conditions, attention))
 
+    def run(
+        self,
+        goal: str,
+        tools: Sequence[str] | None = None,
+        *,
+        files: Files | None = None,
+        limits: Mapping[str, float] | None = None,
+        model: str | None = None,
+        timeout: float | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        on_question: Callable[[Question], str | None] | None = None,
+    ) -> TaskResult:
+        """Make a task, give it its files, and wait for what comes of it.
+
+        Ctrl-C, an error of a callback and `WaitTimeout` leave the task running. If its files can't be uploaded it is
+        deleted: it has not begun then.
+
+        Args:
+            goal: As for `create_task`, like `tools`, `limits` and `model`.
+            tools: Names of the tools the agent may use.
+            files: Local files and folders, each under its own name in the work_dir; or a mapping from paths of the
+                work_dir to content as for `upload_file`, where a `pathlib.Path` may be a folder too.
+            limits: What the task may use.
+            model: Name of the model.
+            timeout: Seconds to wait; None waits on.
+            on_event: Is called with each event.
+            on_question: As for `wait_for_task`.
+
+        Returns:
+            Its `text`, `files` and `status`; `download(folder)` takes the files. A task that failed is a result too:
+            `raise_if_failed()` makes an exception of it.
+
+        Raises:
+            WaitTimeout: The task has not ended in time; it goes on.
+        """
+        create = calls.create_task(goal, tools=tools, model=model, limits=limits, hold=bool(files))
+        attention = Attention(on_event=on_event, on_question=on_question, timeout=timeout)
+        job = Job(create=create, files=files, attention=attention)
+        return TaskResult(self._run(running.run(job, self._conditions)), self)
+
     def stop_task(self, task_id: int) -> StopAnswer:
         """Stop a task that is queued, running or waiting; stopping it again changes nothing.
 
@@ -413,31 +454,62 @@ class BeRayClient(BaseClient):
         self,
         task_id: int,
         path: str,
-        content: "bytes | str | os.PathLike[str] | BinaryIO",
+        content: Content,
         content_type: str | None = None,
+        *,
+        progress: Progress | None = None,
     ) -> UploadAnswer:
         """Write a file of the work_dir, new or in place of an old one; it is whole or not there.
+
+        What is sent is hashed on its way and compared with what the server says it has.
 
         Args:
             task_id: Id from `create_task`.
             path: Where to, relative to the work_dir, `/`-separated; missing directories are made.
             content: Bytes, text (sent as UTF-8), a `pathlib.Path` to read, or a file opened for reading bytes, read
-                from where it stands; the last two are never whole in memory.
+                from where it stands; the last two are never whole in memory. What can't seek, such as a pipe, is sent
+                once: a failure is not repeated.
             content_type: Guessed from `path` if not given.
+            progress: Called as `progress(done_bytes, total_bytes)` for each piece; the total of a pipe is None. It
+                must be quick. When the upload is repeated, it begins at 0 again.
 
         Raises:
             APIError: 413, larger than the server takes; the old content is still there.
             UnprocessableEntityError: The path leaves the work_dir.
+            UploadDamaged: The file could not be read as a whole, or the server has other bytes.
             TypeError: `content` is of another type.
+            OSError: The file can't be opened.
         """
-        kind = _content_type(path, content) if content_type is None else header_value("content_type", content_type)
-        if isinstance(content, os.PathLike):
-            with Path(content).open("rb") as source:
-                return self._upload(task_id, path, UploadBody(source), kind)
-        return self._upload(task_id, path, _body(content), kind)
+        kind = None if content_type is None else header_value("content_type", content_type)
+        return self._run(
+            uploads.upload_file(task_id, path, content, self._conditions, content_type=kind, progress=progress)
+        )
 
-    def _upload(self, task_id: int, path: str, body: Body, content_type: str) -> UploadAnswer:
-        return self._value(calls.upload_file(task_id, path, body, content_type=content_type))
+    def upload_dir(
+        self, task_id: int, local_dir: str | os.PathLike[str], path: str = ".", *, progress: Progress | None = None
+    ) -> list[UploadAnswer]:
+        """Upload all files below a folder, one by one, by their names; those that are there already are replaced.
+
+        A link to a file within the folder is uploaded as that file. Left out are links to folders, what is no
+        regular file, and empty folders. Everything is judged before the first byte is sent; when a file fails later,
+        those before it are there.
+
+        Args:
+            task_id: Id from `create_task`.
+            local_dir: The folder; its own name is not part of the names.
+            path: Where to, relative to the work_dir; `.` is the work_dir itself.
+            progress: Called as `progress(done_bytes, total_bytes)`, of all files together.
+
+        Returns:
+            What `upload_file` gives, for each file.
+
+        Raises:
+            FolderRefused: A link leads out of the folder, a name can't be had in a work_dir, or there are more than
+                100,000 files and folders; nothing was sent.
+            APIError: As for `upload_file`.
+            OSError: The folder can't be read.
+        """
+        return self._run(folders.upload_dir(task_id, local_dir, path, self._conditions, progress=progress))
 
     def get_file_content(self, task_id: int, path: str, *, stream: bool = False) -> requests.Response:
         """A file's bytes, as `response.content`.
@@ -466,6 +538,115 @@ class BeRayClient(BaseClient):
             NotFoundError: No such task, or one of the paths is missing.
         """
         return self._response(calls.download_files_as_zip(task_id, paths or ()), is_streamed=stream)
+
+    def download_file(
+        self,
+        task_id: int,
+        path: str,
+        to: str | os.PathLike[str],
+        *,
+        overwrite: bool = True,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Download a file of the work_dir to this machine; it is whole or not there.
+
+        It grows in a hidden `.part` file beside its place. When the connection is cut, the download goes on where it
+        was; when it is given up (Ctrl-C, a full disk, no network), the next call with the same place goes on. At the
+        end its length and, from a BeRay server, its SHA-256 are compared with the server's.
+
+        Args:
+            task_id: Id from `create_task`.
+            path: Relative to the work_dir, `/`-separated.
+            to: The file to write, or an existing folder, in which it has its own name; missing folders are made.
+            overwrite: Replace a file that is there. With False, one that has the server's SHA-256 is left as it is
+                and counts as downloaded; any other is an error.
+            progress: Called as `progress(done_bytes, total_bytes)` for each piece; the total is None where the server
+                doesn't tell. It must be quick; what it raises ends the download.
+
+        Returns:
+            Where the file is.
+
+        Raises:
+            NotFoundError: No such task or file.
+            FileExistsError: With `overwrite=False`: another file is there.
+            NetworkError: The connection was lost and could not be made again.
+            DownloadDamaged: The content was not what the server has, twice; nothing was kept.
+            OSError: The file can't be written. When the disk is full, the message says what was kept.
+        """
+        return self._run(
+            downloads.download_file(task_id, path, to, self._conditions, overwrite=overwrite, progress=progress)
+        )
+
+    def download_dir(
+        self,
+        task_id: int,
+        path: str,
+        to: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> list[Path]:
+        """Download all that is below a folder of the work_dir, file by file; calling it again goes on where it ended.
+
+        Links of the work_dir are left out. All names are judged before the first byte comes; when a file fails later,
+        those before it are there. Nobody else may change `to` meanwhile.
+
+        Args:
+            task_id: Id from `create_task`.
+            path: The folder, relative to the work_dir; `.` is the work_dir itself.
+            to: The folder to write into, which has afterwards what the other has; it is made.
+            overwrite: Replace files that are there. With False, those that have the server's SHA-256 count as
+                downloaded; any other ends the work.
+            progress: Called as `progress(done_bytes, total_bytes)`, of all files together.
+
+        Returns:
+            The files, as absolute paths, sorted.
+
+        Raises:
+            FolderRefused: A name leads out of the folder, can't be had here or is there twice when case is ignored;
+                a link is in the way; or there are more than 100,000 files and folders.
+            NotFoundError: No such task or folder.
+            FileExistsError: With `overwrite=False`: another file is there.
+            BeRayException: As for `download_file`.
+        """
+        return self._run(
+            folders.download_dir(task_id, path, to, self._conditions, overwrite=overwrite, progress=progress)
+        )
+
+    def download_zip(
+        self,
+        task_id: int,
+        to: str | os.PathLike[str],
+        paths: Sequence[str] | None = None,
+        *,
+        overwrite: bool = True,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Download files and folders as a ZIP archive to this machine; it is whole or not there.
+
+        The server packs while it sends, so a cut begins anew. `extract_zip_safely` unpacks the archive.
+
+        Args:
+            task_id: Id from `create_task`.
+            to: The file to write, or an existing folder, in which it is called `task-<id>.zip`.
+            paths: Relative to the work_dir, `/`-separated; None or empty takes all.
+            overwrite: Replace a file that is there.
+            progress: Called as `progress(done_bytes, None)` for each piece: nobody knows the total before.
+
+        Returns:
+            Where the archive is.
+
+        Raises:
+            NotFoundError: No such task, or one of the paths is missing.
+            FileExistsError: With `overwrite=False`: a file is there.
+            NetworkError: The connection was lost and could not be made again.
+            DownloadDamaged: The archive was not whole, twice.
+        """
+        return self._run(
+            downloads.download_zip(
+                task_id, to, self._conditions, paths=paths or (), overwrite=overwrite, progress=progress
+            )
+        )
 
     def delete_file(self, task_id: int, path: str) -> Message:
         """Delete a file of the work_dir.
@@ -515,28 +696,3 @@ class BeRayClient(BaseClient):
 
     def _iterate(self, flow: Flow[None]) -> Generator[Any, None, None]:
         return self._driver.iterate(flow)
-
-
-def _body(content: object) -> Body:
-    if isinstance(content, str):
-        content = content.encode("utf-8")
-    if isinstance(content, bytes | bytearray | memoryview):
-        data = bytes(content)
-        return data if len(data) <= UPLOAD_CHUNK_BYTES else UploadBody(io.BytesIO(data))
-    if _is_binary_file(content):
-        return UploadBody(cast(BinaryIO, content))
-    raise TypeError(
-        f"content must be bytes, str, a path or a seekable file opened for reading bytes; got {type(content).__name__}"
-    )
-
-
-def _is_binary_file(content: Any) -> bool:
-    is_text = hasattr(content, "encoding")  # isinstance would miss the wrappers that tempfile gives
-    return hasattr(content, "read") and not is_text and hasattr(content, "seekable") and bool(content.seekable())
-
-
-def _content_type(path: str, content: object) -> str:
-    guessed, _ = mimetypes.guess_type(path)
-    if guessed is not None:
-        return guessed
-    return "text/plain; charset=utf-8" if isinstance(content, str) else "application/octet-stream"

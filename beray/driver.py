@@ -96,7 +96,7 @@ class Driver:
                             opened = None
                         result = self._send(effect)
                         if effect.is_streamed and isinstance(result, Answer) and result.is_success:
-                            opened = _OpenBody(result, silence_seconds(effect, self._options))
+                            opened = _OpenBody(result, effect, self._options)
                     elif type(effect) is Read:
                         assert opened is not None
                         result = opened.read(effect.deadline)
@@ -187,9 +187,10 @@ class Driver:
 class _OpenBody:
     """The unread body of an answer."""
 
-    def __init__(self, answer: Answer, silence_seconds: float) -> None:
+    def __init__(self, answer: Answer, send: Send, options: Options) -> None:
         self.answer = answer
-        self._silence_seconds = silence_seconds
+        self._has_heartbeats = send.is_event_stream
+        self._silence_seconds = silence_seconds(send, options)
         self._chunks = _chunks_of(answer.response)
 
     def read(self, deadline: float | None) -> bytes | NetworkError:
@@ -203,7 +204,7 @@ class _OpenBody:
         except (OSError, urllib3.exceptions.HTTPError) as error:
             method, url = self.answer.method, self.answer.url
             failure = network_error(error, method=method, url=url, timeout_seconds=seconds)
-            if isinstance(failure, RequestTimeout):
+            if isinstance(failure, RequestTimeout) and self._has_heartbeats:
                 failure = silence(method, url, seconds)
             return as_value(failure, cause=error)
 

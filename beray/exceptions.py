@@ -15,6 +15,9 @@
     |- WaitTimeout                     the task has not ended in the time given; it goes on
     |- TaskFailed                      what `TaskResult.raise_if_failed` raises
     |- NotConfigured                   `from_env` found no server, or nobody logged in there
+    |- DownloadDamaged                 what came is not what the server has
+    |- UploadDamaged                   what the server has is not what was to be sent
+    |- FolderRefused                   a folder that could do harm, or is too large, and was not transferred
     `- ArchiveRefused                  a ZIP that could do harm, or is damaged, and was not unpacked
 
 `str(error)` is always one line, and no error tells a token. `hint` says what to do next, where that is known. Errors
@@ -222,6 +225,38 @@ class NotConfigured(BeRayException):
 
     def __str__(self) -> str:
         return _one_line(f"{self.args[0]} {self.hint}")
+
+
+class DownloadDamaged(BeRayException):
+    """What came is not what the server has, twice in a row; nothing of it was kept."""
+
+    def __str__(self) -> str:
+        return _one_line(super().__str__())
+
+
+class UploadDamaged(BeRayException):
+    """What was to be sent could not be read as a whole, or the server has other bytes than were sent."""
+
+    def __str__(self) -> str:
+        return _one_line(super().__str__())
+
+
+class FolderRefused(BeRayException):
+    """`upload_dir` or `download_dir` transferred nothing: a name or a link could do harm, or there is too much.
+
+    Attributes:
+        reason: `name`, `duplicate` (one place on some systems), `link`, `exists` (something else is in the way) or
+            `too_many_files`.
+        path: What it is about, relative to the folder; None where it is about the whole.
+    """
+
+    def __init__(self, message: str, *, reason: str = "name", path: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.path = path
+
+    def __str__(self) -> str:
+        return _one_line(f"The folder was not transferred: {self.args[0]}")
 
 
 class ArchiveRefused(BeRayException):

@@ -10,7 +10,7 @@ The environment (proxies, REQUESTS_CA_BUNDLE) is read once, when the session is 
 """
 
 from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import requests
 import urllib3
@@ -24,9 +24,6 @@ from beray.exceptions import BeRayException, ConnectionFailed, ProtocolError, Re
 from beray.protocol.access import Secret
 
 POOL_SIZE = 32  # connections kept for reuse: more threads than this on one client still work, with fresh connections
-
-UPLOAD_CHUNK_BYTES = 256 * 1024
-"""A body is handed to the socket in pieces of this size, since one `sendall` must end within the connect timeout."""
 
 _NO_PROTOCOL = (
     requests.TooManyRedirects,
@@ -47,29 +44,6 @@ class BearerAuth(requests.auth.AuthBase):
         if self._token is not None:
             request.headers["Authorization"] = Secret(f"Bearer {self._token}")
         return request
-
-
-class UploadBody:
-    """A body that is sent piece by piece, from its start each time it is gone through.
-
-    Args:
-        source: Opened for reading bytes, seekable; read from where it stands now.
-    """
-
-    def __init__(self, source: BinaryIO) -> None:
-        self._source = source
-        self._start = source.tell()
-        self._size = source.seek(0, 2) - self._start
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __iter__(self) -> Iterator[bytes]:
-        self._source.seek(self._start)
-        left = self._size
-        while left and (chunk := self._source.read(min(left, UPLOAD_CHUNK_BYTES))):
-            left -= len(chunk)
-            yield chunk
 
 
 class TunedSession(requests.Session):

@@ -8,11 +8,9 @@ it is moved when it is whole. That folder is ours alone, so no link waits in it.
 
 import errno
 import os
-import re
 import stat
 import struct
 import tempfile
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -23,14 +21,13 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from beray.exceptions import ArchiveRefused
+from beray.names import flaw_of, folded
 
 MAX_BYTES: Final = 4 << 30
 MAX_ENTRIES: Final = 100_000
 MAX_RATIO: Final = 250  # what BeRay packs, even nothing but zeros, unpacks to 230 times its size (deflate, level 1)
 
 _RATIO_FREE_BYTES: Final = 64 << 20  # less than this is no bomb, however well it is packed
-_MAX_DEPTH: Final = 128  # as deep as a server goes into a work_dir; removing what was unpacked recurses
-_MAX_NAME_BYTES: Final = 255  # NAME_MAX
 _CHUNK_BYTES: Final = 256 << 10
 _LOCAL_HEADER_BYTES: Final = 30
 _DIRECTORY_SIGNATURE: Final = b"PK\x01\x02"
@@ -39,13 +36,6 @@ _TAIL_BYTES: Final = 128 << 10  # `zipfile` looks for the end record in the last
 _METHODS: Final = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # others unpack to far more, or need far more memory
 _ENCRYPTED: Final = 0x1 | 0x40 | 0x2000
 _REPARSE_POINT: Final = 0x400  # a link of Windows
-_ON_WINDOWS: Final = os.name == "nt"
-
-_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_DRIVE: Final = re.compile(r"[A-Za-z]:")
-_NOT_ON_WINDOWS: Final = re.compile(
-    r'.*[<>:"|?*]|.*[. ]$|(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])( *\.|$)', re.IGNORECASE | re.DOTALL
-)
 
 _DAMAGE: Final = (
     zipfile.BadZipFile,
@@ -228,7 +218,7 @@ def _entry(info: zipfile.ZipInfo) -> _Entry:
     name = info.orig_filename  # `filename` has been cut at a NUL
     parts = tuple(name.removesuffix("/").split("/"))
     is_folder = name.endswith("/")
-    flaw = _flaw(name, parts)
+    flaw = flaw_of(name, parts)
     if flaw is not None:
         raise _refused(name, flaw, "name")
     if info.filename != name:
@@ -245,27 +235,6 @@ def _entry(info: zipfile.ZipInfo) -> _Entry:
     return _Entry(info, parts, is_folder)
 
 
-def _flaw(name: str, parts: tuple[str, ...]) -> str | None:
-    """What is wrong with a name, as the rest of a sentence."""
-    if _CONTROLS.search(name):
-        return "has control characters in its name"
-    if "\\" in name:
-        return "has a backslash in its name, which separates folders on Windows"
-    if name.startswith("/") or _DRIVE.match(name):
-        return "has an absolute name"
-    if ".." in parts:
-        return "leads out of the folder"
-    if "" in parts or "." in parts:
-        return "has no plain name"
-    if len(parts) > _MAX_DEPTH:
-        return f"is more than {_MAX_DEPTH} folders deep"
-    if any(len(part.encode()) > _MAX_NAME_BYTES for part in parts):
-        return "has too long a name"
-    if _ON_WINDOWS and any(_NOT_ON_WINDOWS.match(part) for part in parts):
-        return "has a name that Windows keeps for devices, or does not allow"
-    return None
-
-
 def _refuse_collisions(entries: Iterable[_Entry], bounds: _Bounds) -> None:
     """Refuse names that mean one place, here or on a file system that ignores case or composes characters."""
     is_folder_at: dict[str, bool] = {}
@@ -275,7 +244,7 @@ def _refuse_collisions(entries: Iterable[_Entry], bounds: _Bounds) -> None:
         is_folder_at[path] = is_folder
         if len(is_folder_at) > bounds.max_entries:
             raise bounds.refuse_count()
-        spelling = spelling_of.setdefault(_folded(path), path)
+        spelling = spelling_of.setdefault(folded(path), path)
         if spelling != path:
             raise _refused(path, f"is on some systems the same as {spelling!r}", "duplicate")
 
@@ -294,10 +263,6 @@ def _refuse_collisions(entries: Iterable[_Entry], bounds: _Bounds) -> None:
                     raise _refused(above, "is a file and a folder", "duplicate")
                 break  # and so are those above it
             take(above, is_folder=True)
-
-
-def _folded(path: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
 
 
 def _refuse_overlaps(infos: Iterable[zipfile.ZipInfo], size: int) -> None:

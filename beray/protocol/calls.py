@@ -201,8 +201,10 @@ def delete_task(task_id: int) -> Call[Message]:
 # Files of a task's work_dir
 
 
-def list_files_tree(task_id: int, path: str) -> Call[list[FileNode]]:
-    return _get(f"/tasks/{operator.index(task_id)}/files/tree", shown_files, path=path)
+def list_files_tree(
+    task_id: int, path: str, *, depth: int | None = None, limit: int | None = None
+) -> Call[list[FileNode]]:
+    return _get(f"/tasks/{operator.index(task_id)}/files/tree", shown_files, path=path, depth=depth, limit=limit)
 
 
 def get_file_content(task_id: int, path: str) -> Call[bytes]:

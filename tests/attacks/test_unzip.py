@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from beray import ArchiveRefused, extract_zip_safely, unzip
+from beray import ArchiveRefused, extract_zip_safely, names
 from tests.support.archives import FLAGS_AT, METHOD_AT, OFFSET_AT, SIZE_AT, archive_of, names_of, patched
 
 ORDINARY = ("ordinary.txt", b"it is unpacked first")
@@ -78,14 +78,14 @@ def test_attack_41_name_that_leads_out_or_means_another_place_elsewhere_is_refus
 def test_attack_41_name_of_a_device_is_refused_on_windows(
     name: str, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unzip, "_ON_WINDOWS", True)
+    monkeypatch.setattr(names, "_ON_WINDOWS", True)
 
     assert refusal(names_of([name]), target).reason == "name"
 
 
 @pytest.mark.parametrize("name", ["console.txt", "auxiliary", "com", "com10", "a.con"])
 def test_name_like_a_devices_is_none(name: str, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unzip, "_ON_WINDOWS", True)
+    monkeypatch.setattr(names, "_ON_WINDOWS", True)
 
     assert extract_zip_safely(io.BytesIO(names_of([name])), target) == [target / name]
 

@@ -34,3 +34,204 @@ def test_both_say_the_same_in_their_first_line() -> None:
         there, here = getattr(BeRayClient, name).__doc__, getattr(AsyncBeRayClient, name).__doc__
         if name != "__init__":
             assert (there or "").split("\n\n")[0] == (here or "").split("\n\n")[0], name
+
+
+# Files as responses of aiohttp
+
+
+async def test_files_come_as_responses(peer: LoopbackServer) -> None:
+    peer.script(reply(200, b"bytes \xff"), reply(200, b"PK zip"))
+
+    async with AsyncBeRayClient(peer.url) as client:
+        file = await client.get_file_content(1, "results/总结.txt")
+        archive = await client.download_files_as_zip(1, ["results/", "a"])
+
+        assert isinstance(file, aiohttp.ClientResponse)
+        assert (file.ok, await file.read()) == (True, b"bytes \xff")
+        assert await archive.read() == b"PK zip"
+    assert peer.received[0].query == {"path": ["results/总结.txt"]}
+
+
+async def test_a_streamed_file_is_read_as_it_comes(peer: LoopbackServer) -> None:
+    peer.script(reply(200, b"x" * 100_000))
+
+    async with AsyncBeRayClient(peer.url) as client, await client.get_file_content(1, "x", stream=True) as response:
+        assert sum([len(chunk) async for chunk in response.content.iter_any()]) == 100_000
+
+
+# What belongs to event loops
+
+
+def test_each_event_loop_has_connections_of_its_own(peer: LoopbackServer) -> None:
+    peer.always(reply(200, {"id": 3}))
+    client = AsyncBeRayClient(peer.url)
+
+    async def call() -> object:
+        return await client.get_task(3)
+
+    async def call_and_close() -> object:
+        async with client:
+            return await client.get_task(3)
+
+    assert asyncio.run(call()) == asyncio.run(call_and_close()) == {"id": 3}
+    assert peer.connections == 2
+
+
+async def test_many_calls_run_at_once(peer: LoopbackServer) -> None:
+    all_here = threading.Barrier(16)
+
+    def answer(exchange: Exchange) -> None:
+        all_here.wait(10)
+        reply(200, {"id": 3})(exchange)
+
+    peer.always(answer)
+    async with AsyncBeRayClient(peer.url) as client:
+        results = await asyncio.gather(*(client.get_task(number) for number in range(16)))
+
+    assert results == [{"id": 3}] * 16
+
+
+async def test_of_many_calls_one_asks_for_a_token(peer: LoopbackServer) -> None:
+    asked: list[int] = []
+    all_refused = threading.Barrier(8)
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.headers["Authorization"] == "Bearer old":
+            all_refused.wait(10)
+            reply(401, {})(exchange)
+        else:
+            reply(200, {"id": 3})(exchange)
+
+    async def renew() -> str:
+        asked.append(1)
+        return "fresh"
+
+    peer.always(answer)
+    async with AsyncBeRayClient(peer.url, "old", on_token_expired=renew) as client:
+        results = await asyncio.gather(*(client.get_task(number) for number in range(8)))
+
+    assert results == [{"id": 3}] * 8
+    assert asked == [1]
+
+
+async def test_a_cancelled_call_closes_its_connection(peer: LoopbackServer) -> None:
+    peer.script(silence)
+    async with AsyncBeRayClient(peer.url) as client:
+        call = asyncio.create_task(client.get_task(3))
+        await until(lambda: bool(peer.received))
+        call.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+
+async def test_leaving_a_stream_by_break_closes_its_connection(peer: LoopbackServer) -> None:
+    def stream(exchange: Exchange) -> None:
+        exchange.begin(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
+        exchange.write_chunk(encode_event(1, "text.delta", b'{"seq":1,"type":"text.delta"}'))
+        exchange.wait_for_close()
+
+    peer.script(stream)
+    async with AsyncBeRayClient(peer.url) as client:
+        async for event in client.stream_task_updates(3):
+            assert event["seq"] == 1
+            break
+        await until(peer.client_left.is_set)
+
+
+async def test_callbacks_may_be_coroutine_functions(peer: LoopbackServer) -> None:
+    seen: list[int] = []
+
+    def stream(exchange: Exchange) -> None:
+        body = encode_event(1, "task.finished", b'{"seq":1,"type":"task.finished"}')
+        exchange.begin(200, {"Content-Type": "text/event-stream", "Content-Length": str(len(body))})
+        exchange.wfile.write(body)
+
+    async def note(event: Any) -> None:
+        await asyncio.to_thread(seen.append, event["seq"])
+
+    ended = {"id": 3, "status": "completed", "last_seq": 1}
+    peer.script(reply(200, {**ended, "status": "running", "last_seq": 0}), stream, reply(200, ended))
+    async with AsyncBeRayClient(peer.url) as client:
+        assert (await client.wait_for_task(3, on_event=note))["status"] == "completed"
+
+    assert seen == [1]
+
+
+async def test_a_session_of_ones_own_is_used_and_left_open(peer: LoopbackServer) -> None:
+    peer.script(reply(200, {"id": 3}))
+    async with aiohttp.ClientSession(headers={"X-Own": "1"}) as session:
+        async with AsyncBeRayClient(peer.url, session=session) as client:
+            await client.get_task(3)
+            with pytest.raises(TypeError, match="session of your own"):
+                pickle.dumps(client)
+
+        assert not session.closed
+    assert peer.received[0].headers["x-own"] == "1"
+
+
+def test_a_client_can_be_pickled() -> None:
+    again = pickle.loads(pickle.dumps(AsyncBeRayClient("http://h", "t0k", max_retries=4)))
+
+    assert (again.base_url, again.token, again._options.max_retries) == ("http://h", "t0k", 4)
+
+
+# TLS, proxies, redirects
+
+
+async def test_a_certificate_of_an_unknown_authority_is_refused_and_of_a_named_one_taken(
+    tls_peer: TlsPeer, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    async with AsyncBeRayClient(tls_peer.url) as client:
+        with pytest.raises(TLSError, match="no secure connection"):
+            await client.get_task(3)
+    assert waits == []
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tls_peer.ca_file))
+    async with AsyncBeRayClient(tls_peer.url) as client:
+        assert await client.get_task(3) == {"id": 3}
+
+
+async def test_a_proxy_of_the_environment_is_used(
+    peer: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer.script(reply(200, {"id": 3}))
+    monkeypatch.setenv("http_proxy", peer.url)
+    async with AsyncBeRayClient("http://beray.example") as client:
+        assert await client.get_task(3) == {"id": 3}
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    peer.script(reply(200, {"id": 4}))
+    async with AsyncBeRayClient(peer.url) as client:
+        assert await client.get_task(3) == {"id": 4}
+
+
+async def test_a_redirect_to_another_host_does_not_get_the_token(peer: LoopbackServer) -> None:
+    with loopback_server() as other:
+        peer.script(reply(307, b"", {"Location": f"{other.url}/api/v1/tasks/3"}))
+        other.script(reply(200, {"id": 3}))
+
+        async with AsyncBeRayClient(peer.url, "t0k") as client:
+            assert await client.get_task(3) == {"id": 3}
+
+        assert "authorization" in peer.received[0].headers
+        assert "authorization" not in other.received[0].headers
+
+
+async def test_a_redirect_that_loses_the_body_is_told(peer: LoopbackServer) -> None:
+    peer.script(reply(302, b"", {"Location": f"{peer.url}/elsewhere"}), reply(200, {}))
+
+    async with AsyncBeRayClient(peer.url) as client:
+        with pytest.raises(ProtocolError, match="loses its body"):
+            await client.create_task("g")
+
+
+async def test_cookies_are_kept(peer: LoopbackServer) -> None:
+    """A load balancer may set one to find the same node again."""
+    peer.script(reply(200, {}, {"Set-Cookie": "node=a"}), reply(200, {}))
+
+    async with AsyncBeRayClient(peer.url) as client:
+        await client.get_info()
+        await client.get_info()
+
+    assert peer.received[1].headers["cookie"] == "node=a"

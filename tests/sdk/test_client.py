@@ -167,3 +167,26 @@ def test_after_a_fork_parent_and_child_share_no_connection(
     peer_client.list_tasks()
 
     assert peer.connections == 2
+
+
+# Files as responses of requests
+
+
+def test_files_come_as_responses(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    peer.script(reply(200, b"bytes \xff"), reply(200, b"PK zip"))
+
+    file = peer_client.get_file_content(1, "results/总结.txt")
+    archive = peer_client.download_files_as_zip(1, ["results/", "a"])
+
+    assert isinstance(file, requests.Response)
+    assert (file.ok, file.content) == (True, b"bytes \xff")
+    assert archive.content == b"PK zip"
+    assert peer.received[0].query == {"path": ["results/总结.txt"]}
+    assert peer.received[1].json == {"paths": ["results/", "a"]}
+
+
+def test_a_streamed_file_is_read_as_it_comes(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    peer.script(reply(200, b"x" * 100_000))
+
+    with peer_client.get_file_content(1, "x", stream=True) as response:
+        assert sum(len(chunk) for chunk in response.iter_content(4096)) == 100_000

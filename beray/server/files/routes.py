@@ -13,6 +13,7 @@ from beray.protocol.types import UploadAnswer
 from beray.server.auth.service import Accounts
 from beray.server.errors import Refused, shown
 from beray.server.files.conditions import Slice, is_unchanged, matches, wanted_slice
+from beray.server.files.digest import repr_digest, wants_sha256
 from beray.server.files.headers import content_type, download_headers, http_date
 from beray.server.files.service import Expectation, Files
 from beray.server.files.streaming import FilePieces, PieceResponse
@@ -147,7 +148,19 @@ def build_router(files: Files, accounts: Accounts) -> APIRouter:
     async def read_file(request: Request, task_id: int, path: FilePath) -> Response:
         """A file's bytes, or a part of them (Range)."""
         user = await accounts.authenticate(request)
-        return _serve(request, await files.open_file(user, task_id, path), path)
+        file = await files.open_file(user, task_id, path)
+        try:
+            response = _file_response(request, file, path)
+            if response.status_code != 304 and wants_sha256(request.headers.get("want-repr-digest")):
+                sha256 = await files.digest(user, file, is_gone=request.is_disconnected)
+                if sha256 is not None:
+                    response.add_header("repr-digest", repr_digest(sha256))
+        except BaseException:
+            file.close()
+            raise
+        if not response.has_source:
+            file.close()
+        return response
 
     @router.put(
         "/tasks/{task_id}/files/content",
@@ -210,19 +223,8 @@ def build_router(files: Files, accounts: Accounts) -> APIRouter:
     return router
 
 
-def _serve(request: Request, file: OpenFile, path: str) -> Response:
-    """The answer for an open file, which it closes."""
-    try:
-        response = _file_response(request, file, path)
-    except BaseException:
-        file.close()
-        raise
-    if not response.has_source:
-        file.close()
-    return response
-
-
 def _file_response(request: Request, file: OpenFile, path: str) -> PieceResponse:
+    """The answer for an open file, which it closes once it has been sent."""
     asked = request.headers
     modified_s = file.modified_ns // 1_000_000_000
     validators = {"etag": file.etag, "last-modified": http_date(modified_s), "accept-ranges": "bytes"}

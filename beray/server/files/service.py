@@ -13,6 +13,7 @@ from beray.server.db.auth import UserRow
 from beray.server.db.tables import ID_MOST
 from beray.server.errors import Refused, shown
 from beray.server.files.conditions import matches
+from beray.server.files.digest import sha256_of
 from beray.server.files.streaming import close_after, in_thread, open_in_thread
 from beray.server.files.turns import IsGone, Turns
 from beray.server.files.zipstream import ZipPieces
@@ -27,6 +28,7 @@ OpenWorkDir = Callable[[UserRow, int], Awaitable[WorkDir]]
 GATHER_BYTES: Final = 1 << 20  # a thread call for each 64 KB as it comes costs 1.3x the CPU
 WALKS_MOST: Final = 2  # of one user at a time: a folder of 500,000 files takes seconds, and threads are few
 ARCHIVES_MOST: Final = 4  # each may hold 128 descriptors, one for each level of a folder, and some MB
+DIGESTS_MOST: Final = 2  # each takes a thread for as long as the file is read
 UPLOADS_MOST: Final = 16  # each holds three descriptors
 BODY_SECONDS: Final = 60  # an upload that brings nothing for so long is cut
 
@@ -58,6 +60,7 @@ class Files:
         self._walks = Turns(WALKS_MOST)
         self._archives = Turns(ARCHIVES_MOST)
         self._uploads = Turns(UPLOADS_MOST)
+        self._digests = Turns(DIGESTS_MOST)
 
     async def list_tree(
         self, user: UserRow, task_id: int, path: str, *, depth: int | None, limit: int, is_gone: IsGone
@@ -76,6 +79,11 @@ class Files:
         """The open file; the caller closes it."""
         work_dir = await self._work_dir(user, task_id)
         return await open_in_thread(partial(work_dir.open_file, path))
+
+    async def digest(self, user: UserRow, file: OpenFile, *, is_gone: IsGone) -> bytes | None:
+        """The SHA-256 of a file that `open_file` opened; None where it can't be had in time."""
+        async with self._digests.taken(user.id, is_gone):
+            return await sha256_of(file, is_gone)
 
     async def upload(
         self,

@@ -91,6 +91,10 @@ class PieceResponse(Response):
         """Whether it will close a source."""
         return self._source is not None
 
+    def add_header(self, name: str, value: str) -> None:
+        """A further header."""
+        self.raw_headers.append((name.encode("latin-1"), value.encode("latin-1")))
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it."""
         if self._source is None:

@@ -1,0 +1,109 @@
+"""From a goal to its result in one flow: make the task, upload its files, start it, follow it to its end."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from beray.exceptions import BeRayException
+from beray.folders import upload_dir
+from beray.protocol import calls
+from beray.protocol.calls import Call
+from beray.protocol.effects import Conditions, Do, Flow
+from beray.protocol.flows import request
+from beray.protocol.responses import value_of
+from beray.protocol.types import Task
+from beray.protocol.waiting import Attention, deadline_of, follow
+from beray.uploads import Content, upload_file
+
+Files = Mapping[str, Content] | Sequence[str | os.PathLike[str]]
+"""Paths of the work_dir with what they shall hold; or local files and folders, each under its own name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What shall be done.
+
+    Attributes:
+        create: Makes the task; held, if there are files.
+        files: What it shall find in its work_dir.
+        attention: What the caller wants to be told.
+    """
+
+    create: Call[Task]
+    files: Files | None
+    attention: Attention
+
+
+def run(job: Job, conditions: Conditions) -> Flow[Task]:
+    """The task, once it has ended.
+
+    Raises:
+        WaitTimeout: It has not in the time given; it goes on.
+    """
+    deadline = deadline_of(job.attention.timeout, conditions)
+    attachments = list(_attachments(job.files))
+    task = cast(Task, value_of((yield from request(job.create, conditions))))
+    task_id = task["id"]
+    if attachments:
+        yield from _start_with(attachments, task_id, conditions)
+    return (yield from follow(task_id, conditions, job.attention, after=0, deadline=deadline))
+
+
+@dataclass(frozen=True, slots=True)
+class _Attachment:
+    """Something local, and its place in the work_dir."""
+
+    path: str
+    content: Content
+
+
+def _attachments(files: Files | None) -> Iterator[_Attachment]:
+    """What to upload.
+
+    Raises:
+        TypeError: `files` is a single text: was a list meant?
+        ValueError: Two have the same name.
+    """
+    if isinstance(files, str | bytes):
+        raise TypeError("files is a list of local paths, or a mapping from paths of the work_dir to content")
+    if isinstance(files, Mapping):
+        yield from (_Attachment(path, content) for path, content in files.items())
+        return
+    taken: set[str] = set()
+    for place in files or ():
+        local = Path(place)
+        name = local.resolve().name  # `.` and `data/..` have names too
+        if name in taken:
+            raise ValueError(f"two files are named {name!r}; give a mapping from paths of the work_dir to paths")
+        taken.add(name)
+        yield _Attachment(name, local)
+
+
+def _start_with(attachments: Sequence[_Attachment], task_id: int, conditions: Conditions) -> Flow[None]:
+    """Upload and start; a task that can't have its files is deleted, since nobody would ever start it."""
+    try:
+        for attachment in attachments:
+            yield from _upload(attachment, task_id, conditions)
+        yield from request(calls.start_task(task_id), conditions)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield from _discard(task_id, conditions)
+        raise
+
+
+def _upload(attachment: _Attachment, task_id: int, conditions: Conditions) -> Flow[None]:
+    content = attachment.content
+    if isinstance(content, os.PathLike) and (yield Do(Path(content).is_dir)):
+        yield from upload_dir(task_id, content, attachment.path, conditions, progress=None)
+    else:
+        yield from upload_file(task_id, attachment.path, content, conditions)
+
+
+def _discard(task_id: int, conditions: Conditions) -> Flow[None]:
+    try:
+        yield from request(calls.delete_task(task_id), conditions)
+    except BeRayException:
+        return  # held tasks end by themselves; what went wrong before is what matters
