@@ -20,7 +20,7 @@ from beray.exceptions import (
     TLSError,
     UnprocessableEntityError,
 )
-from tests.support.loopback import Exchange, LoopbackServer, cut_body, drop, reply, silence
+from tests.support.loopback import Exchange, LoopbackServer, cut_body, cut_head, drop, reply, silence
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,20 @@ def test_a_cut_answer_of_an_idempotent_call_is_asked_again(peer: LoopbackServer,
     peer.script(drop, cut_body, reply(200, {"id": 3}))
 
     assert peer_client.get_task(3) == {"id": 3}
+
+
+@pytest.mark.parametrize("is_proxied", [False, True])
+def test_an_answer_cut_within_its_head_is_no_empty_answer(
+    peer: LoopbackServer, waits: list[float], monkeypatch: pytest.MonkeyPatch, *, is_proxied: bool
+) -> None:
+    """The standard library takes it for one, so that a file would seem to be empty."""
+    peer.script(cut_head, reply(200, b"content"), cut_head, cut_head, cut_head)
+    if is_proxied:
+        monkeypatch.setenv("http_proxy", peer.url)
+    with BeRayClient("http://beray.invalid" if is_proxied else peer.url, "t0k") as client:
+        assert client.get_file_content(3, "a").content == b"content"
+        with pytest.raises(ConnectionFailed, match="within the head"):
+            client.get_file_content(3, "a", stream=True)
 
 
 def test_a_task_is_not_made_twice_on_a_server_that_ignores_keys(peer: LoopbackServer, peer_client: BeRayClient) -> None:

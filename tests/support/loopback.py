@@ -146,6 +146,12 @@ def silence(exchange: Exchange) -> None:
     exchange.wait_for_close()
 
 
+def cut_head(exchange: Exchange) -> None:
+    """Close within the head, at the end of a line."""
+    exchange.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+    exchange.close_connection = True
+
+
 def cut_body(exchange: Exchange) -> None:
     """Promise 100 bytes, give 5, close."""
     exchange.begin(200, {"Content-Type": "application/json", "Content-Length": "100"})
