@@ -37,6 +37,10 @@ _NO_PROTOCOL = (
 )
 
 
+_CUT = (http.client.HTTPException, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+"""urllib3 gives up by MaxRetryError before it has sent; but with a proxy also when the connection breaks later."""
+
+
 class BearerAuth(requests.auth.AuthBase):
     """Sets the token's header; also keeps requests from putting a password of .netrc there instead."""
 
@@ -220,7 +224,7 @@ class _HTTPResponse(http.client.HTTPResponse):
             if cast(Any, self.fp) is head:
                 self.fp = cast(Any, head.source)
         if head.is_cut:
-            raise http.client.RemoteDisconnected("The connection ended within the head of the answer.")
+            raise http.client.RemoteDisconnected("the connection ended within the head of the answer")
 
 
 class _HTTPConnection(urllib3.connection.HTTPConnection):
@@ -260,7 +264,7 @@ def network_error(error: Exception, *, method: str, url: str, timeout_seconds: f
     causes = list(_causes(error))
     what = f"{method} {url}"
     reason = _reason(causes)
-    is_connecting = _has(causes, urllib3.exceptions.MaxRetryError)  # urllib3 gives up so only before it has sent
+    is_connecting = _has(causes, urllib3.exceptions.MaxRetryError) and not _has(causes, *_CUT)
     if is_connecting and _has(causes, urllib3.exceptions.SSLError):
         return TLSError(f"{what}: no secure connection: {reason}", method=method, url=url, was_sent=False)
     if _has(causes, requests.ConnectTimeout):
