@@ -378,6 +378,8 @@ def _reason(error: BaseException) -> str:
     inner = error.__cause__ or error.__context__
     if inner is not None and (words := _reason(inner)) and words != type(inner).__name__:
         return words
+    if isinstance(error, ssl.SSLError):
+        return str(error)  # its number is not the system's
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)  # asyncio's own words name the address alone
     return str(error) or type(error).__name__

@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import requests
@@ -44,40 +45,48 @@ def strangers_peer(authority: Authority) -> Iterator[LoopbackServer]:
         yield server
 
 
-def test_a_certificate_nobody_knows_is_refused_at_once(secure_peer: LoopbackServer, waits: list[float]) -> None:
-    with BeRayClient(secure_peer.url, token="t") as client, pytest.raises(TLSError):
-        client.list_tasks()
+def test_a_certificate_nobody_knows_is_refused_at_once(
+    secure_peer: LoopbackServer, waits: list[float], new_client: Any
+) -> None:
+    with pytest.raises(TLSError):
+        new_client(secure_peer.url, token="t").list_tasks()
 
     assert secure_peer.received == []
     assert (secure_peer.connections, waits) == (1, [])
 
 
 @pytest.mark.usefixtures("believing")
-def test_a_certificate_of_another_host_is_refused_at_once(strangers_peer: LoopbackServer, waits: list[float]) -> None:
-    with BeRayClient(strangers_peer.url, token="t") as client, pytest.raises(TLSError, match="certificate"):
-        client.list_tasks()
+def test_a_certificate_of_another_host_is_refused_at_once(
+    strangers_peer: LoopbackServer, waits: list[float], new_client: Any
+) -> None:
+    with pytest.raises(TLSError, match="certificate"):
+        new_client(strangers_peer.url, token="t").list_tasks()
 
     assert strangers_peer.received == []
     assert (strangers_peer.connections, waits) == (1, [])
 
 
 @pytest.mark.usefixtures("believing")
-def test_a_certificate_of_the_environments_bundle_is_accepted(secure_peer: LoopbackServer) -> None:
-    with BeRayClient(secure_peer.url, token="t") as client:
-        assert client.get_task(1) == {"secure": True}
-        assert client.get_task(2) == {"secure": True}
+def test_a_certificate_of_the_environments_bundle_is_accepted(secure_peer: LoopbackServer, new_client: Any) -> None:
+    client = new_client(secure_peer.url, token="t")
+
+    assert client.get_task(1) == {"secure": True}
+    assert client.get_task(2) == {"secure": True}
 
     assert secure_peer.connections == 1
 
 
 @pytest.mark.usefixtures("believing")
-def test_a_secure_stream_that_is_cut_is_resumed(secure_peer: LoopbackServer, waits: list[float]) -> None:
+def test_a_secure_stream_that_is_cut_is_resumed(
+    secure_peer: LoopbackServer, waits: list[float], new_client: Any
+) -> None:
     first = encode_event(1, "text.delta", b'{"seq":1,"type":"text.delta"}')
     last = encode_event(2, "task.finished", b'{"seq":2,"type":"task.finished"}')
     secure_peer.script(events([first], end="cut"), events([last]))
 
-    with BeRayClient(secure_peer.url, token="t") as client:
-        assert [update["seq"] for update in client.stream_task_updates(3)] == [1, 2]
+    client = new_client(secure_peer.url, token="t")
+
+    assert [update["seq"] for update in client.stream_task_updates(3)] == [1, 2]
 
 
 # Certificates of clients
@@ -108,6 +117,7 @@ def test_a_session_of_ones_own_brings_its_certificate(strict_peer: LoopbackServe
 def test_without_a_certificate_a_strict_server_is_not_asked_again(
     strict_peer: LoopbackServer, waits: list[float]
 ) -> None:
+    """The asynchronous client can't tell it from a cut: it may find its connection closed before it reads why."""
     with BeRayClient(strict_peer.url, token="t") as client, pytest.raises(TLSError):
         client.list_tasks()
 
@@ -127,10 +137,11 @@ def tunnels(monkeypatch: pytest.MonkeyPatch) -> Iterator[ConnectProxy]:
 
 @pytest.mark.usefixtures("believing")
 def test_secure_calls_go_through_one_tunnel_that_sees_no_token(
-    secure_peer: LoopbackServer, tunnels: ConnectProxy
+    secure_peer: LoopbackServer, tunnels: ConnectProxy, new_client: Any
 ) -> None:
-    with BeRayClient(secure_peer.url, token="t0k") as client:
-        assert client.get_task(1) == client.get_task(2) == {"secure": True}
+    client = new_client(secure_peer.url, token="t0k")
+
+    assert client.get_task(1) == client.get_task(2) == {"secure": True}
 
     (head,) = tunnels.asked
     assert "t0k" not in head
@@ -139,10 +150,10 @@ def test_secure_calls_go_through_one_tunnel_that_sees_no_token(
 
 @pytest.mark.usefixtures("believing", "tunnels")
 def test_a_certificate_of_another_host_is_refused_behind_a_tunnel_too(
-    strangers_peer: LoopbackServer, waits: list[float]
+    strangers_peer: LoopbackServer, waits: list[float], new_client: Any
 ) -> None:
-    with BeRayClient(strangers_peer.url, token="t") as client, pytest.raises(TLSError):
-        client.list_tasks()
+    with pytest.raises(TLSError):
+        new_client(strangers_peer.url, token="t").list_tasks()
 
     assert (strangers_peer.received, waits) == ([], [])
 
@@ -152,12 +163,13 @@ def test_a_certificate_of_another_host_is_refused_behind_a_tunnel_too(
 
 @pytest.mark.usefixtures("believing")
 def test_a_redirect_to_the_secure_server_is_verified_and_carries_no_token(
-    peer: LoopbackServer, peer_client: BeRayClient, secure_peer: LoopbackServer
+    peer: LoopbackServer, secure_peer: LoopbackServer
 ) -> None:
     """The same host, but another port: another server as far as anybody knows."""
     peer.script(reply(307, b"", {"Location": f"{secure_peer.url}/api/v1/tasks/1"}))
 
-    assert peer_client.get_task(1) == {"secure": True}
+    with BeRayClient(peer.url, token="t0k") as client:
+        assert client.get_task(1) == {"secure": True}
     assert "authorization" not in secure_peer.received[0].headers
 
 
@@ -172,13 +184,16 @@ def test_a_redirect_to_a_server_nobody_vouches_for_is_refused(
 
 
 @pytest.mark.usefixtures("believing")
-def test_a_redirect_to_an_insecure_server_carries_no_token(peer: LoopbackServer, secure_peer: LoopbackServer) -> None:
+def test_a_redirect_to_an_insecure_server_carries_no_token(
+    peer: LoopbackServer, secure_peer: LoopbackServer, new_client: Any
+) -> None:
     peer.always(reply(200, {"secure": False}))
     secure_peer.script(reply(307, b"", {"Location": f"{peer.url}/api/v1/tasks/1"}))
 
-    with BeRayClient(secure_peer.url, token="t0k") as client:
-        assert client.get_task(1) == {"secure": False}
-        assert client.get_task(1) == {"secure": True}
+    client = new_client(secure_peer.url, token="t0k")
+
+    assert client.get_task(1) == {"secure": False}
+    assert client.get_task(1) == {"secure": True}
 
     assert "authorization" not in peer.received[0].headers
     assert secure_peer.received[1].headers["authorization"] == "Bearer t0k"
