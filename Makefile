@@ -2,7 +2,7 @@
 .PHONY: help check test soak fuzz bench docs fmt
 
 LINT = uv run --quiet --group lint
-SOAK = tests/e2e/test_kill_rounds.py tests/e2e/test_many_processes.py \
+SOAK = tests/sdk/test_cuts.py tests/e2e/test_kill_rounds.py tests/e2e/test_many_processes.py \
 	tests/attacks/test_schemathesis.py tests/attacks/test_ownership_model.py
 
 help:  ## this list

@@ -87,8 +87,16 @@ class Connections:
         connector = own.connector
         own.detach()
         if connector is not None:
-            with suppress(RuntimeError):  # its loop is closed
-                connector.close()
+            _close_without_loop(connector)
+
+
+def _close_without_loop(connector: aiohttp.BaseConnector) -> None:
+    """Close what can be closed at once; what a closing waits for happens in no loop any more."""
+    with suppress(RuntimeError, StopIteration):  # the loop is closed; nothing was waited for
+        closing: Any = connector.close()
+        if inspect.iscoroutine(closing):
+            closing.send(None)
+            closing.close()
 
 
 class AsyncDriver:
@@ -387,6 +395,8 @@ def _reason(error: BaseException) -> str:
     inner = error.__cause__ or error.__context__
     if inner is not None and (words := _reason(inner)) and words != type(inner).__name__:
         return words
+    if isinstance(error, ssl.SSLError):
+        return str(error)  # its number is not the system's
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)  # asyncio's own words name the address alone
     return str(error) or type(error).__name__

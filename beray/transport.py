@@ -9,8 +9,9 @@ else comes along (redirects, proxies, files, hooks) takes the stock way. `Sessio
 The environment (proxies, REQUESTS_CA_BUNDLE) is read once, when the session is made.
 """
 
+import http.client
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import requests
 import urllib3
@@ -31,6 +32,10 @@ _NO_PROTOCOL = (
     requests.exceptions.InvalidSchema,
     requests.exceptions.ContentDecodingError,
 )
+
+
+_CUT = (http.client.HTTPException, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+"""urllib3 gives up by MaxRetryError before it has sent; but with a proxy also when the connection breaks later."""
 
 
 class BearerAuth(requests.auth.AuthBase):
@@ -109,6 +114,14 @@ class TunedAdapter(HTTPAdapter):
         """Make the pools anew; called by the parent's constructor and after unpickling."""
         self._pools: dict[tuple[Any, ...], Any] = {}
         super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        """The pools of a proxy; those of a SOCKS proxy are its library's."""
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if type(manager) is urllib3.ProxyManager:
+            manager.pool_classes_by_scheme = _POOLS
+        return manager
 
     def close(self) -> None:
         """Close every connection."""
@@ -153,6 +166,60 @@ class TunedAdapter(HTTPAdapter):
         return response
 
 
+class _Head:
+    """The connection's bytes while a head is read, line by line."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self.source = source
+        self.is_cut = False
+
+    def readline(self, limit: int = -1) -> bytes:
+        line = self.source.readline(limit)
+        self.is_cut = not line
+        return line
+
+    def close(self) -> None:
+        self.source.close()
+
+
+class _HTTPResponse(http.client.HTTPResponse):
+    """Refuses a head that was cut.
+
+    The standard library takes the connection's end for the head's end, and so a cut answer for one with an empty body.
+    """
+
+    def begin(self) -> None:
+        """Read the head."""
+        head = _Head(cast(BinaryIO, self.fp))
+        self.fp = cast(Any, head)
+        try:
+            super().begin()
+        finally:
+            if cast(Any, self.fp) is head:
+                self.fp = cast(Any, head.source)
+        if head.is_cut:
+            raise http.client.RemoteDisconnected("the connection ended within the head of the answer")
+
+
+class _HTTPConnection(urllib3.connection.HTTPConnection):
+    response_class = _HTTPResponse
+
+
+class _HTTPSConnection(urllib3.connection.HTTPSConnection):
+    response_class = _HTTPResponse
+
+
+class _HTTPConnectionPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSConnectionPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
+_POOLS = {"http": _HTTPConnectionPool, "https": _HTTPSConnectionPool}
+
+
 def _origin(url: str) -> str:
     start = url.index("//") + 2
     end = min((at for mark in "/?#" if (at := url.find(mark, start)) != -1), default=len(url))
@@ -171,7 +238,7 @@ def network_error(error: Exception, *, method: str, url: str, timeout_seconds: f
     causes = list(_causes(error))
     what = f"{method} {url}"
     reason = _reason(causes)
-    is_connecting = _has(causes, urllib3.exceptions.MaxRetryError)  # urllib3 gives up so only before it has sent
+    is_connecting = _has(causes, urllib3.exceptions.MaxRetryError) and not _has(causes, *_CUT)
     if is_connecting and _has(causes, urllib3.exceptions.SSLError):
         return TLSError(f"{what}: no secure connection: {reason}", method=method, url=url, was_sent=False)
     if _has(causes, requests.ConnectTimeout):

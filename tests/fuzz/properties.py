@@ -50,7 +50,7 @@ def standard_events(stream: bytes) -> list[ServerSentEvent]:
         value = value.removeprefix(b" ")
         if line == b"":
             if data:
-                fields = (type_ or b"message", b"\n".join(data), id_)
+                fields = (id_, type_ or b"message", b"\n".join(data))
                 events.append(ServerSentEvent(*(field.decode("utf-8", "replace") for field in fields)))
             data, type_ = [], b""
         elif field == b"data":

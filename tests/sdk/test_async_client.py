@@ -1,9 +1,19 @@
 """`AsyncBeRayClient` is `BeRayClient` to be awaited: the same surface; what both do is tested beside, for both."""
 
+import asyncio
+import gc
 import inspect
+import pickle
+import threading
 from typing import Any
 
-from beray import AsyncBeRayClient, BeRayClient
+import aiohttp
+import pytest
+
+from beray import AsyncBeRayClient, BeRayClient, ProtocolError
+from beray.protocol.sse import encode_event
+from tests.support.loopback import Exchange, LoopbackServer, loopback_server, reply, silence
+from tests.support.waiting import until
 
 
 def surface(client: type) -> dict[str, list[tuple[str, Any, Any]]]:
@@ -62,7 +72,20 @@ async def test_a_streamed_file_is_read_as_it_comes(peer: LoopbackServer) -> None
 # What belongs to event loops
 
 
-def test_each_event_loop_has_connections_of_its_own(peer: LoopbackServer) -> None:
+def test_a_closed_client_works_on_in_another_event_loop(peer: LoopbackServer) -> None:
+    peer.always(reply(200, {"id": 3}))
+    client = AsyncBeRayClient(peer.url)
+
+    async def call() -> object:
+        async with client:
+            return await client.get_task(3)
+
+    assert asyncio.run(call()) == asyncio.run(call()) == {"id": 3}
+    assert peer.connections == 2
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # asyncio's own, of the loop that was left
+def test_connections_of_an_event_loop_that_is_over_are_left(peer: LoopbackServer) -> None:
     peer.always(reply(200, {"id": 3}))
     client = AsyncBeRayClient(peer.url)
 
@@ -75,6 +98,7 @@ def test_each_event_loop_has_connections_of_its_own(peer: LoopbackServer) -> Non
 
     assert asyncio.run(call()) == asyncio.run(call_and_close()) == {"id": 3}
     assert peer.connections == 2
+    gc.collect()
 
 
 async def test_many_calls_run_at_once(peer: LoopbackServer) -> None:
@@ -176,25 +200,10 @@ def test_a_client_can_be_pickled() -> None:
     assert (again.base_url, again.token, again._options.max_retries) == ("http://h", "t0k", 4)
 
 
-# TLS, proxies, redirects
+# Proxies, redirects (TLS: test_tls.py)
 
 
-async def test_a_certificate_of_an_unknown_authority_is_refused_and_of_a_named_one_taken(
-    tls_peer: TlsPeer, monkeypatch: pytest.MonkeyPatch, waits: list[float]
-) -> None:
-    async with AsyncBeRayClient(tls_peer.url) as client:
-        with pytest.raises(TLSError, match="no secure connection"):
-            await client.get_task(3)
-    assert waits == []
-
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tls_peer.ca_file))
-    async with AsyncBeRayClient(tls_peer.url) as client:
-        assert await client.get_task(3) == {"id": 3}
-
-
-async def test_a_proxy_of_the_environment_is_used(
-    peer: LoopbackServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_proxy_of_the_environment_is_used(peer: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> None:
     peer.script(reply(200, {"id": 3}))
     monkeypatch.setenv("http_proxy", peer.url)
     async with AsyncBeRayClient("http://beray.example") as client:

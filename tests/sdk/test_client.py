@@ -1,7 +1,12 @@
 """What a client is made of, and how it lives: address, options, token, threads, processes."""
 
+import gc
+import json
 import pickle
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,7 +15,9 @@ import pytest
 import requests
 
 from beray.client import BeRayClient
-from tests.support.loopback import Exchange, LoopbackServer, reply
+from beray.protocol.sse import encode_event
+from tests.support.loopback import Exchange, LoopbackServer, events, reply
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -157,16 +164,71 @@ def test_a_client_can_be_pickled(peer: LoopbackServer) -> None:
         pickle.dumps(BeRayClient(peer.url, session=session))
 
 
-def test_after_a_fork_parent_and_child_share_no_connection(
-    peer: LoopbackServer, peer_client: BeRayClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+FORKING = """
+import json, os, sys
+from beray import BeRayClient
+
+client = BeRayClient(sys.argv[1], "t0k")
+client.list_tasks()
+updates = client.stream_task_updates(3)
+seen = [next(updates)["seq"]]
+child = os.fork()
+if child == 0:
+    client.list_tasks()
+    client.close()
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+client.list_tasks()
+seen += [update["seq"] for update in updates]
+print(json.dumps({"status": status, "seen": seen}))
+"""
+
+
+def test_after_a_fork_parent_and_child_share_no_connection(peer: LoopbackServer) -> None:
+    """Also not the one whose stream the parent is reading."""
+    has_forked = threading.Event()
+
+    def stream(exchange: Exchange) -> None:
+        events([encode_event(1, "a", b'{"seq":1,"type":"a"}')], end="open")(exchange)
+        assert has_forked.wait(20)
+        exchange.write_chunk(encode_event(2, "task.finished", b'{"seq":2,"type":"task.finished"}'))
+        exchange.wfile.write(b"0\r\n\r\n")
+
+    def list_after_the_fork(exchange: Exchange) -> None:
+        has_forked.set()
+        reply(200, [])(exchange)
+
+    peer.script(reply(200, []), stream, list_after_the_fork, reply(200, []))
+
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING, peer.url], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"status": 0, "seen": [1, 2]}
+    assert peer.connections == 3  # the first call's, which the stream took over; the child's; the parent's last call's
+
+
+@pytest.mark.parametrize("leave", [BeRayClient.close, lambda client: None], ids=["close", "forget"])
+def test_a_thousand_clients_leave_nothing_behind(peer: LoopbackServer, leave: Callable[[BeRayClient], None]) -> None:
     peer.always(reply(200, []))
-    peer_client.list_tasks()
 
-    monkeypatch.setattr("beray.driver.os.getpid", lambda: -1)
-    peer_client.list_tasks()
+    def make(count: int) -> None:
+        for _ in range(count):
+            client = BeRayClient(peer.url, "t0k")
+            client.list_tasks()
+            leave(client)
+            peer.received.clear()
 
-    assert peer.connections == 2
+    def objects() -> int:
+        gc.collect()
+        return len(gc.get_objects())
+
+    make(20)
+    before = objects()
+    make(1000)
+
+    wait_until(lambda: objects() - before < 500, what="the objects to be gone, also those of the server's threads")
 
 
 # Files as responses of requests

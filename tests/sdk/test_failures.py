@@ -20,7 +20,7 @@ from beray.exceptions import (
     TLSError,
     UnprocessableEntityError,
 )
-from tests.support.loopback import Exchange, LoopbackServer, cut_body, drop, reply, silence
+from tests.support.loopback import Exchange, LoopbackServer, cut_body, cut_head, drop, reply, silence
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,39 @@ def test_a_cut_answer_of_an_idempotent_call_is_asked_again(peer: LoopbackServer,
     peer.script(drop, cut_body, reply(200, {"id": 3}))
 
     assert peer_client.get_task(3) == {"id": 3}
+
+
+@pytest.fixture(params=["directly", "by a proxy"])
+def reaching(
+    request: pytest.FixtureRequest, peer: LoopbackServer, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """A base_url by which the peer is reached."""
+    if request.param == "directly":
+        return peer.url
+    monkeypatch.setenv("http_proxy", peer.url)
+    return "http://beray.invalid"
+
+
+def test_an_answer_cut_within_its_head_is_no_empty_answer(peer: LoopbackServer, reaching: str, new_client: Any) -> None:
+    """The standard library takes it for one, so that a file would seem to be empty."""
+    peer.script(cut_head, reply(200, {"id": 3}), cut_head, cut_head, cut_head)
+    client = new_client(reaching, "t0k")
+
+    assert client.get_task(3) == {"id": 3}
+    with pytest.raises(ConnectionFailed, match="was cut"):
+        client.get_file_content(3, "a", stream=True)
+
+
+def test_what_may_have_been_done_is_not_done_again(peer: LoopbackServer, reaching: str, new_client: Any) -> None:
+    """A connection that ends without an answer was cut after the request, to a proxy too."""
+    peer.script(*[cut_head, drop] * 3)
+
+    for _ in range(2):
+        with pytest.raises(ConnectionFailed, match="was cut") as error:
+            new_client(reaching).create_task("g")
+        assert error.value.was_sent
+
+    assert len(peer.received) == 2
 
 
 def test_a_task_is_not_made_twice_on_a_server_that_ignores_keys(peer: LoopbackServer, peer_client: BeRayClient) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from beray.client import BeRayClient
 from beray.exceptions import AuthenticationError, ConnectionFailed, NotFoundError, ProtocolError

@@ -67,6 +67,22 @@ def test_a_cut_stream_resumes_after_the_last_event(peer, peer_client, waits):
     assert len(waits) == 3
 
 
+def test_what_came_before_a_cut_counts_though_its_http_chunk_is_not_whole(
+    peer: LoopbackServer, peer_client: BeRayClient
+) -> None:
+    """A server sends many events in one chunk: else a network that cuts early would never let any of them through."""
+
+    def cut_chunk(exchange: Exchange) -> None:
+        events([], end="open")(exchange)
+        exchange.wfile.write(b"ffff\r\n" + frame(1) + frame(2) + b"id: 3")
+        exchange.close_connection = True
+
+    peer.script(cut_chunk, events([frame(3), END]))
+
+    assert seqs(peer_client.stream_task_updates(3)) == [1, 2, 3, 4]
+    assert peer.received[1].headers["last-event-id"] == "2"
+
+
 def test_a_clean_end_before_the_tasks_end_resumes(peer, peer_client):
     """A server that shuts down ends its streams cleanly; that is not the task's end."""
     peer.script(events([frame(1), frame(2)]), events([frame(3), END]))

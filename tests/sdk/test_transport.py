@@ -1,20 +1,18 @@
-"""The tuned session keeps what people rely on: redirects, proxies, mocks, TLS, threads."""
+"""The tuned session keeps what people rely on: redirects, proxies, cookies, hooks (TLS: `test_tls.py`)."""
 
 import json
 import re
 import subprocess
 import sys
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import requests
 
 from beray.client import BeRayClient
-from beray.exceptions import ProtocolError, TLSError
-from beray.protocol.sse import encode_event
+from beray.exceptions import ProtocolError
 from beray.transport import TunedSession
-from tests.support.loopback import LoopbackServer, events, loopback_server, reply
+from tests.support.loopback import LoopbackServer, loopback_server, reply
 
 
 @pytest.fixture
@@ -45,6 +43,20 @@ def test_a_redirect_to_another_host_carries_no_token(peer, peer_client):
     assert other.received[0].path == "/elsewhere"
 
 
+def test_a_redirect_to_another_port_is_another_server(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    """It gets no token, and no connection is mistaken for one to the other, however often it goes back and forth."""
+    with loopback_server() as other:
+        other.always(reply(200, {"by": "other"}))
+        for _ in range(3):
+            peer.script(redirect(307, f"{other.url}/api/v1/tasks/1"), reply(200, {"by": "peer"}))
+            assert peer_client.get_task(1) == {"by": "other"}
+            assert peer_client.get_task(1) == {"by": "peer"}
+
+    assert [one.headers.get("authorization") for one in other.received] == [None] * 3
+    assert [one.headers.get("authorization") for one in peer.received] == ["Bearer t0k"] * 6
+    assert (peer.connections, other.connections) == (1, 1)
+
+
 def test_a_redirect_that_would_lose_the_body_is_refused(peer, peer_client):
     peer.script(reply(302, b"", {"Location": f"{peer.url}/login"}), reply(200, {}))
 
@@ -59,6 +71,17 @@ def test_a_proxy_of_the_environment_is_used(peer, waits, monkeypatch):
         assert client.get_task(1) == {"by": "proxy"}
 
 
+def test_a_server_that_no_proxy_is_for_is_asked_directly(
+    peer: LoopbackServer, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    peer.always(reply(200, {"by": "itself"}))
+
+    with BeRayClient(peer.url, token="t") as client:
+        assert client.get_task(1) == {"by": "itself"}
+
+
 def test_a_session_of_ones_own_is_used_and_left_open(peer, waits):
     peer.always(reply(200, []))
     session = requests.Session()
@@ -71,18 +94,6 @@ def test_a_session_of_ones_own_is_used_and_left_open(peer, waits):
     assert peer.received[1].headers["authorization"] == "Bearer t"
     assert session.get(f"{peer.url}/still").status_code == 200
     session.close()
-
-
-@pytest.mark.parametrize(
-    "target", ["requests.Session.send", "requests.Session.request", "requests.adapters.HTTPAdapter.send"]
-)
-def test_what_people_patch_in_their_tests_is_still_called(target):
-    response = requests.Response()
-    response.status_code = 200
-    response._content = b'{"patched": true}'
-    response.url = "http://nowhere.invalid/"
-    with patch(target, return_value=response), BeRayClient("http://nowhere.invalid") as client:
-        assert client.get_info() == {"patched": True}
 
 
 def redirect(status: int, location: str) -> Any:
@@ -200,59 +211,6 @@ def test_the_client_names_itself(peer: LoopbackServer, peer_client: BeRayClient)
     peer_client.list_tasks()
 
     assert re.fullmatch(r"beray/[0-9.]+ python-requests/[0-9.]+", peer.received[0].headers["user-agent"])
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-         "-addext", "basicConstraints=critical,CA:TRUE",
-         "-keyout", "key.pem", "-out", "cert.pem"],
-        cwd=folder, check=True, capture_output=True, timeout=30,
-    )  # fmt: skip
-    return folder
-
-
-@pytest.fixture
-def secure_peer(certificate):
-    import ssl
-
-    with loopback_server() as server:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
-        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        server.url = server.url.replace("http://", "https://")
-        server.always(reply(200, {"secure": True}))
-        yield server
-
-
-@pytest.mark.needs("openssl")
-def test_a_certificate_nobody_knows_is_refused_at_once(secure_peer, waits):
-    with BeRayClient(secure_peer.url, token="t") as client, pytest.raises(TLSError):
-        client.list_tasks()
-
-    assert secure_peer.received == []
-    assert waits == []
-
-
-@pytest.mark.needs("openssl")
-def test_a_certificate_of_the_environments_bundle_is_accepted(secure_peer, certificate, waits, monkeypatch):
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate / "cert.pem"))
-    with BeRayClient(secure_peer.url, token="t") as client:
-        assert client.get_task(1) == {"secure": True}
-        assert client.get_task(2) == {"secure": True}
-
-
-@pytest.mark.needs("openssl")
-def test_a_secure_stream_that_is_cut_is_resumed(secure_peer, certificate, waits, monkeypatch):
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate / "cert.pem"))
-    frames = [encode_event(seq, kind, b'{"seq":%d,"type":"%b"}' % (seq, kind.encode())) for seq, kind in
-              ((1, "text.delta"), (2, "task.finished"))]  # fmt: skip
-    secure_peer.script(events([frames[0]], end="cut"), events([frames[1]]))
-    with BeRayClient(secure_peer.url, token="t") as client:
-        assert [update["seq"] for update in client.stream_task_updates(3)] == [1, 2]
 
 
 def run_python(code: str) -> object:

@@ -4,6 +4,7 @@ It can do what a decent server never does: cut an answer, say nothing, close wit
 """
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -111,9 +112,12 @@ class LoopbackServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def loopback_server() -> Iterator[LoopbackServer]:
+def loopback_server(tls: ssl.SSLContext | None = None) -> Iterator[LoopbackServer]:
     """A running server, until the end of the block."""
     server = LoopbackServer()
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        server.url = server.url.replace("http://", "https://")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -144,6 +148,12 @@ def drop(exchange: Exchange) -> None:
 def silence(exchange: Exchange) -> None:
     """Never answer."""
     exchange.wait_for_close()
+
+
+def cut_head(exchange: Exchange) -> None:
+    """Close within the head, at the end of a line."""
+    exchange.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+    exchange.close_connection = True
 
 
 def cut_body(exchange: Exchange) -> None:

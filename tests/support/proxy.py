@@ -89,19 +89,8 @@ class Proxy:
         upstream = await self._connect()
         if upstream is None:
             return
-        back, out = upstream
-        ways = [
-            asyncio.create_task(_pump(reader, out, None)),
-            asyncio.create_task(_pump(back, writer, self._cut_after())),
-        ]
-        try:
-            done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            self.cuts += any(not way.exception() and way.result() for way in done)
-        finally:
-            for way in ways:
-                way.cancel()
-            out.transport.abort()  # before anything is awaited, where this may be cancelled once more
-            await asyncio.gather(*ways, return_exceptions=True)
+        is_cut = await pump_both((reader, writer), upstream, most=self._cut_after())
+        self.cuts += is_cut
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """To the next server that answers; None if none does."""
@@ -114,6 +103,25 @@ class Proxy:
             except OSError:
                 continue
         return None
+
+
+End = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def pump_both(client: End, server: End, *, most: int | None = None) -> bool:
+    """Copy both ways until one end is gone, or `most` bytes of the server's are through; whether that was it."""
+    ways = [
+        asyncio.create_task(_pump(client[0], server[1], None)),
+        asyncio.create_task(_pump(server[0], client[1], most)),
+    ]
+    try:
+        done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        return any(not way.exception() and way.result() for way in done)
+    finally:
+        for way in ways:
+            way.cancel()
+        server[1].transport.abort()  # before anything is awaited, where this may be cancelled once more
+        await asyncio.gather(*ways, return_exceptions=True)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int | None) -> bool:
