@@ -42,7 +42,9 @@ from beray.protocol.events import (
 )
 from beray.protocol.status import Status
 from beray.protocol.types import (
+    ApiToken,
     Confinement,
+    CreatedApiToken,
     DayLimits,
     DayUsage,
     DayUsed,
@@ -71,6 +73,8 @@ from beray.protocol.types import (
 __all__ = [  # noqa: RUF022  # answers, what they hold, then events in the order of the documentation
     "User",
     "Session",
+    "ApiToken",
+    "CreatedApiToken",
     "Message",
     "Task",
     "Status",

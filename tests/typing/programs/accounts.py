@@ -1,7 +1,7 @@
 """From a mail address to a session, and to its end."""
 
 from beray import AuthenticationError, BeRayClient, ConflictError
-from beray.types import Message, Session, User
+from beray.types import CreatedApiToken, Message, Session, User
 
 
 def register(client: BeRayClient, email: str, code: str) -> User:
@@ -23,6 +23,20 @@ def send_code(client: BeRayClient, email: str) -> str | None:
     except ConflictError as error:
         return error.code
     return answer["message"]
+
+
+def reset_password(client: BeRayClient, email: str, code: str | None) -> str:
+    if code is None:
+        return client.request_password_reset(email)["message"]
+    return client.reset_password(email, code, "another_secure_password")["message"]
+
+
+def renew_token(client: BeRayClient, name: str) -> str:
+    for token in client.list_tokens():
+        if token["name"] == name and token["expires_at"] is not None:
+            print(client.delete_token(token["id"])["message"], token["last_used_at"] or "never")
+    made: CreatedApiToken = client.create_token(name, expires_in=3600)
+    return made["token"]
 
 
 def log_out(client: BeRayClient) -> str:

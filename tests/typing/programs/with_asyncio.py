@@ -4,7 +4,7 @@ import asyncio
 from contextlib import aclosing
 
 from beray import AsyncBeRayClient, ConflictError, NotFoundError
-from beray.types import Event, FileNode, Info, Question, Ready, Session, StopAnswer, Task, User
+from beray.types import ApiToken, Event, FileNode, Info, Question, Ready, Session, StopAnswer, Task, User
 
 
 async def log_in(client: AsyncBeRayClient, email: str, code: str) -> User:
@@ -15,6 +15,15 @@ async def log_in(client: AsyncBeRayClient, email: str, code: str) -> User:
         session = await client.login(email, "a_very_secure_password")
     assert session == await client.login_with_form(email, "a_very_secure_password")
     return await client.get_current_user()
+
+
+async def tokens(client: AsyncBeRayClient, email: str, code: str) -> list[ApiToken]:
+    print((await client.request_password_reset(email))["message"])
+    print((await client.reset_password(email, code, "another_secure_password"))["message"])
+    secret: str = (await client.create_token("nightly"))["token"]
+    listed = await client.list_tokens()
+    await client.delete_token(listed[0]["id"])
+    return listed if secret else []
 
 
 async def run(client: AsyncBeRayClient, goal: str) -> str | None:
