@@ -284,10 +284,9 @@ def _size_if_same(call: Call[bytes], target: Path, conditions: Conditions) -> Fl
     head: Call[Any] = replace(call, method="HEAD", headers={**call.headers, **_AS_IT_IS, **_WITH_DIGEST})
     try:
         answer = yield from flows.request(head, conditions)
-    except APIError as error:
-        if error.status_code in (405, 501):
-            return None
-        raise
+    except APIError:  # HEAD tells no reason, and not every server knows it
+        asked = replace(head, method=call.method)
+        answer = yield from flows.request(asked, conditions, is_streamed=True)
     facts = _facts_of(answer)
     if facts.sha256 is None or facts.total != size:
         return None

@@ -217,7 +217,7 @@ def _is_noted(note: Path, etag: str) -> bool:
 def _move_to_free_place(source: Path, target: Path) -> None:
     """Rename without ever replacing; where there are no hard links, as nearly so as can be."""
     try:
-        os.link(source, target, follow_symlinks=False)
+        os.link(source, target)
     except FileExistsError:
         raise
     except OSError:

@@ -88,9 +88,17 @@ class UploadBody:
         return bytes(piece)
 
     def report(self) -> None:
-        """Tell the progress."""
-        if self._progress is not None:
+        """Tell the progress. An OSError of the callback would be taken for one of the network, so it is wrapped.
+
+        Raises:
+            UploadDamaged: The callback raised an OSError, such as that of a closed terminal.
+        """
+        if self._progress is None:
+            return
+        try:
             self._progress(self._sent, self.size)
+        except OSError as error:
+            raise self._failed(f"the progress of {self._name} could not be told: {error}", error) from error
 
     def _wanted(self) -> int:
         return UPLOAD_CHUNK_BYTES

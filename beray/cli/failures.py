@@ -1,6 +1,5 @@
 """Every failure as two lines and an exit status: what happened, and what to do."""
 
-import os
 from http import HTTPStatus
 from typing import Final
 
@@ -60,7 +59,7 @@ def _explain_sdk(error: BaseException) -> CliError | None:
 def _explain_other(error: BaseException) -> CliError:
     if isinstance(error, OSError):
         subject = error.filename if error.filename is not None else ""
-        reason = os.strerror(error.errno) if error.errno else str(error)
+        reason = error.strerror or str(error)
         return CliError(f"{subject}: {reason}" if subject else reason, "", Exit.ERROR)
     return CliError(say("error.unexpected", kind=type(error).__name__, reason=error), say("remedy.debug"), Exit.ERROR)
 

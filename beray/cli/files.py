@@ -12,6 +12,7 @@ import rich_click as click
 
 from beray.cli import formats
 from beray.cli.connection import App
+from beray.cli.exits import CliError
 from beray.cli.language import say
 from beray.cli.options import common, pass_app
 from beray.cli.terminal import one_line, plain
@@ -101,37 +102,36 @@ def put(app: App, *, task_id: int, source: Path, path: str | None) -> None:
 def zip_(
     app: App, *, task_id: int, paths: tuple[str, ...], output: str | None, extract: Path | None, force: bool
 ) -> None:
-    from beray.cli.transfer import Target, copy, save
+    from beray.cli.transfer import copy, download_archive
 
     if extract is not None and output is not None:
         raise click.UsageError(say("usage.output_and_extract"))
     if extract is not None:
         _extract(app, task_id, paths, extract, can_overwrite=force)
         return
-    is_stdout = output == STDOUT
-    if is_stdout and sys.stdout.isatty():
+    if output == STDOUT and sys.stdout.isatty():
         raise click.UsageError(say("usage.zip_to_terminal"))
-    place = Path(output or f"task-{task_id}.zip")
-    if not is_stdout:
-        Target(place.parent, can_overwrite=force).checked(place)
-    with app.connect() as client, closing(client.download_files_as_zip(task_id, paths, stream=True)) as response:
-        if is_stdout:
-            copy(app.terminal, response, sys.stdout.buffer, label=place.name)
+    with app.connect() as client:
+        if output == STDOUT:
+            with closing(client.download_files_as_zip(task_id, paths, stream=True)) as response:
+                copy(app.terminal, response, sys.stdout.buffer, label=f"task-{task_id}.zip")
             sys.stdout.buffer.flush()
-        else:
-            save(app.terminal, response, place)
-            size = formats.size(place.stat().st_size)
-            app.terminal.progress(f"{app.terminal.style('good', '✓')} {one_line(str(place))}  {size}")
+            return
+        to = Path(output or f"task-{task_id}.zip")
+        place = download_archive(app.terminal, client, task_id, to, paths, can_overwrite=force)
+    size = formats.size(place.stat().st_size)
+    app.terminal.progress(f"{app.terminal.style('good', '✓')} {one_line(str(place))}  {size}")
 
 
 def _extract(app: App, task_id: int, paths: tuple[str, ...], folder: Path, *, can_overwrite: bool) -> None:
     """Unpack the archive below `folder`; the archive itself is not kept."""
-    from beray.cli.transfer import copy, say_downloaded
+    from beray.cli.transfer import download_archive, say_downloaded
     from beray.unzip import extract_zip_safely
 
-    with tempfile.TemporaryFile() as archive:
-        with app.connect() as client, closing(client.download_files_as_zip(task_id, paths, stream=True)) as response:
-            copy(app.terminal, response, archive, label=folder.name)
+    with tempfile.TemporaryDirectory() as scratch:
+        with app.connect() as client:
+            archive = Path(scratch, folder.name or "archive")
+            download_archive(app.terminal, client, task_id, archive, paths, can_overwrite=False)
         written = extract_zip_safely(archive, folder, overwrite=can_overwrite)
     for place in written:
         say_downloaded(app.terminal, place.relative_to(folder.resolve()).as_posix(), place)
@@ -168,27 +168,36 @@ def _get(
     app: App, client: "BeRayClient", task_id: int, path: str, output: str | None, *, is_only: bool, can_overwrite: bool
 ) -> None:
     """Download one file or folder. `output` names the file itself only where it is the only one and no folder."""
-    from beray.cli.transfer import Target, download_tree, save, say_downloaded
+    from beray.cli.transfer import Target, download, download_folder, say_downloaded
     from beray.exceptions import APIError
 
     folder = Path(output) if output is not None else Path()
+    names_file = output is not None and is_only and not output.endswith("/") and not folder.is_dir()
+    to = str(folder) if names_file else f"{folder}/"
     try:
-        response = client.get_file_content(task_id, path or ".", stream=True)
-    except APIError as error:
-        if error.code != "not_a_file":
+        place = download(app.terminal, client, task_id, path or ".", to, can_overwrite=can_overwrite)
+    except (APIError, CliError) as error:
+        if not _is_of_folder(error, client, task_id, path or "."):
             raise
-        tree = client.list_files_tree(task_id, path or ".")
-        if download_tree(app.terminal, client, task_id, tree, Target(folder, can_overwrite)) == 0:
+        if download_folder(app.terminal, client, task_id, path, Target(folder, can_overwrite)) == 0:
             app.terminal.progress(say("files.none"))
         return
-    with closing(response):
-        names_file = output is not None and is_only and not output.endswith("/") and not folder.is_dir()
-        if names_file:
-            place = Target(folder.parent, can_overwrite).checked(folder)
-        else:
-            place = Target(folder, can_overwrite).place(path.rsplit("/", 1)[-1])
-        save(app.terminal, response, place)
     say_downloaded(app.terminal, path, place)
+
+
+def _is_of_folder(error: Exception, client: "BeRayClient", task_id: int, path: str) -> bool:
+    """Whether a download failed because `path` is a folder of the work_dir."""
+    from beray.exceptions import APIError
+
+    if isinstance(error, APIError):
+        return error.code == "not_a_file"
+    if not isinstance(error.__cause__, IsADirectoryError):
+        return False
+    try:
+        client.list_files_tree(task_id, path)  # a folder is in the file's place here; is it one there too?
+    except APIError:
+        return False
+    return True
 
 
 def _listing(nodes: Sequence[Node]) -> Iterator[str]:

@@ -372,11 +372,10 @@ def _event_line(app: App, event: JsonObject) -> None:
 
 
 def _download_all(app: App, server: Server, task_id: int, folder: Path) -> None:
-    from beray.cli.transfer import Target, download_tree
+    from beray.cli.transfer import Target, download_folder
 
     with app.client_of(server) as client:
-        tree = client.list_files_tree(task_id)
-        download_tree(app.terminal, client, task_id, tree, Target(folder))
+        download_folder(app.terminal, client, task_id, ".", Target(folder))
 
 
 # lists and details

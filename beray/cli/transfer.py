@@ -1,14 +1,12 @@
 """Files between this machine and a task's work_dir: whole or not at all, and never outside the chosen folder."""
 
-import os
 import stat
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from beray.cli import formats
 from beray.cli.exits import CliError, Exit
@@ -41,27 +39,38 @@ class Target:
     can_overwrite: bool = False
 
     def place(self, path: str) -> Path:
-        """Where the work_dir's `path` goes.
+        """Where the work_dir's folder `path` goes; it is made.
 
         Raises:
-            CliError: It would leave the folder (a server could send any name), or something is there already.
+            CliError: It would leave the folder, or something is there already.
         """
-        parts = PurePosixPath(path).parts
-        if not parts or path.startswith("/") or ".." in parts or "\0" in path:
-            raise CliError(say("files.bad_name", path=one_line(path)), "", Exit.ERROR)
-        root = self.folder.resolve()
-        place = root.joinpath(*parts)
-        if not place.parent.resolve().is_relative_to(root):
-            raise CliError(say("files.leaves_folder", path=one_line(path), folder=self.folder), "", Exit.ERROR)
-        return self.checked(place)
+        from beray.folders import place_below
 
-    def checked(self, place: Path) -> Path:
-        """`place`, if it may be written."""
-        if place.is_dir():
-            raise CliError(say("files.is_folder", path=place), say("files.is_folder.remedy"), Exit.CONFLICT)
-        if os.path.lexists(place) and not self.can_overwrite:
-            raise CliError(say("files.exists", path=place), say("files.exists.remedy"), Exit.CONFLICT)
-        return place
+        with explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return place_below(self.folder.resolve(), path, is_folder=True)
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Say what is in the way of a download below `folder`, and what to do."""
+    from beray.exceptions import FolderRefused
+
+    try:
+        yield
+    except IsADirectoryError as error:
+        what = say("files.is_folder", path=error.filename)
+        raise CliError(what, say("files.is_folder.remedy"), Exit.CONFLICT) from error
+    except FileExistsError as error:
+        what = say("files.exists", path=error.filename)
+        raise CliError(what, say("files.exists.remedy"), Exit.CONFLICT) from error
+    except FolderRefused as error:
+        path = one_line(error.path or "")
+        if error.reason == "name":
+            raise CliError(say("files.bad_name", path=path), "", Exit.ERROR) from error
+        if error.reason == "link":
+            raise CliError(say("files.leaves_folder", path=path, folder=folder), "", Exit.ERROR) from error
+        raise
 
 
 # uploads
@@ -85,9 +94,10 @@ def attached_files(paths: Sequence[Path]) -> list[LocalFile]:
 def _files_of(path: Path) -> Iterator[LocalFile]:
     name = path.resolve().name  # `.` and `data/..` have names too
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.is_file():
-                yield LocalFile(file, PurePosixPath(name, file.relative_to(path)).as_posix())
+        from beray.folders import files_below
+
+        for file in files_below(path):
+            yield LocalFile(path / file.path, PurePosixPath(name, file.path).as_posix())
     elif stat.S_ISREG(path.stat().st_mode):
         yield LocalFile(path, name)
     else:
@@ -96,60 +106,65 @@ def _files_of(path: Path) -> Iterator[LocalFile]:
 
 def upload(terminal: Terminal, client: "BeRayClient", task_id: int, file: LocalFile) -> None:
     """Upload one file."""
-    with file.source.open("rb") as source:
-        total = os.fstat(source.fileno()).st_size
-        terminal.status(lambda: _bar(say("files.sending", path=one_line(file.path)), source.tell(), total))
-        try:
-            client.upload_file(task_id, file.path, source)
-        finally:
-            terminal.status(None)
+    with _bar_on(terminal, say("files.sending", path=one_line(file.path)), from_bytes=0) as progress:
+        client.upload_file(task_id, file.path, file.source, progress=progress)
 
 
 # downloads
 
 
-def download_tree(
-    terminal: Terminal, client: "BeRayClient", task_id: int, nodes: Iterable[Mapping[str, Any]], target: Target
-) -> int:
-    """Download every file below `nodes`; returns how many.
+def download_folder(terminal: Terminal, client: "BeRayClient", task_id: int, path: str, target: Target) -> int:
+    """Download all that is below a folder of the work_dir, to the same path below the target; returns how many files.
 
     Raises:
         CliError: One could not be placed; those before it are there.
     """
-    count = 0
-    for node in nodes:
-        if node["type"] == "directory":
-            children = node.get("children")
-            if children is None or node.get("truncated"):
-                children = client.list_files_tree(task_id, node["path"])
-            count += download_tree(terminal, client, task_id, children, target)
-        elif node["type"] == "file":
-            place = target.place(node["path"])
-            with closing(client.get_file_content(task_id, node["path"], stream=True)) as response:
-                save(terminal, response, place)
-            say_downloaded(terminal, node["path"], place)
-            count += 1
-    return count
+    path = "/".join(part for part in path.split("/") if part not in {"", "."})
+    folder = target.place(path) if path else target.folder
+    with explained(target.folder), _bar_on(terminal, one_line(path or str(target.folder))) as progress:
+        written = client.download_dir(task_id, path or ".", folder, overwrite=target.can_overwrite, progress=progress)
+    for place in written:
+        name = PurePosixPath(path, place.relative_to(folder.resolve()).as_posix())
+        say_downloaded(terminal, str(name), place)
+    return len(written)
+
+
+@contextmanager
+def _bar_on(
+    terminal: Terminal, label: str, *, from_bytes: int = PROGRESS_FROM_BYTES
+) -> Iterator[Callable[[int, int | None], None]]:
+    """Gives what the SDK tells its progress to; shows it as a bar where there is that much."""
+
+    def show(done: int, total: int | None) -> None:
+        if total is None or total >= from_bytes:
+            terminal.status(partial(_bar, label, done, total))
+
+    try:
+        yield show
+    finally:
+        terminal.status(None)
+
+
+def download(
+    terminal: Terminal, client: "BeRayClient", task_id: int, path: str, to: str, *, can_overwrite: bool
+) -> Path:
+    """Download one file to the place, or into the folder, `to`."""
+    name = path.rstrip("/").rsplit("/", 1)[-1]
+    with explained(Path(to)), _bar_on(terminal, one_line(name)) as progress:
+        return client.download_file(task_id, path, to, overwrite=can_overwrite, progress=progress)
+
+
+def download_archive(
+    terminal: Terminal, client: "BeRayClient", task_id: int, to: Path, paths: Sequence[str], *, can_overwrite: bool
+) -> Path:
+    """Download a ZIP of the paths to the place, or into the folder, `to`."""
+    with explained(to), _bar_on(terminal, one_line(to.name)) as progress:
+        return client.download_zip(task_id, to, paths, overwrite=can_overwrite, progress=progress)
 
 
 def say_downloaded(terminal: Terminal, path: str, place: Path) -> None:
     """The line that says where a file is now."""
     terminal.progress(f"{terminal.style('good', '✓')} {one_line(path)} → {one_line(str(place))}")
-
-
-def save(terminal: Terminal, response: "requests.Response", place: Path) -> None:
-    """Write a response's body to `place`: into a `.part` beside it first, renamed when it is whole."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name[:100]}.", suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            copy(terminal, response, file, label=place.name)
-            os.fchmod(file.fileno(), 0o666 & ~_umask())  # mkstemp makes it 0600
-        part.replace(place)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def copy(terminal: Terminal, response: "requests.Response", file: IO[bytes], *, label: str) -> None:
@@ -161,14 +176,11 @@ def copy(terminal: Terminal, response: "requests.Response", file: IO[bytes], *, 
     announced = response.headers.get("Content-Length", "")
     total = int(announced) if announced.isdigit() else None
     done = 0
-    try:
+    with _bar_on(terminal, one_line(label)) as progress:
         for chunk in _chunks(response):
             file.write(chunk)
             done += len(chunk)
-            if total is None or total >= PROGRESS_FROM_BYTES:
-                terminal.status(partial(_bar, one_line(label), done, total))
-    finally:
-        terminal.status(None)
+            progress(done, total)
     if total is not None and done != total:
         raise CliError(say("files.cut", path=label), say("files.cut.remedy"), Exit.NETWORK)
 
@@ -188,9 +200,3 @@ def _bar(label: str, done: int, total: int | None) -> str:
     filled = min(BAR_CELLS, BAR_CELLS * done // total)
     bar = "█" * filled + "░" * (BAR_CELLS - filled)
     return f"{label}  {bar} {min(100, 100 * done // total)} %  {formats.size(done)} / {formats.size(total)}"
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

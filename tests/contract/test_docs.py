@@ -265,6 +265,44 @@ def test_snippets_about_types_run(language: str, server: ServerProcess, account:
     assert outputs == ["hello\ncompleted, cost unknown\n", "", ""]
 
 
+@both_languages
+def test_snippets_about_files_run(language: str, server: ServerProcess, account: str, tmp_path: Path) -> None:
+    """In their order; `tqdm` is none of our dependencies, so it is one with the same face."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "names.txt").write_text("Zoe\nAda\n")
+    (tmp_path / "report.csv").write_text("a,b\n")
+    (tmp_path / "tqdm.py").write_text(BAR)
+    snippets = [code for kind, code in FENCE.findall(page(language, "files-sdk")) if kind == "python"]
+
+    up, down, rich, tqdm = (run_snippet(snippet, server, tmp_path) for snippet in snippets)
+
+    assert up == "data/names.txt 8\n"
+    assert down == "sorted.txt\nnames.txt\n4\n"
+    assert (tmp_path / "sorted.txt").read_text() == (tmp_path / "unpacked" / "sorted.txt").read_text() == "Ada\nZoe\n"
+    assert (tmp_path / "copy of data" / "names.txt").read_text() == "Zoe\nAda\n"
+    assert "100%" in rich
+    assert tqdm == "4 of 4\n"
+    assert (tmp_path / "copy.csv").read_text() == "a,b\n"
+
+
+BAR = """
+class tqdm:
+    total, n = None, 0
+
+    def __init__(self, **options):
+        assert options == {"unit": "B", "unit_scale": True}
+
+    def __enter__(self):
+        return self
+
+    def update(self, by):
+        self.n += by
+
+    def __exit__(self, *error):
+        print(self.n, "of", self.total)
+"""
+
+
 @pytest.mark.parametrize(
     ("goal", "types"),
     [

@@ -397,7 +397,6 @@ def test_same_file_is_there_already(tmp_path: Path) -> None:
         ScriptedRemote(CONTENT[::-1]),
         ScriptedRemote(CONTENT + b"x"),
         ScriptedRemote(CONTENT, has_digest=False),
-        ScriptedRemote(CONTENT, answers={0: answer_of(405, {}, method="HEAD")}),
     ],
 )
 def test_other_file_is_kept_and_said(tmp_path: Path, remote: ScriptedRemote) -> None:
@@ -408,6 +407,25 @@ def test_other_file_is_kept_and_said(tmp_path: Path, remote: ScriptedRemote) -> 
 
     assert error.value.filename == str(tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == CONTENT
+
+
+def test_server_that_knows_no_head_is_asked_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(CONTENT)
+    remote = ScriptedRemote(CONTENT, answers={0: answer_of(405, {}, method="HEAD")})
+
+    assert download(remote, tmp_path / "x", overwrite=False) == tmp_path / "x"
+
+    assert [call.method for call in remote.calls] == ["HEAD", "GET"]
+
+
+def test_refusal_is_told_with_its_reason_though_a_head_has_none(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(CONTENT)
+    refusals = {0: answer_of(404, {}, method="HEAD"), 1: answer_of(404, {}, b"")}
+
+    with pytest.raises(NotFoundError) as error:
+        download(ScriptedRemote(CONTENT, answers=refusals), tmp_path / "x", overwrite=False)
+
+    assert error.value.method == "GET"
 
 
 def test_link_is_never_the_same_file(tmp_path: Path) -> None:

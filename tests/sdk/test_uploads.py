@@ -219,3 +219,19 @@ def test_path_is_read_and_text_is_not_taken_for_one(
     peer_client.upload_file(1, "f", str(tmp_path / "f"))
 
     assert [one.body for one in peer.received] == [b"content", str(tmp_path / "f").encode()]
+
+
+@pytest.mark.parametrize("kind", [BrokenPipeError, ValueError])
+def test_what_the_progress_raises_ends_the_upload(
+    peer: LoopbackServer, peer_client: BeRayClient, kind: type[Exception]
+) -> None:
+    peer.always(reply(201, {}))
+
+    def fail(done: int, total: int | None) -> None:
+        raise kind("no more")
+
+    with pytest.raises(Exception, match="no more") as error:
+        peer_client.upload_file(1, "f", LARGE, progress=fail)
+
+    assert isinstance(error.value.__cause__ or error.value, kind)
+    assert len(peer.received) <= 1

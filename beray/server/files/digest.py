@@ -20,7 +20,6 @@ from beray.server.files.streaming import close_after, in_thread
 from beray.server.files.turns import IsGone
 from beray.server.work_dirs.open_file import OpenFile
 
-DIGEST_SECONDS: Final = 20  # a client waits 30 s for headers
 PIECE_BYTES: Final = 8 << 20  # some 10 ms of a thread, between two looks whether anybody still wants it
 READ_BYTES: Final = 256 << 10
 
@@ -39,7 +38,7 @@ def repr_digest(sha256: bytes) -> str:
 
 
 async def sha256_of(file: OpenFile, is_gone: IsGone) -> bytes | None:
-    """The digest of the file as it was opened; None if it has become shorter, or it takes too long.
+    """The digest of the file as it was opened; None if it has become shorter.
 
     Raises:
         ClientDisconnect: Nobody waits any more.
@@ -48,15 +47,12 @@ async def sha256_of(file: OpenFile, is_gone: IsGone) -> bytes | None:
     digest = hashlib.sha256()
     working: asyncio.Future[bool] | None = None
     try:
-        async with asyncio.timeout(DIGEST_SECONDS):
-            for offset in range(0, own.size, PIECE_BYTES):
-                working = in_thread(partial(_add, digest, own, offset))
-                if not await asyncio.shield(working):
-                    return None
-                if await is_gone():
-                    raise ClientDisconnect
-    except TimeoutError:
-        return None
+        for offset in range(0, own.size, PIECE_BYTES):
+            working = in_thread(partial(_add, digest, own, offset))
+            if not await asyncio.shield(working):
+                return None
+            if await is_gone():
+                raise ClientDisconnect
     finally:
         close_after(working, own)
     return digest.digest()

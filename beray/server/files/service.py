@@ -28,6 +28,7 @@ OpenWorkDir = Callable[[UserRow, int], Awaitable[WorkDir]]
 GATHER_BYTES: Final = 1 << 20  # a thread call for each 64 KB as it comes costs 1.3x the CPU
 WALKS_MOST: Final = 2  # of one user at a time: a folder of 500,000 files takes seconds, and threads are few
 ARCHIVES_MOST: Final = 4  # each may hold 128 descriptors, one for each level of a folder, and some MB
+DIGEST_SECONDS: Final = 20  # the wait for a turn included; a client waits 30 s for headers
 DIGESTS_MOST: Final = 2  # each takes a thread for as long as the file is read
 UPLOADS_MOST: Final = 16  # each holds three descriptors
 BODY_SECONDS: Final = 60  # an upload that brings nothing for so long is cut
@@ -82,8 +83,11 @@ class Files:
 
     async def digest(self, user: UserRow, file: OpenFile, *, is_gone: IsGone) -> bytes | None:
         """The SHA-256 of a file that `open_file` opened; None where it can't be had in time."""
-        async with self._digests.taken(user.id, is_gone):
-            return await sha256_of(file, is_gone)
+        try:
+            async with asyncio.timeout(DIGEST_SECONDS), self._digests.taken(user.id, is_gone):
+                return await sha256_of(file, is_gone)
+        except TimeoutError:
+            return None
 
     async def upload(
         self,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from starlette.requests import ClientDisconnect
 
-from beray.server.files import digest
+from beray.server.files import service
 from beray.server.files.digest import repr_digest, sha256_of, wants_sha256
 from beray.server.work_dirs.open_file import OpenFile
 from tests.server.files.files_server import FilesServer, TaskFiles, code_of
@@ -83,7 +83,7 @@ def test_empty_file_has_a_digest_too(task: TaskFiles) -> None:
 def test_file_that_takes_too_long_is_sent_without(
     task: TaskFiles, files_server: FilesServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(digest, "DIGEST_SECONDS", 0.05)
+    monkeypatch.setattr(service, "DIGEST_SECONDS", 0.05)
     with (task.folder / "endless").open("wb") as file:
         file.truncate(ENDLESS)
 
