@@ -605,8 +605,8 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "Check address and password; no account yet: {program} register",
     ),
     "remedy.invalid_verification_code": (
-        "不带 --code 重新执行，获取新的验证码：{program} register",
-        "Get a new code by running it again without --code: {program} register",
+        "不带 --code 重新执行同一命令，获取新的验证码。",
+        "Run the same command again without --code to get a new code.",
     ),
     "remedy.email_already_registered": ("请登录：{program} login", "Log in instead: {program} login"),
     "remedy.task_not_found": ("查看有哪些任务：{program} ps", "See which tasks there are: {program} ps"),
