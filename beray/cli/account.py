@@ -1,4 +1,4 @@
-"""`register`, `login`, `logout`, `whoami`."""
+"""`register`, `login`, `logout`, `whoami`, `reset-password`."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -95,6 +95,28 @@ def whoami(app: App) -> None:
         user = client.get_current_user()
     app.terminal.result(one_line(user["email"]))
     app.note(_shown(server))
+
+
+@click.command("reset-password", help=say("help.reset_password"))
+@email_option
+@click.option("--code", metavar="CODE", help=say("help.register.code"))
+@password_option
+@common
+@pass_app
+def reset_password(app: App, *, email: str | None, code: str | None, password_stdin: bool) -> None:
+    server = app.find_server("server")
+    password = _password_from_stdin() if password_stdin else None
+    with app.client_of(Server(server.base_url, None, server.name, server.data_dir)) as client:
+        address = email or _prompt(say("account.email"))
+        if code is None:
+            app.terminal.progress(one_line(client.request_password_reset(address)["message"]))
+            _say_where_the_code_is(app, server)
+            code = _prompt(say("account.code"))
+        password = password or _new_password(app)
+        client.reset_password(address, code.strip(), password)
+        session = client.login(address, password)
+        _keep(app, server, session["access_token"], session["user"]["email"])
+    app.terminal.progress(_done(app, "account.reset", session["user"]["email"], server))
 
 
 def _keep(app: App, server: Server, token: str, email: str) -> None:

@@ -14,7 +14,8 @@ from beray.cli.connection import App
 from beray.cli.exits import CliError, Exit
 from beray.cli.language import say
 from beray.cli.options import common, pass_app
-from beray.cli.terminal import cell_width, one_line
+from beray.cli.table import in_columns
+from beray.cli.terminal import one_line
 
 if TYPE_CHECKING:
     from beray.server.settings import Settings
@@ -144,11 +145,7 @@ def _audit_table(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     names = ("at", "action", "who", "address", "task_id", "resource")
     rows = [[say(f"audit.{name}") for name in names]]
     rows += [["-" if entry[name] is None else one_line(str(entry[name])) for name in names] for entry in entries]
-    widths = [max(cell_width(row[column]) for row in rows) for column in range(len(names) - 1)] + [0]
-    return [
-        "  ".join(cell + " " * (width - cell_width(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return in_columns(rows)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ _EXIT_OF_STATUS: Final = {
 }
 _REMEDY_OF_CODE: Final = {
     "invalid_credentials": "remedy.invalid_credentials",
+    "login_needed": "remedy.login_needed",
     "invalid_verification_code": "remedy.invalid_verification_code",
     "email_already_registered": "remedy.email_already_registered",
     "task_not_found": "remedy.task_not_found",

@@ -235,6 +235,21 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "help.login.with_token": ("改用已有的令牌，从标准输入读取。", "Use a token you have, read from stdin."),
     "help.logout": ("登出，令牌立即失效。", "Log out; the token is dead at once."),
     "help.whoami": ("显示当前登录的账户。", "Show who is logged in."),
+    "help.reset_password": (
+        "忘记密码时设置新密码：邮箱 → 验证码 → 密码。所有登录和 API 令牌都会失效。",
+        "Set another password for one forgotten: e-mail → code → password. Every login and API token ends.",
+    ),
+    "help.tokens": ("API 令牌：供程序登录使用。", "API tokens, for programs to log in with."),
+    "help.tokens.ls": ("列出 API 令牌（不含密文）。", "List API tokens, without their secrets."),
+    "help.tokens.new": (
+        "创建 API 令牌并打印到标准输出；只显示这一次。",
+        "Make an API token and print it to stdout; it is shown this once.",
+    ),
+    "help.tokens.expires": (
+        "多久之后到期（例如 12h、30d）；不指定则永不到期。",
+        "After how long it expires (such as 12h, 30d); never without it.",
+    ),
+    "help.tokens.rm": ("删除 API 令牌，立即失效。", "Delete API tokens; they are dead at once."),
     "help.doctor": (
         "检查服务器、登录、模型（实际调用一次）、沙箱和磁盘，并说明如何修复。",
         "Check server, login, model (by one real call), sandbox and disk, and say how to mend what is broken.",
@@ -444,6 +459,10 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "{email} 已登录到 {server}（令牌保存在 {path}）",
         "{email} is logged in to {server} (token kept in {path})",
     ),
+    "account.reset": (
+        "{email} 的密码已重置，并已登录到 {server}（令牌保存在 {path}）",
+        "The password of {email} is reset; logged in to {server} (token kept in {path})",
+    ),
     "account.logged_out": ("已从 {server} 登出", "Logged out from {server}"),
     "account.not_revoked": (
         "无法连接 {server}：令牌在本机已忘记，但在服务器上到期前仍有效",
@@ -454,6 +473,18 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "account.stdin_empty.remedy": (
         '例如：echo "$PASSWORD" | beray login --email … --password-stdin',
         'For example: echo "$PASSWORD" | beray login --email … --password-stdin',
+    ),
+    # API tokens
+    "tokens.none": ("没有 API 令牌。", "There are no API tokens."),
+    "tokens.id": ("编号", "ID"),
+    "tokens.created": ("创建于", "CREATED"),
+    "tokens.expires": ("到期", "EXPIRES"),
+    "tokens.used": ("最近使用", "LAST USED"),
+    "tokens.name": ("名称", "NAME"),
+    "tokens.never": ("永不", "never"),
+    "tokens.once": (
+        "令牌只显示这一次。程序用环境变量 BERAY_TOKEN 和 BERAY_BASE_URL={url} 使用它",
+        "It is shown this once. A program takes it as BERAY_TOKEN, with BERAY_BASE_URL={url}",
     ),
     "credentials.bad": ("登录信息文件无法使用：{reason}", "The credentials file can't be used: {reason}"),
     "credentials.bad.remedy": (
@@ -560,6 +591,10 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "Run it again with --debug for the traceback, and report it.",
     ),
     "remedy.auth": ("请登录：{program} login", "Log in: {program} login"),
+    "remedy.login_needed": (
+        "请登录：{program} login；并取消 BERAY_TOKEN（若已设置）",
+        "Log in: {program} login; and unset BERAY_TOKEN if it is set",
+    ),
     "remedy.server": ("请稍后重试；服务器的日志说明原因。", "Try again later; the server's log says why."),
     "remedy.network": (
         "检查服务器是否在运行、地址是否正确：{program} doctor",
@@ -570,8 +605,8 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "Check address and password; no account yet: {program} register",
     ),
     "remedy.invalid_verification_code": (
-        "不带 --code 重新执行，获取新的验证码：{program} register",
-        "Get a new code by running it again without --code: {program} register",
+        "不带 --code 重新执行同一命令，获取新的验证码。",
+        "Run the same command again without --code to get a new code.",
     ),
     "remedy.email_already_registered": ("请登录：{program} login", "Log in instead: {program} login"),
     "remedy.task_not_found": ("查看有哪些任务：{program} ps", "See which tasks there are: {program} ps"),

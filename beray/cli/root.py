@@ -27,6 +27,8 @@ COMMANDS: Final[dict[str, str]] = {
     "login": "account",
     "logout": "account",
     "whoami": "account",
+    "reset-password": "account",
+    "tokens": "tokens",
     "doctor": "doctor",
 }
 """Each command and the module that holds it, in the order of `--help`."""
@@ -44,7 +46,7 @@ class LazyGroup(click.RichGroup):
         module = COMMANDS.get(cmd_name)
         if module is None:
             return None
-        command: Any = getattr(import_module(f"beray.cli.{module}"), cmd_name)
+        command: Any = getattr(import_module(f"beray.cli.{module}"), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 

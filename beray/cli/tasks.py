@@ -1,11 +1,10 @@
 """`run`, `watch`, `ps`, `show`, `stop`, `rm`."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,9 +12,8 @@ import rich_click as click
 
 from beray.cli import formats
 from beray.cli.connection import App, NothingHere, Server
+from beray.cli.each import for_each
 from beray.cli.exits import CliError, Exit, Terminated
-from beray.cli.failures import explain
-from beray.cli.failures import show as show_failure
 from beray.cli.follow import Patience, follow
 from beray.cli.language import language, say
 from beray.cli.options import Duration, Limit, common, pass_app
@@ -202,7 +200,7 @@ def show(app: App, *, task_id: int, is_json: bool) -> None:
 @pass_app
 def stop(app: App, *, task_ids: tuple[int, ...]) -> int:
     with app.connect() as client:
-        return _for_each(app, task_ids, lambda task_id: client.stop_task(task_id)["message"])
+        return for_each(app, task_ids, lambda task_id: client.stop_task(task_id)["message"])
 
 
 @click.command(help=say("help.rm"))
@@ -216,7 +214,7 @@ def rm(app: App, *, task_ids: tuple[int, ...], yes: bool) -> int:
     with app.connect() as client:
         if not yes and not _confirms(client, task_ids):
             return Exit.ERROR
-        return _for_each(app, task_ids, lambda task_id: client.delete_task(task_id)["message"])
+        return for_each(app, task_ids, lambda task_id: client.delete_task(task_id)["message"])
 
 
 # the goal and its files
@@ -491,20 +489,3 @@ def _confirms(client: "BeRayClient", task_ids: tuple[int, ...]) -> bool:
         task = client.get_task(task_id, events="none")
         click.echo(f"  {task_id}  {task['status']}  {fit(one_line(task['goal']), 60)}", err=True)
     return click.confirm(say("rm.confirm", count=len(task_ids)), err=True)
-
-
-def _for_each(app: App, task_ids: tuple[int, ...], act: Callable[[int], str]) -> int:
-    """Do it to every task, also where it failed for one; the first failure is the exit status."""
-    from beray.exceptions import APIError
-
-    exit = Exit.OK
-    for task_id in task_ids:
-        try:
-            app.terminal.result(f"{task_id}  {one_line(act(task_id))}")
-        except APIError as error:
-            if error.status_code == HTTPStatus.UNAUTHORIZED:
-                raise
-            explained = explain(error)
-            show_failure(app.terminal, explained)
-            exit = exit or explained.exit
-    return exit

@@ -115,6 +115,38 @@ def test_scripts_register_without_questions(stranger: CommandLine, fake: FakeSer
     assert "POST /api/v1/auth/request-verification-code" not in fake.requests
 
 
+def test_forgotten_password_is_reset_and_the_new_one_logs_in(
+    stranger: CommandLine, fake: FakeServer, home: Path
+) -> None:
+    arguments = ["reset-password", "--server", fake.base_url, "--email", "ada@example.com", "--password-stdin"]
+
+    bad = stranger(*arguments, "--code", "000000", stdin=b"another horse\n")
+    good = stranger(*arguments, "--code", "123456", stdin=b"another horse\n")
+
+    assert (bad.status, good.status) == (6, 0)
+    assert fake.password == "another horse"
+    assert "The password of ada@example.com is reset" in good.err
+    assert "another horse" not in good.out + good.err
+    assert tomllib.loads(credentials(home).read_text())["servers"][fake.base_url]["token"] == TOKEN
+
+
+def test_resetting_a_password_asks_for_code_and_password(
+    stranger_on_terminal: Callable[..., OnTerminal], fake: FakeServer
+) -> None:
+    terminal = stranger_on_terminal("reset-password", "--server", fake.base_url, "--email", "ada@example.com")
+    for question, answer in [
+        ("Code: ", "123456"),
+        ("New password (at least 8 characters): ", "another horse"),
+        ("Once more: ", "another horse"),
+    ]:
+        terminal.read_until(question)  # what is typed before it is thrown away with the echo
+        terminal.type(f"{answer}\n")
+
+    assert terminal.end() == 0
+    assert "another horse" not in terminal.shown
+    assert "POST /api/v1/auth/request-verification-code" in fake.requests
+
+
 def test_logging_out_kills_the_token_and_forgets_it(stranger: CommandLine, fake: FakeServer, home: Path) -> None:
     log_in(stranger, fake)
 

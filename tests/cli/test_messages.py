@@ -13,7 +13,14 @@ from beray.cli.messages import MESSAGES
 SOURCES = [path.read_text() for path in Path(beray.cli.__file__).parent.glob("*.py") if path.name != "messages.py"]
 QUOTED = {key for source in SOURCES for key in re.findall(r"[\"']([a-z_]+(?:\.[a-z_]+)*)[\"']", source)}
 SAID = {key for source in SOURCES for key in re.findall(r"say\(\s*[\"']([a-z_.]+)[\"']", source)}
-FAMILIES = {"audit.": "admin", "end.": "screen", "ps.": "tasks", "show.": "tasks", "doctor.": "doctor"}
+FAMILIES = {
+    "audit.": "admin",
+    "end.": "screen",
+    "ps.": "tasks",
+    "show.": "tasks",
+    "doctor.": "doctor",
+    "tokens.": "tokens",
+}
 """Keys made at run time: `say(f"end.{status}")`."""
 
 

@@ -123,6 +123,9 @@ class FakeServer:
             },
             "limits": {},
         }
+        self.password = "correct horse"
+        self.tokens: dict[int, dict[str, Any]] = {}
+        """API tokens, by id, without their secrets."""
         self.next_script: Script = []
         self.is_down = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
@@ -201,6 +204,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(401, "not_authenticated", "Not logged in.")
         elif path == "/api/v1/users/me":
             self._json(_user())
+        elif path.startswith("/api/v1/users/me/tokens"):
+            self._tokens(path.removeprefix("/api/v1/users/me/tokens").strip("/"))
         elif path == "/api/v1/model/check" and self.fake.model_check is not None:
             self._json(self.fake.model_check)
         elif not path.startswith("/api/v1/tasks"):
@@ -214,12 +219,30 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"message": "A code has been sent."})
         elif what == "logout":
             self._json({"message": "Logged out."})
-        elif what == "register" and body["verification_code"] != "123456":
+        elif what in {"register", "reset-password"} and body["verification_code"] != "123456":
             self._refuse(400, "invalid_verification_code", "The code is wrong.")
-        elif what == "login" and body["password"] != "correct horse":
+        elif what == "reset-password":
+            self.fake.password = body["password"]
+            self._json({"message": "The password has been reset."})
+        elif what == "login" and body["password"] != self.fake.password:
             self._refuse(401, "invalid_credentials", "Address or password is wrong.")
         else:
             self._json({"access_token": TOKEN, "token_type": "bearer", "expires_in": 60, "user": _user(body["email"])})
+
+    def _tokens(self, number: str) -> None:
+        if self.command == "POST":
+            asked = json.loads(self.body)
+            token_id = max(self.fake.tokens, default=0) + 1
+            made = {"id": token_id, "name": asked["name"], "created_at": AT.format(0), "last_used_at": None}
+            made["expires_at"] = None if asked["expires_in"] is None else AT.format(asked["expires_in"] % 60)
+            self.fake.tokens[token_id] = made
+            self._json({**made, "token": f"beray_{token_id}"}, 201)
+        elif self.command == "GET":
+            self._json([made for _, made in sorted(self.fake.tokens.items(), reverse=True)])
+        elif self.fake.tokens.pop(int(number), None) is None:
+            self._refuse(404, "api_token_not_found", f"There is no API token {number}.")
+        else:
+            self._json({"message": "deleted"})
 
     def _tasks(self, rest: str) -> None:
         if not rest:

@@ -6,6 +6,7 @@ make, list or delete tokens, so one that has leaked can neither outlive its dele
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection
@@ -157,8 +158,8 @@ class _Uses:
         if use.token_id in self._noted or self._errands.is_full:
             return
         self._noted.add(use.token_id)  # also if it fails: a full disk is not tried again by every request
-        write = self._database.write(lambda connection: queries.note_use(connection, use.token_id, now=now))
-        self._errands.begin(write, "noting that an API token is used")
+        query = partial(queries.note_use, token_id=use.token_id, now=now)
+        self._errands.begin(lambda: self._database.write(query), "noting that an API token is used")
 
     async def close(self) -> None:
         await self._errands.close()

@@ -203,7 +203,7 @@ class Accounts:
         is_known, code = _or_raise(await self._database.write(issue))
         mail = self._reset_mail(email, code)
         if is_known:
-            self._errands.begin(self._try_to_send(mail), "sending a mail")
+            self._errands.begin(lambda: self._try_to_send(mail), "sending a mail")
 
     async def reset_password(self, raw_email: str, code: str, password: str, *, client: str) -> None:
         """Set another password for the account whose mailbox got `code`, and end all that the old one had begun.

@@ -1,5 +1,6 @@
 """A password's reset in one process against what others begin by the old one: whoever is second sees the first."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -8,11 +9,14 @@ from typing import TypeVar
 import pytest
 from sqlalchemy import Connection, Engine, make_url, text
 
+from beray.server.audit import AuditTrail
+from beray.server.auth.api_tokens import ApiTokens, Login
 from beray.server.db import api_tokens, auth
-from beray.server.db.auth import SessionRow
-from beray.server.db.postgres import postgres_engine
+from beray.server.db.auth import SessionRow, UserRow
+from beray.server.db.postgres import PostgresDatabase, postgres_engine
+from beray.server.errors import Refused
 from tests.support.databases import migrated
-from tests.support.waiting import wait_until
+from tests.support.waiting import begun, until, wait_until
 
 T = TypeVar("T")
 
@@ -109,3 +113,20 @@ def test_what_waits_for_a_reset_in_another_process_is_refused(engine, kind):
 
     assert not is_begun
     assert left(engine) == [0, 0]
+
+
+async def test_token_made_by_a_session_that_a_reset_is_ending_is_refused(engine, postgres_url):
+    """As the service makes it, in a process of its own."""
+    database = PostgresDatabase(make_url(postgres_url))
+    database.open()
+    tokens = ApiTokens(database, lambda: 1, AuditTrail(database, lambda: 1))
+    login = Login(UserRow(1, EMAIL, 0), b"here")
+
+    with open_transaction(engine, reset):
+        [making] = await begun(tokens.create(login, "ci", expires_in_seconds=None))
+        await until(lambda: making.done() or waits(engine), what="the writer to wait")
+
+    with pytest.raises(Refused, match="Not logged in"):
+        await making
+    assert left(engine) == [0, 0]
+    await asyncio.to_thread(database.close)
