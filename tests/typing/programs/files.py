@@ -35,3 +35,21 @@ def download(client: BeRayClient, task_id: int, folder: Path) -> list[str]:
 
 def remove(client: BeRayClient, task_id: int, path: str) -> str:
     return client.delete_file(task_id, path)["message"]
+
+
+def whole_folders(client: BeRayClient, task_id: int, folder: Path) -> list[Path]:
+    def tell(done: int, total: int | None) -> None:
+        print(done, "of", total)
+
+    answers: list[UploadAnswer] = client.upload_dir(task_id, folder, "data", progress=tell)
+    print(len(answers))
+    client.download_file(task_id, "sorted.txt", folder, overwrite=False)
+    archive: Path = client.download_zip(task_id, folder / "all.zip", ["results/"])
+    return [archive, *client.download_dir(task_id, "results", folder / "results", progress=tell)]
+
+
+def at_once(client: BeRayClient, folder: Path) -> list[Path]:
+    result = client.run("sort it", files=[folder / "names.txt", "more.txt"], timeout=600)
+    print(result.text, result.status, result.usage["requests"], [file["path"] for file in result.files])
+    other = client.run("sort it", files={"names.txt": folder / "names.txt", "note.txt": "in reverse"})
+    return result.raise_if_failed().download(folder) + other.download("here")

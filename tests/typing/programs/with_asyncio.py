@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from pathlib import Path
 
 from beray import AsyncBeRayClient, ConflictError, NotFoundError
 from beray.types import ApiToken, Event, FileNode, Info, Question, Ready, Session, StopAnswer, Task, User
@@ -76,6 +77,16 @@ async def files(client: AsyncBeRayClient, task_id: int) -> bytes:
     response = await client.get_file_content(task_id, "results/summary.txt")
     archive = await client.download_files_as_zip(task_id, ["results/"])
     return await response.read() + await archive.read()
+
+
+async def at_once(client: AsyncBeRayClient, folder: Path) -> list[Path]:
+    await client.upload_dir(1, folder)
+    await client.upload_file(1, "a", folder / "a", progress=print)
+    await client.download_file(1, "a", folder)
+    await client.download_zip(1, folder)
+    result = await client.run("sort it", files=[folder], on_event=print)
+    print(result.ok, result.text, len(result.files))
+    return await result.raise_if_failed().download(folder) + await client.download_dir(1, ".", folder)
 
 
 async def look(client: AsyncBeRayClient) -> bool:
