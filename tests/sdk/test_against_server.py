@@ -3,6 +3,8 @@
 import io
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from beray.exceptions import (
     NotFoundError,
     UnprocessableEntityError,
 )
+from tests.support.blocking import BlockingClient
 from tests.support.server import PASSWORD, ServerProcess
 from tests.support.waiting import wait_until
 
@@ -237,3 +240,24 @@ def test_tasks_and_files_show_themselves_in_a_notebook(client: BeRayClient, done
     assert all("completed" in task for task in html[:3])
     assert "tool calls</summary>" in html[0]
     assert "hello" in html[3]
+
+
+@pytest.mark.parametrize("kind", [BeRayClient, BlockingClient])
+def test_a_run_with_its_files_gives_its_result(
+    kind: Any, server: ServerProcess, client: BeRayClient, tmp_path: Path
+) -> None:
+    (tmp_path / "names.txt").write_text("Zoe\nAda\n")
+    seen: list[int] = []
+
+    with kind(server.base_url, token=client.token) as user:
+        result = user.run(
+            "`sort names.txt > sorted.txt`",
+            files=[tmp_path / "names.txt"],
+            on_event=lambda event: seen.append(event["seq"]),
+        )
+        places = result.raise_if_failed().download(tmp_path / "result")
+
+    assert [file["path"] for file in result.files] == ["names.txt", "sorted.txt"]
+    assert [place.name for place in places] == ["names.txt", "sorted.txt"]
+    assert (tmp_path / "result" / "sorted.txt").read_text() == "Ada\nZoe\n"
+    assert seen == list(range(1, result.task["last_seq"] + 1))
