@@ -256,6 +256,8 @@ def test_a_run_with_its_files_gives_its_result(
             on_event=lambda event: seen.append(event["seq"]),
         )
         places = result.raise_if_failed().download(tmp_path / "result")
+        if kind is BlockingClient:
+            places = user._run(places)
 
     assert [file["path"] for file in result.files] == ["names.txt", "sorted.txt"]
     assert [place.name for place in places] == ["names.txt", "sorted.txt"]
