@@ -24,9 +24,9 @@ Decode = Callable[[Sequence[bytes]], int]
 
 
 def ours(chunks: Sequence[bytes]) -> int:
-    """As `protocol/flows.py` does it."""
+    """As `protocol/streams.py` does it."""
     decoder = EventStreamDecoder()
-    return sum(parse_json(event.data)["v"] for chunk in chunks for event in decoder.feed(chunk))
+    return sum(parse_json(event.raw_data)["v"] for chunk in chunks for event in decoder.feed(chunk))
 
 
 def httpx_sse(chunks: Sequence[bytes]) -> int:
