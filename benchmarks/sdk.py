@@ -1,38 +1,57 @@
-"""What the SDK costs its caller: processor time of a call, and events decoded per second.
+"""What the SDK costs its caller: time of a call, imports, events decoded per second, memory of large files.
 
-- A call: `BeRayClient.get_task` against the same GET and `.json()` on a plain `requests.Session`, both to a server that
-  answers from memory. Counted is this process' processor time, so the server's speed plays no part.
-- Decoding: bytes of a stream in chunks of 64 KiB to JSON objects, as the SDK does it, against `iter_lines` and
-  `json.loads`.
+Against plain `requests`, bare aiohttp and other parsers of event streams, with a server in another process that does
+the least a server can (`bare_server.py`).
+
+- A call: `get_task` against the same GET and its JSON. Wall time, and this process' processor time alone.
+- Decoding: bytes of a stream in chunks of 64 KiB to JSON objects, as the SDK does it (`stream_parsers.py`).
+- `import beray`: a new process that does it, against one that does nothing.
+- Memory: the highest resident size of a new process while it moves 1 GiB, above that before.
 """
 
-import io
+import asyncio
 import json
+import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
 
+import aiohttp
 import requests
-import urllib3
 
+from benchmarks.bare_server import FILE_BYTES, running_bare_server
 from benchmarks.measure import Benchmark, Goal, Side
-from benchmarks.twin import running_twin
+from benchmarks.stream_parsers import OTHERS, Decode, ours
+from beray.async_client import AsyncBeRayClient
 from beray.client import BeRayClient
 from beray.protocol.responses import parse_json
-from beray.protocol.sse import EventStreamDecoder, encode_event
+from beray.protocol.sse import encode_event
 
-ROUNDS = 7
-CALLS = 150
-EVENTS = 20_000
-CHUNK_BYTES = 64 * 1024
-TOKEN = "t" * 43
+ROUNDS: Final = 9
+CALLS: Final = 150
+AT_ONCE: Final = 32
+ASYNC_CALLS: Final = 1600
+EVENTS: Final = 20_000
+CHUNK_BYTES: Final = 64 * 1024
+TOKEN: Final = "t" * 43
+MIB: Final = 1 << 20
 
 
 def main() -> None:
     """Measure."""
     with Benchmark("sdk") as bench:
-        with running_twin(bench.folder) as twin:
-            _compare_calls(bench, twin.base_url)
+        with running_bare_server() as base_url:
+            _compare_calls(bench, base_url)
+            asyncio.run(_compare_async_calls(bench, base_url))
+            _measure_memory(bench, base_url)
         _compare_decoding(bench)
+        _compare_imports(bench)
+
+
+# Calls
 
 
 def _compare_calls(bench: Benchmark, base_url: str) -> None:
@@ -51,66 +70,181 @@ def _compare_calls(bench: Benchmark, base_url: str) -> None:
             return client.get_task(1, events="none")
 
         assert sdk() == plain()
-        ours, other = bench.rounds(ROUNDS, lambda: _cost(sdk), lambda: _cost(plain), share=0.6)
+        results = bench.samples(ROUNDS, lambda: _cost(sdk), lambda: _cost(plain), share=0.3)
+    for at, kind in enumerate(("wall time", "processor time of the caller")):
+        bench.compare(
+            f"an SDK call (GET of 1 KB JSON), {kind}",
+            unit="µs",
+            ours=Side("BeRayClient.get_task", results[0][at::2]),
+            other=Side("requests.Session().get().json()", results[1][at::2]),
+            goal=Goal("≤", 0.6),
+        )
+
+
+def _cost(call: Callable[[], object]) -> tuple[float, float]:
+    """Microseconds of wall and processor time per call."""
+    started, before = time.perf_counter(), time.process_time()
+    for _ in range(CALLS):
+        call()
+    used, elapsed = time.process_time() - before, time.perf_counter() - started
+    return elapsed / CALLS * 1e6, used / CALLS * 1e6
+
+
+async def _compare_async_calls(bench: Benchmark, base_url: str) -> None:
+    url = f"{base_url}/api/v1/tasks/1"
+    session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"})
+
+    async def bare() -> object:
+        async with session.get(url, params={"events": "none"}) as answer:
+            answer.raise_for_status()
+            return await answer.json(loads=parse_json)
+
+    async with AsyncBeRayClient(base_url, token=TOKEN) as client, session:
+
+        async def sdk() -> object:
+            return await client.get_task(1, events="none")
+
+        assert await sdk() == await bare()
+        sides: tuple[list[float], list[float]] = ([], [])
+        for _ in range(ROUNDS):
+            for side, call in zip(sides, (sdk, bare), strict=True):
+                side.append(await _calls_per_second(call))
     bench.compare(
-        "an SDK call, processor time of the caller",
-        unit="µs",
-        ours=Side("BeRayClient.get_task", ours),
-        other=Side("requests.Session().get().json()", other),
-        goal=Goal("≤", 0.6),
+        f"SDK calls (GET of 1 KB JSON), {AT_ONCE} at once on one event loop",
+        unit="calls/s",
+        ours=Side("AsyncBeRayClient.get_task", sides[0]),
+        other=Side("aiohttp.ClientSession.get, json (same parser)", sides[1]),
+        goal=Goal("≥", 0.9),
     )
 
 
-def _cost(call: Callable[[], object]) -> float:
-    """Microseconds of processor time per call."""
-    before = time.process_time()
-    for _ in range(CALLS):
-        call()
-    return (time.process_time() - before) / CALLS * 1e6
+async def _calls_per_second(call: Callable[[], Awaitable[object]]) -> float:
+    async def some() -> None:
+        for _ in range(ASYNC_CALLS // AT_ONCE):
+            await call()
+
+    started = time.perf_counter()
+    await asyncio.gather(*(some() for _ in range(AT_ONCE)))
+    return ASYNC_CALLS / (time.perf_counter() - started)
+
+
+# Decoding
 
 
 def _compare_decoding(bench: Benchmark) -> None:
-    stream = b"".join(encode_event(seq, "tool.output", _body(seq)) for seq in range(1, EVENTS + 1))
-    assert _decode_ours(stream) == _decode_plain(stream) == EVENTS
-    ours, other = bench.rounds(ROUNDS, lambda: _rate(_decode_ours, stream), lambda: _rate(_decode_plain, stream))
+    for kind, delta in (("ASCII", "x" * 120), ("Chinese", "行中文字" * 15)):
+        stream = b"".join(encode_event(seq, "tool.output", _body(seq, delta)) for seq in range(1, EVENTS + 1))
+        chunks = [stream[start : start + CHUNK_BYTES] for start in range(0, len(stream), CHUNK_BYTES)]
+        assert {decode(chunks) for decode in (ours, *OTHERS.values())} == {EVENTS}
+        measures = [_rate(decode, chunks) for decode in (ours, *OTHERS.values())]
+        own, *others = bench.rounds(ROUNDS, *measures)
+        for (name, rates), least in zip(zip(OTHERS, others, strict=True), (2.0, 0.9, None), strict=True):
+            bench.compare(
+                f"decode a stream of {EVENTS:,} events ({kind}, {len(stream) >> 20} MiB)",
+                unit="events/s",
+                ours=Side("the SDK's decoder", own),
+                other=Side(name, rates),
+                goal=None if least is None else Goal("≥", least),
+            )
+
+
+def _body(seq: int, delta: str) -> bytes:
+    event = {"v": 1, "seq": seq, "at": "2026-01-01T00:00:00.000Z", "task_id": 1, "type": "tool.output"}
+    event |= {"call_id": "c1", "stream": "stdout", "delta": delta, "truncated": False}
+    return json.dumps(event, ensure_ascii=False).encode()
+
+
+def _rate(decode: Decode, chunks: Sequence[bytes]) -> Callable[[], float]:
+    def measure() -> float:
+        before = time.process_time()
+        decode(chunks)
+        return EVENTS / (time.process_time() - before)
+
+    return measure
+
+
+# Imports
+
+
+def _compare_imports(bench: Benchmark) -> None:
+    own, bare, client, library = bench.rounds(
+        ROUNDS,
+        lambda: _process_ms("import beray"),
+        lambda: _process_ms("pass"),
+        lambda: _process_ms("from beray import BeRayClient; BeRayClient('http://127.0.0.1:1')"),
+        lambda: _process_ms("import requests"),
+    )
     bench.compare(
-        f"decode a stream of {EVENTS:,} events ({len(stream) >> 20} MiB)",
-        unit="events/s",
-        ours=Side("the SDK's decoder", ours),
-        other=Side("iter_lines and json.loads", other),
+        "a process that imports the package",
+        unit="ms",
+        ours=Side("import beray", own),
+        other=Side("nothing", bare),
+        goal=Goal("≤", 10, of="difference"),
+    )
+    bench.compare(
+        "a process that makes a client",
+        unit="ms",
+        ours=Side("BeRayClient(…)", client),
+        other=Side("import requests", library),
     )
 
 
-def _body(seq: int) -> bytes:
-    event = {"v": 1, "seq": seq, "at": "2026-01-01T00:00:00.000Z", "task_id": 1, "type": "tool.output"}
-    return json.dumps(event | {"call_id": "c1", "stream": "stdout", "delta": "x" * 120, "truncated": False}).encode()
+def _process_ms(code: str) -> float:
+    def run() -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        return (time.perf_counter() - started) * 1000
+
+    return statistics.median(run() for _ in range(3))
 
 
-def _rate(decode: Callable[[bytes], int], stream: bytes) -> float:
-    before = time.process_time()
-    count = decode(stream)
-    return count / (time.process_time() - before)
+# Memory
+
+MOVING: Final = """
+import pathlib, sys, time
+from beray import BeRayClient
+
+def status(name):
+    line = next(line for line in open("/proc/self/status") if line.startswith(name))
+    return int(line.split()[1]) / 1024
+
+client = BeRayClient(sys.argv[1], "t")
+path = pathlib.Path(sys.argv[2])
+client.get_task(1)
+open("/proc/self/clear_refs", "w").write("5")  # the highest resident size begins anew
+before, started = status("VmRSS"), time.perf_counter()
+{move}
+print(status("VmHWM") - before, time.perf_counter() - started)
+"""
+UP: Final = "client.upload_file(1, 'large', path)"
+DOWN: Final = """
+with client.get_file_content(1, "large", stream=True) as response, path.open("wb") as file:
+    for piece in response.iter_content(256 * 1024):
+        file.write(piece)
+"""
 
 
-def _decode_ours(stream: bytes) -> int:
-    """As `protocol/flows.py` does: the decoder, then `parse_json` of each event's data."""
-    decoder = EventStreamDecoder()
-    count = 0
-    for start in range(0, len(stream), CHUNK_BYTES):
-        for event in decoder.feed(stream[start : start + CHUNK_BYTES]):
-            count += parse_json(event.data)["v"]
-    return count
+def _measure_memory(bench: Benchmark, base_url: str) -> None:
+    path = bench.folder / "large"
+    for what, move in (("up", UP), ("down", DOWN)):
+        with path.open("wb") as file:
+            file.truncate(FILE_BYTES if what == "up" else 0)
+        mib, seconds = _moved(move, base_url, path)
+        assert path.stat().st_size == FILE_BYTES
+        bench.note(
+            f"memory of moving 1 GiB {what}",
+            unit="MiB",
+            ours=Side(f"BeRayClient ({FILE_BYTES / MIB / seconds:,.0f} MiB/s)", [mib]),
+            goal=Goal("≤", 16, of="figure"),
+        )
+    path.unlink()
 
 
-def _decode_plain(stream: bytes) -> int:
-    """What one writes first: `iter_lines` (in chunks as large as ours), and `json.loads` of the data lines."""
-    response = requests.Response()
-    response.raw = urllib3.HTTPResponse(io.BytesIO(stream), preload_content=False)
-    count = 0
-    for line in response.iter_lines(chunk_size=CHUNK_BYTES):
-        if line.startswith(b"data: "):
-            count += json.loads(line[6:])["v"]
-    return count
+def _moved(move: str, base_url: str, path: Path) -> tuple[float, float]:
+    command = [sys.executable, "-c", MOVING.replace("{move}", move), base_url, str(path)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    mib, seconds = found.stdout.split()
+    return float(mib), float(seconds)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 The public names are loaded when they are first used, so that `import beray` costs next to nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # `typing` would be most of what `import beray` costs; type checkers know the name
 
 if TYPE_CHECKING:
     from beray.async_client import AsyncBeRayClient as AsyncBeRayClient
@@ -86,6 +85,8 @@ __all__ = [  # noqa: RUF022  # what is called first, then the errors
 def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'beray' has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(_MODULE_OF[name]), name)
     globals()[name] = value
     return value

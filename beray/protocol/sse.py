@@ -22,9 +22,9 @@ HEARTBEAT_SECONDS: Final = 15
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024  # far above the server's own caps; keeps a hostile stream out of memory
 
 # What `encode_event` makes. The quantifiers give nothing back (`+` behind them): hostile bytes cost linear time.
-_FRAME = r"id: ([^\n\0]*+)\nevent: (.++)\ndata: (.++)\n\n"
+_FRAME = rb"id: ([^\n\0]*+)\nevent: (.++)\ndata: (.++)\n\n"
 _find_frames = re.compile(_FRAME).findall
-_match_frames = re.compile(rb"(?:%b)*+" % _FRAME.encode("ascii")).match
+_match_frames = re.compile(b"(?:%b)*+" % _FRAME).match
 
 _BOM = b"\xef\xbb\xbf"
 _MAX_RETRY_DIGITS = 9  # 11 days in ms; int() of a very long text would be slow, then an error
@@ -48,11 +48,32 @@ def encode_event(seq: int, type: str, body: bytes) -> bytes:
 
 
 class ServerSentEvent(NamedTuple):
-    """One event as it was on the wire; `id` is the last event id in force, `""` where there is none."""
+    """One event as it was on the wire, in bytes: text is made of them where it is wanted, and JSON without it.
 
-    id: str
-    type: str
-    data: str
+    Attributes:
+        raw_id: The last event id in force; empty where there is none.
+        raw_type: The event's type.
+        raw_data: Its data.
+    """
+
+    raw_id: bytes
+    raw_type: bytes
+    raw_data: bytes
+
+    @property
+    def id(self) -> str:
+        """The id as text, like the two below: what is no UTF-8 becomes U+FFFD."""
+        return self.raw_id.decode("utf-8", "replace")
+
+    @property
+    def type(self) -> str:
+        """The type as text."""
+        return self.raw_type.decode("utf-8", "replace")
+
+    @property
+    def data(self) -> str:
+        """The data as text."""
+        return self.raw_data.decode("utf-8", "replace")
 
 
 _event_of: Final = partial(tuple.__new__, ServerSentEvent)  # a NamedTuple's own is a Python function, and twice as slow
@@ -68,13 +89,11 @@ class EventStreamDecoder:
         max_event_bytes: An event whose lines exceed this is refused.
 
     Attributes:
-        last_event_id: Id to resume after; moves only with whole events.
         retry_ms: The wait before reconnecting that the server asked for last, or None.
         comments: How many comment lines have come so far; heartbeats are comments.
     """
 
     def __init__(self, *, last_event_id: str = "", max_event_bytes: int = MAX_EVENT_BYTES) -> None:
-        self.last_event_id = last_event_id
         self.retry_ms: int | None = None
         self.comments = 0
         self._max_event_bytes = max_event_bytes
@@ -82,10 +101,15 @@ class EventStreamDecoder:
         self._pieces_size = 0
         self._after_cr = False
         self._is_first_line = True
-        self._id = last_event_id
+        self._last_id = self._id = last_event_id.encode()
         self._type = b""
         self._data: list[bytes] = []
         self._data_size = 0
+
+    @property
+    def last_event_id(self) -> str:
+        """Id to resume after; moves only with whole events."""
+        return self._last_id.decode("utf-8", "replace")
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """The events that `chunk` completes, in order.
@@ -109,7 +133,7 @@ class EventStreamDecoder:
     @property
     def _is_between_events(self) -> bool:
         """Whether the next byte begins a line, and no field is waiting for its event's end."""
-        is_waiting = self._pieces or self._data or self._type or self._id != self.last_event_id
+        is_waiting = self._pieces or self._data or self._type or self._id != self._last_id
         return not (is_waiting or self._after_cr or self._is_first_line)
 
     def _take_frames(self, chunk: bytes, at: int, events: list[ServerSentEvent]) -> int:
@@ -120,8 +144,8 @@ class EventStreamDecoder:
         while at < len(chunk):
             end = cast(re.Match[bytes], _match_frames(chunk, at)).end()
             if end > at:
-                events += map(_event_of, _find_frames(chunk[at:end].decode("utf-8", "replace")))
-                self._id = self.last_event_id = events[-1].id
+                events += map(_event_of, _find_frames(chunk, at, end))
+                self._id = self._last_id = events[-1].raw_id
             else:
                 end = chunk.find(b"\n\n", at) + 2
                 if end < 2:
@@ -180,7 +204,7 @@ class EventStreamDecoder:
             self._check_size(self._data_size)
         elif name == b"id":
             if b"\0" not in value:
-                self._id = value.decode("utf-8", "replace")
+                self._id = value
         elif name == b"event":
             self._type = value
         elif not name:
@@ -189,12 +213,11 @@ class EventStreamDecoder:
             self.retry_ms = int(value)
 
     def _dispatch(self) -> ServerSentEvent | None:
-        self.last_event_id = self._id
+        self._last_id = self._id
         kind, data = self._type, self._data
         self._type = b""
         if not data:
             return None
         self._data = []
         self._data_size = 0
-        text = (data[0] if len(data) == 1 else b"\n".join(data)).decode("utf-8", "replace")
-        return ServerSentEvent(self._id, kind.decode("utf-8", "replace") or "message", text)
+        return ServerSentEvent(self._id, kind or b"message", data[0] if len(data) == 1 else b"\n".join(data))

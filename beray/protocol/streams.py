@@ -7,7 +7,7 @@ contract: they are passed on, its clean end is believed, and a cut is an error, 
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from beray.exceptions import ConnectionFailed, NetworkError, ProtocolError, WaitTimeout
 from beray.protocol import calls
@@ -107,7 +107,7 @@ class _Cursor:
         if content is None:
             return None
         seq = content.get("seq")
-        if isinstance(seq, int) and event.id == str(seq):
+        if isinstance(seq, int) and event.raw_id == b"%d" % seq:
             if seq <= self.last_seq:
                 return None
             self.last_seq = seq
@@ -124,12 +124,20 @@ def content_of(event: ServerSentEvent) -> JsonObject | None:
     an event with blank data is None.
     """
     try:
-        content = parse_json(event.data)
+        content = parse_json(event.raw_data)
     except (ValueError, RecursionError):
-        if not event.data.strip():
+        content = _content_of_text(event.data)
+        if content is None:
             return None
-        content = event.data
     return content if isinstance(content, dict) else {"type": event.type, "data": content}
+
+
+def _content_of_text(text: str) -> Any:
+    """The text's JSON value, where it was but no UTF-8; else itself; None if it is blank."""
+    try:
+        return parse_json(text)
+    except (ValueError, RecursionError):
+        return text if text.strip() else None
 
 
 def _read_events(answer: Answer, cursor: _Cursor) -> Flow[NetworkError | None]:

@@ -38,7 +38,7 @@ def check_event_stream(stream: bytes, cuts: Sequence[int]) -> None:
     small = EventStreamDecoder(max_event_bytes=SMALL_EVENT_BYTES)
     with suppress(EventTooLarge):
         for event in (event for chunk in chunks for event in small.feed(chunk)):
-            assert len(event.data) <= SMALL_EVENT_BYTES
+            assert len(event.raw_data) <= SMALL_EVENT_BYTES
 
 
 def standard_events(stream: bytes) -> list[ServerSentEvent]:
@@ -50,8 +50,7 @@ def standard_events(stream: bytes) -> list[ServerSentEvent]:
         value = value.removeprefix(b" ")
         if line == b"":
             if data:
-                fields = (id_, type_ or b"message", b"\n".join(data))
-                events.append(ServerSentEvent(*(field.decode("utf-8", "replace") for field in fields)))
+                events.append(ServerSentEvent(id_, type_ or b"message", b"\n".join(data)))
             data, type_ = [], b""
         elif field == b"data":
             data.append(value)
