@@ -226,6 +226,8 @@ class AsyncDriver:
         except (aiohttp.ClientError, OSError) as error:  # OSError: TimeoutError, and a certificate's file
             if response is not None:
                 response.close()
+            if isinstance(call.body, UploadBody) and call.body.failure is not None:
+                raise call.body.failure from call.body.failure.__cause__  # no further attempt would help
             seconds = silence_seconds(send, self.options)
             return as_value(network_error(error, method=call.method, url=url, timeout_seconds=seconds), cause=error)
         if call.method != "GET" and any(step.status in (301, 302, 303) for step in response.history):

@@ -15,7 +15,6 @@ _END_64: Final = struct.Struct("<4sQHHLLQQQQ")
 _LOCATOR_64: Final = struct.Struct("<4sLQL")
 _MOST_COMMENT_BYTES: Final = 0xFFFF
 _ENTRY_SIGNATURE: Final = b"PK\x01\x02"
-_IN_64: Final = (0xFFFF, 0xFFFFFFFF)  # these fields say: see the 64-bit record
 
 
 def is_whole_zip(path: Path) -> bool:
@@ -27,25 +26,22 @@ def is_whole_zip(path: Path) -> bool:
         at = tail.rfind(b"PK\x05\x06")
         if at < 0 or len(tail) - at < _END.size:
             return False
-        _, _, _, _, entries, directory_bytes, start, comment_bytes = _END.unpack_from(tail, at)
+        _, _, _, _, _, directory_bytes, start, comment_bytes = _END.unpack_from(tail, at)
         if at + _END.size + comment_bytes != len(tail):
             return False
         end = size - len(tail) + at
-        if entries == _IN_64[0] or _IN_64[1] in (directory_bytes, start):
-            return _adds_up_64(file, end)
-        return _adds_up(file, start, directory_bytes, end)
+        locator = _unpacked(file, _LOCATOR_64, end - _LOCATOR_64.size)
+        if locator is None or locator[0] != b"PK\x06\x07":
+            return _adds_up(file, start, directory_bytes, end)
+        return _adds_up_64(file, locator[2], end - _LOCATOR_64.size)
 
 
-def _adds_up_64(file: BinaryIO, end: int) -> bool:
-    """The same for the records of a large archive, which stand before the end record."""
-    at = end - _LOCATOR_64.size
-    locator = _unpacked(file, _LOCATOR_64, at)
-    if locator is None or locator[0] != b"PK\x06\x07":
+def _adds_up_64(file: BinaryIO, at: int, end: int) -> bool:
+    """The same for a large archive: its own end record at `at`, which a locator has named, ends at `end`."""
+    record = _unpacked(file, _END_64, at)
+    if record is None or record[0] != b"PK\x06\x06" or at + record[1] + 12 != end:
         return False
-    record = _unpacked(file, _END_64, locator[2])
-    if record is None or record[0] != b"PK\x06\x06" or locator[2] + record[1] + 12 != at:
-        return False
-    return _adds_up(file, record[9], record[8], locator[2])
+    return _adds_up(file, record[9], record[8], at)
 
 
 def _adds_up(file: BinaryIO, start: int, directory_bytes: int, end: int) -> bool:

@@ -91,6 +91,48 @@ def test_existing_file_is_kept_unless_forced(beray: CommandLine, home: Path) -> 
     assert (home / "hello.py").read_bytes() == FILES["hello.py"]
 
 
+def test_file_that_is_there_with_the_same_content_is_left(beray: CommandLine, home: Path) -> None:
+    assert beray("files", "get", "42", "out", "-o", "here").status == 0
+    (home / "here" / "out" / "deep" / "中文.txt").unlink()
+
+    assert beray("files", "get", "42", "out", "-o", "here").status == 0
+
+    assert downloaded(home / "here") == {"out/data.bin": BYTES, "out/deep/中文.txt": "好".encode()}
+
+
+def test_folder_is_taken_for_one_though_one_of_its_name_is_here(beray: CommandLine, home: Path) -> None:
+    (home / "out").mkdir()
+    (home / "hello.py").mkdir()
+
+    assert beray("files", "get", "42", "out").status == 0
+    refused = beray("files", "get", "42", "hello.py")
+
+    assert (home / "out" / "data.bin").read_bytes() == BYTES
+    assert (refused.status, "hello.py" in refused.err) == (6, True)
+    assert list((home / "hello.py").iterdir()) == []
+
+
+def test_tree_of_a_hostile_server_is_not_downloaded(beray: CommandLine, fake: FakeServer, home: Path) -> None:
+    fake.add(HELLO_WORLD, files={"../planted": b"x", "fine": b"y"})
+
+    refused = beray("files", "get", "43", ".", "-o", "here")
+
+    assert refused.status == 1
+    assert not (home / "planted").exists()
+    assert downloaded(home) == {}
+
+
+def test_folder_with_a_link_that_leads_out_is_not_uploaded(beray: CommandLine, fake: FakeServer, home: Path) -> None:
+    (home / "folder").mkdir()
+    (home / "folder" / "a.txt").write_text("a")
+    (home / "folder" / "secret").symlink_to("/etc/passwd")
+
+    refused = beray("files", "put", "42", "folder")
+
+    assert (refused.status, "'secret' is a link" in refused.err) == (1, True)
+    assert fake.tasks[42].files.keys() == FILES.keys()
+
+
 def test_link_in_the_way_is_neither_followed_nor_replaced(beray: CommandLine, home: Path) -> None:
     (home / "elsewhere").write_text("precious")
     (home / "hello.py").symlink_to(home / "elsewhere")

@@ -4,12 +4,14 @@ It speaks WIRE.md for one user. A task's script is a list of events; between the
 opens, and `CUT`, at which the connection breaks once.
 """
 
+import base64
 import contextlib
+import hashlib
 import io
 import json
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -170,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._route()
 
-    do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815  # names that http.server looks for
+    do_POST = do_PUT = do_DELETE = do_HEAD = do_GET  # noqa: N815  # names that http.server looks for
 
     def handle(self) -> None:
         with contextlib.suppress(ConnectionError):  # clients of these tests leave when they like
@@ -269,7 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._stop(task)
             case "GET", "files/tree":
                 self._tree(task, self.query.get("path", "."))
-            case "GET", "files/content":
+            case "GET" | "HEAD", "files/content":
                 self._content(task)
             case "PUT", "files/content":
                 task.files[self.query["path"]] = self.body
@@ -353,7 +355,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif content is None:
             self._refuse(404, "file_not_found", f"There is no {self.query['path']}.")
         else:
-            self._bytes(content, "application/octet-stream")
+            digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
+            self._bytes(content, "application/octet-stream", headers={"Repr-Digest": f"sha-256=:{digest}:"})
 
     def _zip(self, task: FakeTask) -> None:
         packed = io.BytesIO()
@@ -382,12 +385,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, content: Any, status: int = 200) -> None:
         self._bytes(json.dumps(content).encode(), "application/json", status)
 
-    def _bytes(self, content: bytes, kind: str, status: int = 200) -> None:
+    def _bytes(self, content: bytes, kind: str, status: int = 200, *, headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
 
 def _user(email: str = "ada@example.com") -> dict[str, Any]:
