@@ -28,6 +28,7 @@ RECONNECTS: Final = RetryPolicy(
 """How a cut stream is resumed; the server's `retry:` replaces the first delay."""
 
 _MAX_FIRST_RECONNECT_SECONDS = 10.0
+_MIN_FIRST_RECONNECT_SECONDS = 0.1  # a server that asks for less would be asked again and again without a pause
 
 
 def stream(task_id: int, conditions: Conditions, *, after: int = 0, deadline: float | None = None) -> Flow[None]:
@@ -63,7 +64,7 @@ def _stream(task_id: int, conditions: Conditions, *, after: int, deadline: float
     cursor = _Cursor(task_id=task_id, last_seq=after, deadline=deadline)
     answer = yield from repeated(cursor.send(), conditions)
     while True:
-        cut = yield from _read_events(answer, cursor)
+        cut = yield from _read_events(answer, cursor, conditions)
         if cut is None and (cursor.is_at_end or not cursor.can_resume):
             return
         if cut is None and not cursor.has_received and (yield from _has_task_ended(cursor, conditions)):
@@ -86,9 +87,11 @@ class _Cursor:
     has_received: bool = False
     """The last connection brought an event."""
     failures: int = 0
-    """Attempts in a row that brought neither an event nor a heartbeat."""
+    """Attempts in a row that brought neither a new event nor a heartbeat."""
     policy: RetryPolicy = field(default=RECONNECTS)
     deadline: float | None = None
+    gap: ProtocolError | None = None
+    """What to say of events that are missing, once those before them have been emitted."""
 
     @property
     def can_resume(self) -> bool:
@@ -107,8 +110,11 @@ class _Cursor:
         if content is None:
             return None
         seq = content.get("seq")
-        if isinstance(seq, int) and event.raw_id == b"%d" % seq:
+        if type(seq) is int and event.raw_id == b"%d" % seq:
             if seq <= self.last_seq:
+                return None
+            if seq != self.last_seq + 1:
+                self.gap = self.gap or _gap(self.task_id, self.last_seq, seq)
                 return None
             self.last_seq = seq
             self.has_numbered = True
@@ -140,7 +146,7 @@ def _content_of_text(text: str) -> Any:
         return text if text.strip() else None
 
 
-def _read_events(answer: Answer, cursor: _Cursor) -> Flow[NetworkError | None]:
+def _read_events(answer: Answer, cursor: _Cursor, conditions: Conditions) -> Flow[NetworkError | None]:
     """Emit what one connection brings; None at its clean end, else what cut it."""
     cursor.has_received = False
     if answer.status == 204:
@@ -156,14 +162,19 @@ def _read_events(answer: Answer, cursor: _Cursor) -> Flow[NetworkError | None]:
         received = decoder.feed(chunk)
         if received:
             cursor.has_received = True
-        if received or decoder.comments:
-            cursor.failures = 0
         if decoder.retry_ms is not None:
-            seconds = min(decoder.retry_ms / 1000, _MAX_FIRST_RECONNECT_SECONDS)
+            seconds = max(decoder.retry_ms / 1000, _MIN_FIRST_RECONNECT_SECONDS)
+            seconds = min(seconds, _MAX_FIRST_RECONNECT_SECONDS)
             cursor.policy = replace(RECONNECTS, first_delay_seconds=seconds)
         events = [content for event in received if (content := cursor.take(event)) is not None]
+        if events or decoder.comments:
+            cursor.failures = 0
         if events:
             yield Emit(events)
+        if cursor.gap is not None:
+            raise cursor.gap
+        if cursor.deadline is not None and not cursor.is_at_end and conditions.clock() >= cursor.deadline:
+            raise WaitTimeout(cursor.task_id)  # where bytes always wait, no read ever takes too long
 
 
 def _check_is_event_stream(answer: Answer) -> None:
@@ -182,19 +193,23 @@ def _has_task_ended(cursor: _Cursor, conditions: Conditions) -> Flow[bool]:
     if not isinstance(outcome, Answer):
         return False  # the reconnect meets the same and knows what to do
     task = value_of(outcome)
-    if not isinstance(task, dict) or task.get("status") not in STATUSES:
+    status = task.get("status") if isinstance(task, dict) else None
+    if not isinstance(status, str) or status not in STATUSES:
         return True  # another contract: its clean end is believed
     last_seq = task.get("last_seq")
     has_more = isinstance(last_seq, int) and last_seq > cursor.last_seq
-    return task["status"] in ENDED and not has_more
+    return status in ENDED and not has_more
 
 
 def _reconnect(cursor: _Cursor, conditions: Conditions, failure: Failure) -> Flow[Answer]:
     """Open the stream again after the last event, with growing patience; `failure` is why."""
     send = cursor.send()
     token = conditions.token
+    has_renewed = False  # a server that takes no token at all would be given one after the other
     while True:
-        if not (yield from token_is_renewed(send.call, failure, token)):
+        if not has_renewed and (yield from token_is_renewed(send.call, failure, token)):
+            has_renewed = True
+        else:
             yield Sleep(_patience(cursor, conditions, failure))
         cursor.failures += 1
         token = conditions.token
@@ -219,6 +234,13 @@ def _patience(cursor: _Cursor, conditions: Conditions, failure: Failure) -> floa
     if left <= 0:
         raise failure
     return min(delay, left)
+
+
+def _gap(task_id: int, last_seq: int, seq: int) -> ProtocolError:
+    return ProtocolError(
+        f"Event {seq} of task {task_id} came after event {last_seq}; those between are missing. "
+        f"stream_task_updates({task_id}, after={last_seq}) asks for them again."
+    )
 
 
 def _ended_early(task_id: int) -> ConnectionFailed:
