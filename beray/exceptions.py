@@ -24,12 +24,17 @@
 can be pickled; `response` stays behind, since it holds the request's token.
 """
 
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
 _SENTENCE_ENDS = (".", "!", "?", "。", "！", "？", "...")
 _MAX_LINE = 400  # characters of `str(error)`; a proxy's HTML page would fill the terminal
+_MAX_DEPTH = 8  # of lists in a detail
+
+# What a terminal obeys instead of showing it, what turns the direction of a line, and what no encoding can print.
+_UNREADABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 class BeRayException(Exception):
@@ -88,7 +93,7 @@ class APIError(BeRayException):
         where = f"{self.method} {self.url}" if self.url else ""
         quoted = f"request {self.request_id}" if self.request_id else ""
         context = ", ".join(part for part in (where, quoted) if part)
-        line = f"{name}: {_one_line(_sentence(self.error_detail) or _phrase(self.status_code))}"
+        line = f"{_one_line(name)}: {_one_line(_sentence(self.error_detail)) or _phrase(self.status_code)}"
         if self.hint and not self.code:  # a BeRay server's own sentence says it already
             line = f"{line}{'' if line.endswith(_SENTENCE_ENDS) else '.'} {self.hint}"
         return f"{line} ({_one_line(context)})" if context else line
@@ -277,17 +282,22 @@ class ArchiveRefused(BeRayException):
         return _one_line(f"The archive was not unpacked: {self.args[0]}")
 
 
-def _sentence(detail: Any) -> str:
+def _sentence(detail: Any, depth: int = 0) -> str:
     """`detail` for people: a list of field errors becomes `body.email: msg; ...`."""
     if detail is None:
         return ""
+    if depth > _MAX_DEPTH:
+        return "..."
     if isinstance(detail, list):
-        return "; ".join(_sentence(item) for item in detail)
+        return "; ".join(_sentence(item, depth + 1) for item in detail[:_MAX_LINE])
     if isinstance(detail, dict) and "msg" in detail:
         loc = detail.get("loc")
         where = ".".join(str(part) for part in loc) if isinstance(loc, list | tuple) else ""
         return f"{where}: {detail['msg']}" if where else str(detail["msg"])
-    return str(detail)
+    try:
+        return str(detail)
+    except RecursionError:
+        return "..."
 
 
 _HINTS: Final = {
@@ -317,5 +327,7 @@ def _phrase(status_code: int) -> str:
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}..."
+    """`text` without what a terminal would obey: most of it is what a server said, or whoever stands between."""
+    line = " ".join(text[: 4 * _MAX_LINE].split())
+    cut = line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}..."
+    return _UNREADABLE.sub("\N{REPLACEMENT CHARACTER}", cut)

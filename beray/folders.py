@@ -205,9 +205,9 @@ def _take_nodes(nodes: Any, above: str, listing: _Listing) -> list[str]:
     while levels:
         folder, level = levels.pop()
         for path, node in _checked(level, folder):
-            if node["type"] == "file":
+            if node.get("type") == "file":
                 listing.take(FolderEntry(path, node["size"]))
-            elif node["type"] == "directory":
+            elif node.get("type") == "directory":
                 listing.take(FolderEntry(path, is_folder=True))
                 children = node.get("children")
                 if children is None or node.get("truncated"):
@@ -224,7 +224,7 @@ def _checked(nodes: Any, above: str) -> Iterator[tuple[str, Any]]:
     for node in nodes:
         name, size = (node.get("name"), node.get("size")) if isinstance(node, dict) else (None, None)
         if not isinstance(name, str) or not isinstance(size, int) or size < 0:
-            raise ProtocolError(f"A list of files holds what is no file: {node!r}")
+            raise ProtocolError("A list of files holds what is no file. Does base_url point at a BeRay server?")
         if "/" in name:
             raise _refused(name, "has a slash in its name", "name")
         yield (f"{above}/{name}" if above else name), node

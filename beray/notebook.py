@@ -229,6 +229,8 @@ def _node(node: Json, *, room: _Room, level: int) -> str:
 def _size(size: Any) -> str:
     if not isinstance(size, int | float) or isinstance(size, bool):
         return ""
+    if not 0 <= size < 1 << 63:
+        return "?"
     unit = next((unit for unit in _UNITS if size < 1024 * _UNITS[unit]), "TiB")
     return f"{size / _UNITS[unit]:.{0 if unit == 'B' else 1}f} {unit}"
 
@@ -239,6 +241,9 @@ def _more(count: int) -> str:
 
 def _text(value: Any, most: int = LINE_CHARACTERS) -> str:
     """A value as HTML that is nothing but text."""
-    words = value if isinstance(value, str) else str(value)
+    try:
+        words = value if isinstance(value, str) else str(value)
+    except RecursionError:
+        words = "…"
     cut = words[:most] + "…" if len(words) > most else words
     return escape(_UNREADABLE.sub("\N{REPLACEMENT CHARACTER}", cut), quote=True)

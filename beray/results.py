@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from beray.exceptions import TaskFailed
 from beray.protocol.events import FileSize
@@ -43,24 +43,28 @@ class BaseResult:
     @property
     def text(self) -> str:
         """The agent's final words; empty if there are none."""
-        return self.task["result"] or ""
+        return _words(self.task.get("result")) or ""
 
     @property
     def error(self) -> TaskError | None:
         """What went wrong, or None."""
-        return self.task["error"]
+        error: object = self.task.get("error")
+        return cast(TaskError, error) if isinstance(error, dict) else None
 
     @property
     def usage(self) -> Usage:
         """What it has used; None for what is not known."""
-        return self.task["usage"]
+        usage: object = self.task.get("usage")
+        return cast(Usage, usage if isinstance(usage, dict) else dict.fromkeys(Usage.__annotations__))
 
     @property
     def files(self) -> list[FileSize]:
         """Path and size of what is in its work_dir, at most 100; `list_files_tree` tells all."""
-        for event in reversed(self.task.get("events", [])):
-            if event["type"] == "task.finished":
-                return list(event["files"])
+        events: object = self.task.get("events")
+        for event in reversed(events) if isinstance(events, list) else ():
+            if isinstance(event, dict) and event.get("type") == "task.finished":
+                files = event.get("files")
+                return list(files) if isinstance(files, list) else []
         return []
 
     def raise_if_failed(self) -> Self:
@@ -75,14 +79,18 @@ class BaseResult:
         raise TaskFailed(
             self.id,
             self.status,
-            code=error.get("code"),
-            detail=error.get("message"),
-            hint=error.get("hint"),
+            code=_words(error.get("code")),
+            detail=_words(error.get("message")),
+            hint=_words(error.get("hint")),
             is_retryable=bool(error.get("retryable")),
         )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of task {self.id}: {self.status}, {len(self.text)} characters>"
+
+
+def _words(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 class TaskResult(BaseResult):

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from beray.exceptions import BeRayException
 from beray.folders import upload_dir
@@ -12,7 +11,7 @@ from beray.protocol import calls
 from beray.protocol.calls import Call
 from beray.protocol.effects import Conditions, Do, Flow
 from beray.protocol.flows import request
-from beray.protocol.responses import value_of
+from beray.protocol.responses import no_task, value_of
 from beray.protocol.types import Task
 from beray.protocol.waiting import Attention, deadline_of, follow
 from beray.uploads import Content, upload_file
@@ -44,7 +43,10 @@ def run(job: Job, conditions: Conditions) -> Flow[Task]:
     """
     deadline = deadline_of(job.attention.timeout, conditions)
     attachments = list(_attachments(job.files))
-    task = cast(Task, value_of((yield from request(job.create, conditions))))
+    answer = yield from request(job.create, conditions)
+    task = value_of(answer)
+    if not isinstance(task, dict) or type(task.get("id")) is not int:
+        raise no_task(answer)
     task_id = task["id"]
     if attachments:
         yield from _start_with(attachments, task_id, conditions)

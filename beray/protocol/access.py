@@ -6,6 +6,8 @@ from typing import Any, Final
 
 EARLY: Final = timedelta(seconds=5)  # a call that begins now still arrives with a good token
 
+_MOST_SECONDS: Final = 1e9  # thirty years; a calendar ends at some point
+
 
 class Secret(str):
     """Text that no log, `repr` or traceback shows by accident; used like any other text."""
@@ -41,7 +43,13 @@ class Access:
             ValueError: It holds characters that no token has.
         """
         self.token = None if token is None else Secret(header_value("token", token))
-        self.expires_at = None if token is None or expires_in is None else self._now() + timedelta(seconds=expires_in)
+        self.expires_at = None if token is None or expires_in is None else self._end(expires_in)
+
+    def _end(self, seconds: float) -> datetime | None:
+        """When `seconds` are over; None where that is beyond all use, or no number (a server may say anything)."""
+        if not -_MOST_SECONDS <= seconds <= _MOST_SECONDS:
+            return None
+        return self._now() + timedelta(seconds=seconds)
 
     @property
     def is_expired(self) -> bool:

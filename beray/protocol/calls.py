@@ -53,6 +53,7 @@ class Call(Generic[Result]):
         is_done_when_gone: A 404 at a repetition means that an earlier attempt did it.
         is_about_login: Makes or ends a login: a 401 is its answer, no reason to get another token.
         accepted: Statuses beside 2xx whose body is the answer too.
+        is_file: The answer is a file of any size; any other is JSON, which a client takes up to a bound.
         shown: Makes the answer's JSON the same value that a notebook shows well; None where it is a plain one.
     """
 
@@ -67,6 +68,7 @@ class Call(Generic[Result]):
     is_done_when_gone: bool = False
     is_about_login: bool = False
     accepted: frozenset[int] = frozenset()
+    is_file: bool = False
     shown: Callable[[Any], Any] | None = None
 
     @property
@@ -208,7 +210,7 @@ def list_files_tree(
 
 
 def get_file_content(task_id: int, path: str) -> Call[bytes]:
-    return _get(f"/tasks/{operator.index(task_id)}/files/content", path=path)
+    return replace(_get(f"/tasks/{operator.index(task_id)}/files/content", path=path), is_file=True)
 
 
 def upload_file(
@@ -236,7 +238,10 @@ def delete_file(task_id: int, path: str) -> Call[Message]:
 
 
 def download_files_as_zip(task_id: int, paths: Sequence[str]) -> Call[bytes]:
-    return _post_json(f"/tasks/{operator.index(task_id)}/files/download", {"paths": list(paths)}, is_idempotent=True)
+    call: Call[bytes] = _post_json(
+        f"/tasks/{operator.index(task_id)}/files/download", {"paths": list(paths)}, is_idempotent=True
+    )
+    return replace(call, is_file=True)
 
 
 # Service

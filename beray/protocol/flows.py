@@ -6,7 +6,7 @@ from typing import Any, cast
 from beray.exceptions import APIError, NetworkError
 from beray.protocol.calls import Call, Result
 from beray.protocol.effects import Conditions, Flow, Renew, Send, Sleep
-from beray.protocol.responses import Answer, error_of, value_of
+from beray.protocol.responses import Answer, error_of, name_of, value_of
 from beray.protocol.retry import Failure, is_worth_repeating
 from beray.protocol.watching import RequestInfo, ResponseInfo, Watch
 
@@ -92,7 +92,7 @@ def attempt(send: Send, conditions: Conditions, *, number: int = 1) -> Flow[Answ
         conditions.is_key_honoured = True
     if outcome.is_success or outcome.status in send.call.accepted:
         return outcome
-    return error_of(outcome)
+    return error_of(outcome, secret=conditions.token)
 
 
 def _watched(send: Send, conditions: Conditions, watch: Watch, number: int) -> Flow[Answer | NetworkError]:
@@ -105,7 +105,7 @@ def _watched(send: Send, conditions: Conditions, watch: Watch, number: int) -> F
         ResponseInfo(
             request=info,
             status_code=outcome.status if is_answer else None,
-            request_id=outcome.headers.get("X-Request-ID") if is_answer else None,
+            request_id=name_of(outcome.headers.get("X-Request-ID")) if is_answer else None,
             elapsed_seconds=conditions.clock() - began,
             error=None if is_answer else outcome,
         )

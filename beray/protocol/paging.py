@@ -83,13 +83,18 @@ def _next_page(cursor: _Cursor, conditions: Conditions) -> Flow[list[Task]]:
     value: object = value_in(answer, call)
     if not isinstance(value, list):
         raise ProtocolError(f"{answer.method} {answer.url} answered with no list. Is base_url a BeRay server's?")
+    if not all(isinstance(task, dict) and type(task.get("id")) is int for task in value):
+        raise ProtocolError(f"{answer.method} {answer.url} answered with what are no tasks.")
     page = cast(list[Task], value)
     if cursor.left is not None:
         page = page[: cursor.left]  # a server may know no limit
         cursor.left -= len(page)
     cursor.is_at_end = not page or not _has_next(answer)
     if page:
-        cursor.before = page[-1]["id"]
+        last = page[-1]["id"]
+        if not cursor.is_at_end and cursor.before is not None and last >= cursor.before:
+            raise ProtocolError(f"{answer.method} {answer.url} names a next page, which begins where this one did.")
+        cursor.before = last
     return page
 
 

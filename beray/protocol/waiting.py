@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from beray.exceptions import APIError, ConflictError, WaitTimeout
+from beray.exceptions import APIError, ConflictError, ProtocolError, WaitTimeout
 from beray.protocol import calls
 from beray.protocol.effects import Conditions, Emit, Flow, Result, Sleep, Tell
-from beray.protocol.flows import request, value
+from beray.protocol.flows import request, value_in
+from beray.protocol.responses import is_task, no_task
 from beray.protocol.status import ENDED
 from beray.protocol.streams import stream
 from beray.protocol.types import Task
@@ -48,7 +49,9 @@ def wait(task_id: int, conditions: Conditions, attention: Attention) -> Flow[Tas
     question = task.get("question")
     if question is not None and attention.on_question is not None:
         yield from _answer(task_id, question, attention.on_question, conditions)
-    return (yield from follow(task_id, conditions, attention, after=task.get("last_seq", 0), deadline=deadline))
+    last_seq: object = task.get("last_seq")
+    after = last_seq if type(last_seq) is int and last_seq > 0 else 0
+    return (yield from follow(task_id, conditions, attention, after=after, deadline=deadline))
 
 
 def deadline_of(timeout: float | None, conditions: Conditions) -> float | None:
@@ -74,7 +77,7 @@ def follow(
         nonlocal seen
         for event in events:
             seq = event.get("seq")
-            seen = seq if isinstance(seq, int) else seen
+            seen = seq if type(seq) is int and seq > seen else seen
             yield from _tell(task_id, event, attention, conditions)
 
     polls = 0
@@ -124,6 +127,8 @@ def _tell(task_id: int, event: Any, attention: Attention, conditions: Conditions
 
 
 def _answer(task_id: int, question: Any, ask: Callable[[Any], Any], conditions: Conditions) -> Flow[None]:
+    if not isinstance(question, dict) or not isinstance(question.get("question_id"), str):
+        raise ProtocolError(f"Task {task_id} asks what is no question. Does base_url point at a BeRay server?")
     content = yield Tell(ask, (question,))
     if content is None:
         return
@@ -134,7 +139,12 @@ def _answer(task_id: int, question: Any, ask: Callable[[Any], Any], conditions: 
 
 
 def _task(task_id: int, conditions: Conditions) -> Flow[Task]:
-    return (yield from value(calls.get_task(task_id, events="tail:1"), conditions))
+    call = calls.get_task(task_id, events="tail:1")
+    answer = yield from request(call, conditions)
+    task = value_in(answer, call)
+    if not is_task(task):
+        raise no_task(answer)
+    return task
 
 
 def _poll_seconds(task_id: int, polls: int, conditions: Conditions, deadline: float | None) -> float:
