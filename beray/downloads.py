@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from beray.exceptions import APIError, ConnectionFailed, DownloadDamaged, NetworkError, ProtocolError, TLSError
 from beray.names import own_name
-from beray.part_file import HASH_BYTES, READ_BYTES, PartFile, open_part
+from beray.part_file import HASH_BYTES, READ_BYTES, STRONG_TAG, PartFile, open_part
 from beray.protocol import calls, flows
 from beray.protocol.calls import Call
 from beray.protocol.effects import Conditions, Do, Flow, Read, Sleep
@@ -33,7 +33,7 @@ Place = str | os.PathLike[str]
 
 _SHA256: Final = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/]{43}=):")
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
-_STRONG: Final = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
+_LENGTH: Final = re.compile(r"\d{1,19}", re.ASCII)
 _AS_IT_IS: Final[Mapping[str, str]] = {"Accept-Encoding": "identity"}  # ranges, lengths and digests of the file itself
 _WITH_DIGEST: Final[Mapping[str, str]] = {"Want-Repr-Digest": "sha-256=10"}
 
@@ -252,8 +252,10 @@ def _facts_of(answer: Answer) -> _Facts:
         total = headers.get("Content-Length", "").strip()
     digest = _SHA256.search(headers.get("Repr-Digest", ""))
     return _Facts(
-        etag=etag if _STRONG.fullmatch(etag) and answer.method != "POST" else None,  # an archive is made anew each time
-        total=int(total) if total.isascii() and total.isdigit() else None,
+        etag=etag
+        if STRONG_TAG.fullmatch(etag) and answer.method != "POST"
+        else None,  # an archive is made anew each time
+        total=int(total) if _LENGTH.fullmatch(total) else None,
         sha256=_bytes_of(digest[1]) if digest is not None else None,
     )
 

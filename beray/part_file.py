@@ -10,6 +10,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import secrets
 import stat
 from contextlib import suppress
@@ -25,6 +26,9 @@ try:
 except ImportError:  # Windows: no part is shared, and a later call begins anew
     CAN_LOCK = False
 
+STRONG_TAG: Final = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
+"""An entity tag that two files with different bytes don't share."""
+
 GATHER_BYTES: Final = 1 << 20  # written at once: a thread call for each piece that comes would cost more
 HASH_BYTES: Final = 16 << 20  # hashed at once, some 20 ms: a cancelled caller waits no longer
 READ_BYTES: Final = 256 << 10
@@ -32,6 +36,9 @@ READ_BYTES: Final = 256 << 10
 _NAME_BYTES: Final = 200  # of the target's name; the rest of NAME_MAX is for what is added
 _ETAG_BYTES: Final = 1024
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_READ_FLAGS: Final = (
+    os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+)
 _OUT_OF_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
 _TRIES: Final = 3  # the part may be moved away between its opening and its locking
 
@@ -193,16 +200,20 @@ def _locked(path: Path) -> io.FileIO | None:
 
 
 def _opened(path: Path, flags: int) -> io.FileIO:
-    return io.FileIO(os.open(path, flags, 0o666), "r+b")
+    return io.FileIO(os.open(path, flags, 0o666), "rb" if flags == _READ_FLAGS else "r+b")
 
 
 def _noted(note: Path) -> str | None:
+    """The tag, if it is one and the file was written by us: in a folder of many it would be sent to the server."""
     try:
-        with note.open("rb") as file:
-            text = file.read(_ETAG_BYTES + 1)
+        with _opened(note, _READ_FLAGS) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or (CAN_LOCK and status.st_uid != os.geteuid()):
+                return None
+            text = file.read(_ETAG_BYTES + 1).decode("latin-1")
     except OSError:
         return None
-    return text.decode("latin-1") if 0 < len(text) <= _ETAG_BYTES else None
+    return text if len(text) <= _ETAG_BYTES and STRONG_TAG.fullmatch(text) else None
 
 
 def _is_noted(note: Path, etag: str) -> bool:
