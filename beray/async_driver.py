@@ -4,11 +4,14 @@ import asyncio
 import errno
 import inspect
 import os
+import select
 import ssl
+import sys
 import urllib.request
 from asyncio import sleep
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -20,10 +23,15 @@ from beray import __version__
 from beray.base_client import Options
 from beray.driving import (
     IS_IT_RUNNING,
+    MOST_COOKIES,
+    MOST_REDIRECTS,
     as_value,
+    check_redirect,
+    check_size,
     is_renewing,
     left_until,
     lost_body,
+    most_bytes,
     no_connection,
     request_headers,
     silence,
@@ -37,11 +45,13 @@ from beray.protocol.effects import Do, Effect, Emit, Flow, Read, Renew, Result, 
 from beray.protocol.responses import Answer
 from beray.uploads import UploadBody
 
+_SPARE_SECONDS: Final = 0.5  # so that aiohttp, which knows more, is the first to say what is not in time
+
 KEPT_SECONDS: Final = 4.0  # a connection is used again within this; servers commonly close an idle one after 5 s
 
 _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ClientProxyConnectionError)
 _NO_TLS = (aiohttp.ClientConnectorSSLError, aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)
-_NO_PROTOCOL = (aiohttp.TooManyRedirects, aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)
+_NO_PROTOCOL = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError)
 
 
 class Connections:
@@ -211,28 +221,40 @@ class AsyncDriver:
         if self._access.token is not None:
             headers["Authorization"] = Secret(f"Bearer {self._access.token}")
         response: aiohttp.ClientResponse | None = None
+        target, steps = URL(url, encoded=True), 0
+        is_question = call.method in ("GET", "HEAD")  # any other's redirect is judged before it is followed
         try:
             session = await self._connections.session()
-            response = await session.request(
-                call.method,
-                URL(url, encoded=True),
-                data=_body(call.body, headers),
-                headers=headers,
-                timeout=self._timeouts[send.is_event_stream],
-                proxy=self._connections.proxy,
-            )
-            is_unread = send.is_streamed and 200 <= response.status < 300
-            body = b"" if is_unread else await response.read()
-        except (aiohttp.ClientError, OSError) as error:  # OSError: TimeoutError, and a certificate's file
+            async with asyncio.timeout(None) as patience:
+                wait_on = partial(self._wait_on, patience, send)
+                wait_on()
+                while True:
+                    response = await session.request(
+                        call.method,
+                        target,
+                        data=_body(call.body, headers, wait_on),
+                        headers=headers,
+                        timeout=self._timeouts[send.is_event_stream],
+                        proxy=self._connections.proxy,
+                        allow_redirects=is_question,
+                        max_redirects=MOST_REDIRECTS,
+                    )
+                    steps += 1
+                    if is_question or response.status not in (307, 308) or steps > MOST_REDIRECTS:
+                        break
+                    target = _redirected(call.method, target, response)
+                is_unread = send.is_streamed and 200 <= response.status < 300
+                body = b"" if is_unread else await _whole_body(response, send, wait_on)
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # OSError: TimeoutError, a certificate's file
             if response is not None:
                 response.close()
             if isinstance(call.body, UploadBody) and call.body.failure is not None:
                 raise call.body.failure from call.body.failure.__cause__  # no further attempt would help
             seconds = silence_seconds(send, self.options)
             return as_value(network_error(error, method=call.method, url=url, timeout_seconds=seconds), cause=error)
-        if call.method != "GET" and any(step.status in (301, 302, 303) for step in response.history):
+        if not is_question and response.status in (301, 302, 303):
             response.close()
-            raise lost_body(call, url=str(response.history[0].url), target=str(response.url))
+            raise lost_body(call, url=url, target=response.headers.get("Location", "nowhere"))
         return Answer(
             status=response.status,
             headers=cast(Any, response.headers),
@@ -241,6 +263,51 @@ class AsyncDriver:
             url=url,
             response=response,
         )
+
+    def _wait_on(self, patience: asyncio.Timeout, send: Send) -> None:
+        """Give the answer's head, or the next piece of its body, the time from now on that the server may be silent.
+
+        aiohttp waits for each byte of a head anew, passes over as many interim answers (1xx) as come, and waits for
+        ever where a peer breaks the protocol after the last chunk. A session of the caller's own may have calls wait
+        for each other, so it has its own times.
+        """
+        if not self.is_borrowed:
+            seconds = self.options.connect_timeout + silence_seconds(send, self.options) + _SPARE_SECONDS
+            patience.reschedule(asyncio.get_running_loop().time() + seconds)
+
+
+def _redirected(method: str, url: URL, response: aiohttp.ClientResponse) -> URL:
+    """Where a redirect leads to."""
+    location = response.headers.get("Location", "")
+    response.close()
+    try:
+        target = url.join(URL(location))
+        check_redirect(method, str(url), str(target))
+    except ValueError as error:
+        raise aiohttp.InvalidURL(location, f"it was redirected to what is no URL: {error}") from error
+    return target
+
+
+async def _whole_body(response: aiohttp.ClientResponse, send: Send, on_piece: Callable[[], object]) -> bytes:
+    """Read the body as `response.read`, and no more than there may be."""
+    most = most_bytes(send.call, response.status) or sys.maxsize
+    on_piece()
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        while chunk := await response.content.readany():
+            on_piece()
+            pieces.append(chunk)
+            size += len(chunk)
+            if size > most:
+                response.close()
+                check_size(send.call, url=str(response.url), most=most)
+                break
+    except BaseException:
+        response.close()
+        raise
+    response._body = b"".join(pieces)  # as `response.read` does: an error's `response` can be read again
+    return response._body
 
 
 class _Steps:
@@ -284,9 +351,9 @@ class _Steps:
         assert self._opened is not None
         answer = self._opened
         try:
-            if deadline is None:
-                return cast(bytes, await answer.response.content.readany())
-            async with asyncio.timeout(left_until(deadline)):
+            # aiohttp's own bound on silence is gone where a peer breaks the protocol after the last chunk.
+            patience = self._silence_seconds + _SPARE_SECONDS if deadline is None else left_until(deadline)
+            async with asyncio.timeout(patience):
                 return cast(bytes, await answer.response.content.readany())
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, TimeoutError) and self._has_heartbeats:
@@ -310,35 +377,73 @@ async def _awaited(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-def _body(body: Body | None, headers: dict[str, str]) -> Any:
+def _body(body: Body | None, headers: dict[str, str], on_piece: Callable[[], object]) -> Any:
     """The body as aiohttp takes it; a file's pieces are read in a thread."""
     if not isinstance(body, UploadBody):
         return body
     if body.size is not None:
         headers["Content-Length"] = str(body.size)
-    return _pieces(body)
+    return _pieces(body, on_piece)
 
 
-async def _pieces(body: UploadBody) -> AsyncIterator[bytes]:
+async def _pieces(body: UploadBody, on_piece: Callable[[], object]) -> AsyncIterator[bytes]:
     """The pieces; aiohttp makes a cut connection of what goes wrong here, so the body keeps it."""
     try:
         await asyncio.to_thread(body.restart)
         while piece := await asyncio.to_thread(body.next_piece):
             yield piece
+            on_piece()
             body.report()
     except Exception as error:
         body.failure = error
         raise
 
 
+class _FewCookies(aiohttp.CookieJar):
+    """Takes as many cookies as a load balancer sets, not as many as a server could send."""
+
+    def update_cookies(self, *args: Any, **kwargs: Any) -> None:
+        """Keep an answer's cookies, if there is room."""
+        if len(self) < MOST_COOKIES:
+            super().update_cookies(*args, **kwargs)
+
+    def update_cookies_from_headers(self, *args: Any, **kwargs: Any) -> None:
+        """As `update_cookies`: newer versions of aiohttp come here."""
+        if len(self) < MOST_COOKIES:
+            super().update_cookies_from_headers(*args, **kwargs)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives no connection on which something has come already: it would be taken for the next call's answer."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        """As the parent's."""
+        while True:
+            connection = await super().connect(*args, **kwargs)
+            protocol = connection.protocol
+            if protocol is None or not (protocol.should_close or _has_news(connection.transport)):
+                return connection
+            connection.close()
+
+
+def _has_news(transport: asyncio.BaseTransport | None) -> bool:
+    """Whether bytes, or the connection's end, wait to be read."""
+    socket = None if transport is None else transport.get_extra_info("socket")
+    if socket is None or socket.fileno() < 0:
+        return False
+    if not hasattr(select, "poll"):
+        return bool(select.select([socket], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def _new_session(context: ssl.SSLContext | bool) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(
-        limit=0, ssl=context, keepalive_timeout=KEPT_SECONDS
-    )  # the caller bounds the calls
+    connector = _Connector(limit=0, ssl=context, keepalive_timeout=KEPT_SECONDS)  # the caller bounds the calls
     session = aiohttp.ClientSession(
         connector=connector,
         headers={"User-Agent": f"beray/{__version__} aiohttp/{aiohttp.__version__}"},
-        cookie_jar=aiohttp.CookieJar(unsafe=True),  # also of servers that are named by their address
+        cookie_jar=_FewCookies(unsafe=True),  # also of servers that are named by their address
     )
     # It would repeat a call by itself, where the flows have to know of each attempt: a deletion's second one finds
     # nothing. There is no public name for it; without it, one repetition more is made.
@@ -385,6 +490,8 @@ def network_error(error: Exception, *, method: str, url: str, timeout_seconds: f
         return ConnectionFailed(message, method=method, url=url, was_sent=False, hint=IS_IT_RUNNING)
     if isinstance(error, TimeoutError):
         return RequestTimeout(f"{what}: nothing came for {timeout_seconds:g} s.", method=method, url=url)
+    if isinstance(error, aiohttp.TooManyRedirects):
+        return ProtocolError(f"{what}: it was redirected more than {MOST_REDIRECTS} times.")
     if isinstance(error, _NO_PROTOCOL):
         return ProtocolError(f"{what}: {_reason(error)}")
     if isinstance(error, aiohttp.ClientError):

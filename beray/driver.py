@@ -10,13 +10,23 @@ import requests
 import urllib3
 
 from beray.base_client import Options
-from beray.driving import as_value, is_renewing, left_until, lost_body, request_headers, silence, silence_seconds
+from beray.driving import (
+    as_value,
+    check_size,
+    is_renewing,
+    left_until,
+    lost_body,
+    most_bytes,
+    request_headers,
+    silence,
+    silence_seconds,
+)
 from beray.exceptions import NetworkError, RequestTimeout
 from beray.protocol.access import Access
 from beray.protocol.calls import Call
 from beray.protocol.effects import Do, Effect, Emit, Flow, Read, Renew, Result, Send, Sleep, Tell
 from beray.protocol.responses import Answer
-from beray.transport import BearerAuth, TunedSession, network_error
+from beray.transport import BearerAuth, Reader, TunedSession, network_error
 
 READ_BYTES = 64 * 1024
 
@@ -155,7 +165,6 @@ class Driver:
         if send.deadline is not None:
             left = left_until(send.deadline)
             connect, read = min(connect, left), min(read, left)
-        is_piecewise = send.deadline is not None or send.is_streamed
         try:
             response = self._connections.session().request(
                 call.method,
@@ -164,12 +173,10 @@ class Driver:
                 headers=request_headers(call, self._options),
                 auth=BearerAuth(self._access.token),
                 timeout=(connect, read),
-                stream=is_piecewise,
+                stream=True,
             )
             is_unread = send.is_streamed and 200 <= response.status_code < 300
-            if not is_unread and send.deadline is not None:
-                _read_until(response, send.deadline)
-            body = b"" if is_unread else response.content
+            body = b"" if is_unread else _whole_body(response, send, url)
         except (OSError, urllib3.exceptions.HTTPError) as error:
             failure = network_error(error, method=call.method, url=url, timeout_seconds=read)
             return as_value(failure, cause=error)
@@ -177,7 +184,7 @@ class Driver:
         return Answer(
             status=response.status_code,
             headers=response.headers,
-            body=body or b"",
+            body=body,
             method=call.method,
             url=url,
             response=response,
@@ -213,30 +220,49 @@ class _OpenBody:
         self.answer.response.close()
 
 
-def _read_until(response: requests.Response, deadline: float) -> None:
-    """Read the body as `response.content`, each piece by the deadline."""
-    pieces = []
+def _whole_body(response: requests.Response, send: Send, url: str) -> bytes:
+    """Read the body as `response.content`, each piece by the deadline, and no more than there may be."""
+    kept: Any = response
+    if kept._content is not False:  # a hook of the session has read it
+        return response.content or b""
+    most = most_bytes(send.call, response.status_code)
+    pieces: list[bytes] = []
+    size = 0
     chunks = _chunks_of(response)
     while True:
-        left = deadline - monotonic()
-        if left <= 0:
-            response.close()
-            raise requests.ReadTimeout("the deadline has passed")
-        _set_timeout(response, left)
+        if send.deadline is not None:
+            _wait_until(response, send.deadline)
         chunk = next(chunks, b"")
         if not chunk:
             break
         pieces.append(chunk)
-    response._content = b"".join(pieces)
-    response._content_consumed = True  # type: ignore[attr-defined]  # what `response.content` sets
+        size += len(chunk)
+        if most is not None and size > most:
+            response.close()
+            check_size(send.call, url=url, most=most)
+            break
+    body = kept._content = b"".join(pieces)
+    kept._content_consumed = True  # as `response.content` does
+    return body
+
+
+def _wait_until(response: requests.Response, deadline: float) -> None:
+    left = deadline - monotonic()
+    if left <= 0:
+        response.close()
+        raise requests.ReadTimeout("the deadline has passed")
+    _set_timeout(response, left)
 
 
 def _set_timeout(response: requests.Response, seconds: float) -> None:
-    """Let the socket wait `seconds` at most; where there is none (a test's answer) nothing waits."""
+    """Let the next read end within `seconds`; where there is no socket (a test's answer) nothing waits."""
+    reader = getattr(getattr(getattr(response.raw, "_fp", None), "fp", None), "raw", None)
+    if isinstance(reader, Reader):
+        reader.end = monotonic() + seconds
+        return
     connection = getattr(response.raw, "connection", None)
     socket = getattr(connection, "sock", None)
     if socket is None:  # the server closes after this answer: only the body's reader still has it
-        reader = getattr(getattr(getattr(response.raw, "_fp", None), "fp", None), "raw", None)
         socket = getattr(reader, "_sock", None)
     if socket is not None:
         socket.settimeout(seconds)

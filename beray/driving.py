@@ -1,8 +1,10 @@
 """What both drivers do alike: headers, and how a failure is told. Neither HTTP library is known here."""
 
 from contextvars import ContextVar
+from http import HTTPStatus
 from time import monotonic
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from beray.base_client import Options
 from beray.environment import add_trace_context
@@ -11,6 +13,16 @@ from beray.protocol.calls import Call
 from beray.protocol.effects import Send
 
 IS_IT_RUNNING: Final = "Is it running, and base_url right?"
+
+MAX_ANSWER_BYTES: Final = 64 << 20
+"""Of an answer that is JSON, unpacked; a task of a thousand steps with all its events has less. Else a server, or
+what stands before it, could fill the memory."""
+
+MAX_REFUSAL_BYTES: Final = 1 << 20
+"""Of an answer that is no success; the rest, mostly of a proxy's page, is left unread."""
+
+MOST_REDIRECTS: Final = 30  # as many as requests follows
+MOST_COOKIES: Final = 50  # kept; no load balancer needs more
 
 is_renewing: ContextVar[bool] = ContextVar("is_renewing", default=False)
 """Set while the user's hook gets another token: what it calls asks for none."""
@@ -49,12 +61,51 @@ def silence(method: str, url: str, seconds: float) -> RequestTimeout:
     return RequestTimeout(message, method=method, url=url, hint=hint)
 
 
+def most_bytes(call: Call[Any], status: int) -> int | None:
+    """How much of an answer's body is taken; None: all of it."""
+    if not (HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES or status in call.accepted):
+        return MAX_REFUSAL_BYTES
+    return None if call.is_file else MAX_ANSWER_BYTES
+
+
+def check_size(call: Call[Any], *, url: str, most: int) -> None:
+    """Refuse an answer that is larger than `most`, unless that is a refusal, of which the beginning will do.
+
+    Raises:
+        ProtocolError: It is one.
+    """
+    if most == MAX_ANSWER_BYTES:
+        raise ProtocolError(
+            f"{call.method} {url} was answered with more than {most >> 20} MiB, which is not read. "
+            "Ask for less: get_task(events='tail:100'), or fewer tasks at once."
+        )
+
+
 def lost_body(call: Call[Any], *, url: str, target: str) -> ProtocolError:
     """What is said of a call that a redirect has turned into a GET: what was asked for has not been done."""
     return ProtocolError(
         f"{call.method} {url} was redirected to {target}, which loses its body. "
         "Give base_url as the server finally has it (https?)."
     )
+
+
+def check_redirect(method: str, url: str, target: str) -> None:
+    """Refuse a redirect that would give what a call brings (a goal, a file, a password) to another server.
+
+    Raises:
+        ValueError: `target` is no URL.
+        ProtocolError: It is another server's, and the call is more than a question.
+    """
+    if method not in ("GET", "HEAD") and _origin(target) != _origin(url):
+        raise ProtocolError(
+            f"{method} {url} was redirected to another server, {target}, which does not get it. "
+            "Give base_url as the server finally has it (https?)."
+        )
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port
 
 
 def as_value(failure: BeRayException, *, cause: BaseException) -> NetworkError:

@@ -10,8 +10,11 @@ The environment (proxies, REQUESTS_CA_BUNDLE) is read once, when the session is 
 """
 
 import http.client
+import io
 from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+from time import monotonic
+from typing import Any, BinaryIO, Final, cast
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
@@ -20,9 +23,15 @@ from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
 from beray import __version__
-from beray.driving import IS_IT_RUNNING, no_connection
+from beray.driving import IS_IT_RUNNING, MOST_COOKIES, check_redirect, no_connection
 from beray.exceptions import BeRayException, ConnectionFailed, ProtocolError, RequestTimeout, TLSError
 from beray.protocol.access import Secret
+
+_MOST_HEADS: Final = 16  # of an answer: its own, and those of interim ones (1xx)
+_MOST_TRAILERS: Final = 100
+_MOST_LINE_BYTES: Final = 65536
+_TRIFLE_SECONDS: Final = 0.1  # not worth two system calls to wait so much less
+_MOST_COOKIE_CHARACTERS: Final = 4096
 
 POOL_SIZE = 32  # connections kept for reuse: more threads than this on one client still work, with fresh connections
 
@@ -31,6 +40,7 @@ _NO_PROTOCOL = (
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidSchema,
     requests.exceptions.ContentDecodingError,
+    urllib3.exceptions.DecodeError,
 )
 
 
@@ -51,6 +61,15 @@ class BearerAuth(requests.auth.AuthBase):
         return request
 
 
+class _FewCookies(RequestsCookieJar):
+    """Takes the cookies of a load balancer, and of a login page; not as many as a server could send."""
+
+    def set_cookie(self, cookie: Any, *args: Any, **kwargs: Any) -> Any:
+        """Keep a cookie, if there is room."""
+        if len(cookie.value or "") <= _MOST_COOKIE_CHARACTERS and len(self) < MOST_COOKIES:
+            super().set_cookie(cookie, *args, **kwargs)
+
+
 class TunedSession(requests.Session):
     """A session for one server.
 
@@ -61,6 +80,7 @@ class TunedSession(requests.Session):
     def __init__(self, base_url: str) -> None:
         super().__init__()
         self._prefix = f"{base_url}/"
+        self.cookies = _FewCookies()
         self.headers["User-Agent"] = f"beray/{__version__} {requests.utils.default_user_agent()}"
         self.mount("https://", TunedAdapter(pool_maxsize=POOL_SIZE))
         self.mount("http://", TunedAdapter(pool_maxsize=POOL_SIZE))
@@ -92,6 +112,24 @@ class TunedSession(requests.Session):
             prepared.headers["Content-Length"] = "0"
         return cast(BearerAuth, request.auth)(prepared)
 
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Where a redirect leads to, if it may; its body, which requests would read to its end, is left."""
+        if not resp.is_redirect:
+            return None
+        try:
+            target = super().get_redirect_target(resp)
+            url = urljoin(resp.url, target or "")
+            _ = urlsplit(url).port  # which is looked at later, where a ValueError would not be taken for what it is
+            check_redirect(cast(str, resp.request.method), resp.url, url)
+        except ValueError as error:
+            resp.close()
+            raise requests.exceptions.InvalidURL(f"it was redirected to what is no URL: {error}") from error
+        except ProtocolError:
+            resp.close()
+            raise
+        _leave_body(resp)
+        return target
+
     def _is_simple(self, request: requests.Request) -> bool:
         return (
             isinstance(request.auth, BearerAuth)
@@ -105,6 +143,16 @@ class TunedSession(requests.Session):
 
     def _is_ours(self, url: Any) -> bool:
         return isinstance(url, str) and url.startswith(self._prefix)
+
+
+def _leave_body(response: requests.Response) -> None:
+    """Count the body as read; without one the connection serves the next call."""
+    is_read = response._content is not False  # type: ignore[comparison-overlap]  # what it is at first
+    if is_read or response.headers.get("Content-Length") == "0":
+        return
+    response.close()  # before it counts as read: then its connection would be used again
+    response._content = b""
+    response._content_consumed = True  # type: ignore[attr-defined]  # what `response.content` sets
 
 
 class TunedAdapter(HTTPAdapter):
@@ -166,39 +214,90 @@ class TunedAdapter(HTTPAdapter):
         return response
 
 
-class _Head:
-    """The connection's bytes while a head is read, line by line."""
+class Reader(io.RawIOBase):
+    """A connection's bytes, with an end to the waiting for them.
 
-    def __init__(self, source: BinaryIO) -> None:
-        self.source = source
-        self.is_cut = False
+    The standard library waits for each piece anew, so that a server which sends a byte now and then is never given up.
 
-    def readline(self, limit: int = -1) -> bytes:
-        line = self.source.readline(limit)
-        self.is_cut = not line
-        return line
+    Attributes:
+        end: When what is being read must be there, by `time.monotonic`; None: only silence ends the waiting.
+        has_ended: The connection's end has been read.
+    """
+
+    def __init__(self, source: Any) -> None:
+        super().__init__()
+        self._source = source
+        self._socket = source._sock
+        seconds = self._socket.gettimeout()
+        self.end: float | None = None if seconds is None else monotonic() + seconds
+        self.has_ended = False
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """As that of a socket's file, by `end` at most."""
+        count = self._source.readinto(buffer) if self.end is None else self._read_by(self.end, buffer)
+        self.has_ended = count == 0
+        return cast("int | None", count)
+
+    def _read_by(self, end: float, buffer: Any) -> Any:
+        left = end - monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer was not there in time")
+        usual = self._socket.gettimeout()
+        if usual is not None and left > usual - _TRIFLE_SECONDS:
+            return self._source.readinto(buffer)
+        self._socket.settimeout(left)
+        try:
+            return self._source.readinto(buffer)
+        finally:
+            self._socket.settimeout(usual)
 
     def close(self) -> None:
-        self.source.close()
+        """Close the socket's file."""
+        if not self.closed:
+            self._source.close()
+        super().close()
 
 
 class _HTTPResponse(http.client.HTTPResponse):
-    """Refuses a head that was cut.
+    """Refuses a head that was cut, or does not end; passes over what is said before it (1xx).
 
     The standard library takes the connection's end for the head's end, and so a cut answer for one with an empty body.
+    It passes over `100 Continue` alone, and that for ever.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._reader = Reader(cast(Any, self.fp).detach())
+        self.fp = cast(Any, io.BufferedReader(self._reader))
+        self._heads = 0
+
     def begin(self) -> None:
-        """Read the head."""
-        head = _Head(cast(BinaryIO, self.fp))
-        self.fp = cast(Any, head)
-        try:
-            super().begin()
-        finally:
-            if cast(Any, self.fp) is head:
-                self.fp = cast(Any, head.source)
-        if head.is_cut:
+        """Read the head: all of it within the time that the server may be silent."""
+        super().begin()
+        self._reader.end = None
+        if self._reader.has_ended:
             raise http.client.RemoteDisconnected("the connection ended within the head of the answer")
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            self._heads += 1
+            if self._heads > _MOST_HEADS:
+                raise http.client.HTTPException("interim answers do not end")
+            line: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]  # not in its types
+            if not 101 < line[1] < 200:  # those two are others' to judge
+                return line
+            http.client.parse_headers(cast(Any, self.fp))
+
+    def _read_and_discard_trailer(self) -> None:
+        """Pass over what follows a chunked body, as the standard library does; but not for ever."""
+        for _ in range(_MOST_TRAILERS):
+            if cast(BinaryIO, self.fp).readline(_MOST_LINE_BYTES) in (b"\r\n", b"\n", b""):
+                return
+        raise http.client.HTTPException("what follows the answer does not end")
 
 
 class _HTTPConnection(urllib3.connection.HTTPConnection):
