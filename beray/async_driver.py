@@ -9,6 +9,7 @@ import ssl
 import sys
 import urllib.request
 from asyncio import sleep
+from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
@@ -49,7 +50,7 @@ _SPARE_SECONDS: Final = 0.5  # so that aiohttp, which knows more, is the first t
 
 KEPT_SECONDS: Final = 4.0  # a connection is used again within this; servers commonly close an idle one after 5 s
 
-_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ClientProxyConnectionError)
+_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)
 _NO_TLS = (aiohttp.ClientConnectorSSLError, aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)
 _NO_PROTOCOL = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError)
 
@@ -60,7 +61,7 @@ class Connections:
     def __init__(self, base_url: str, given: aiohttp.ClientSession | None) -> None:
         self.base_url = base_url
         self.is_given = given is not None
-        self.proxy = None if self.is_given else _proxy_for(base_url)
+        self.proxy, self.proxy_headers = (None, None) if self.is_given else _proxy_for(base_url)
         self._given = given
         self._own: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -220,6 +221,8 @@ class AsyncDriver:
         headers = request_headers(call, self.options)
         if self._access.token is not None:
             headers["Authorization"] = Secret(f"Bearer {self._access.token}")
+        if self._connections.proxy_headers is not None and url.startswith("http://"):
+            headers.update(self._connections.proxy_headers)  # aiohttp sends them to a tunnel's proxy alone
         response: aiohttp.ClientResponse | None = None
         target, steps = URL(url, encoded=True), 0
         is_question = call.method in ("GET", "HEAD")  # any other's redirect is judged before it is followed
@@ -236,6 +239,7 @@ class AsyncDriver:
                         headers=headers,
                         timeout=self._timeouts[send.is_event_stream],
                         proxy=self._connections.proxy,
+                        proxy_headers=self._connections.proxy_headers,
                         allow_redirects=is_question,
                         max_redirects=MOST_REDIRECTS,
                     )
@@ -460,14 +464,24 @@ def _tls_context() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=None if is_folder else place, capath=place if is_folder else None)
 
 
-def _proxy_for(base_url: str) -> str | None:
-    """The proxy that the environment names for the server; read once, as by the synchronous client."""
+def _proxy_for(base_url: str) -> tuple[URL | None, dict[str, str] | None]:
+    """The proxy that the environment names for the server; read once, as by the synchronous client.
+
+    Its password is no part of the URL, which aiohttp's errors tell.
+    """
     parts = urlsplit(base_url)
     host = parts.netloc
     if urllib.request.proxy_bypass(host):
-        return None
+        return None, None
     proxies = urllib.request.getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
+    named = proxies.get(parts.scheme) or proxies.get("all")
+    if not named:
+        return None, None
+    proxy = URL(named if "://" in named else f"http://{named}")
+    if proxy.user is None:
+        return proxy, None
+    login = b64encode(f"{proxy.user}:{proxy.password or ''}".encode()).decode("ascii")
+    return proxy.with_user(None), {"Proxy-Authorization": Secret(f"Basic {login}")}
 
 
 def network_error(error: Exception, *, method: str, url: str, timeout_seconds: float) -> BeRayException:

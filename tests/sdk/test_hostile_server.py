@@ -3,6 +3,7 @@
 import gzip
 import logging
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
@@ -294,6 +295,26 @@ def test_a_page_that_shows_the_requests_headers_tells_no_token(peer: LoopbackSer
         new_client(peer.url, "t0k-very-secret", max_retries=0).get_task(3)
 
     assert "t0k-very" not in str(error.value) + repr(error.value) + str(error.value.request_id)
+
+
+def test_a_proxy_that_refuses_has_its_password_told_to_nobody(
+    peer: LoopbackServer, monkeypatch: pytest.MonkeyPatch, new_client: Any
+) -> None:
+    monkeypatch.setenv("https_proxy", peer.url.replace("://", "://ada:pr0xy-secret@"))  # it knows no CONNECT
+
+    with pytest.raises(NetworkError) as error:
+        new_client("https://beray.invalid", max_retries=0).get_info()
+
+    assert not error.value.was_sent
+    assert "pr0xy-secret" not in "".join(traceback.format_exception(error.value))
+
+
+def test_a_proxys_login_is_sent_to_it(peer: LoopbackServer, monkeypatch: pytest.MonkeyPatch, new_client: Any) -> None:
+    monkeypatch.setenv("http_proxy", peer.url.replace("://", "://ada:p%40ss@"))
+    peer.always(reply(200, {"by": "proxy"}))
+
+    assert new_client("http://beray.invalid").get_task(3) == {"by": "proxy"}
+    assert peer.received[0].headers["proxy-authorization"] == "Basic YWRhOnBAc3M="
 
 
 @pytest.mark.parametrize(
