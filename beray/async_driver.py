@@ -12,7 +12,6 @@ from asyncio import sleep
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -46,11 +45,13 @@ from beray.protocol.effects import Do, Effect, Emit, Flow, Read, Renew, Result, 
 from beray.protocol.responses import Answer
 from beray.uploads import UploadBody
 
+_LOOK_SECONDS: Final = 0.5
 _SPARE_SECONDS: Final = 0.5  # so that aiohttp, which knows more, is the first to say what is not in time
 
 KEPT_SECONDS: Final = 4.0  # a connection is used again within this; servers commonly close an idle one after 5 s
 
 _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)
+_QUESTIONS = ("GET", "HEAD")
 _NO_TLS = (aiohttp.ClientConnectorSSLError, aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)
 _NO_PROTOCOL = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError)
 
@@ -64,6 +65,7 @@ class Connections:
         self.proxy, self.proxy_headers = (None, None) if self.is_given else _proxy_for(base_url)
         self._given = given
         self._own: aiohttp.ClientSession | None = None
+        self.patience: _Patience | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
 
@@ -78,6 +80,7 @@ class Connections:
             context = await asyncio.to_thread(_tls_context) if self.base_url.startswith("https://") else True
             if self._own is None:  # another task may have been here meanwhile
                 self._own, self._loop, self._pid = _new_session(context), loop, os.getpid()
+                self.patience = _Patience()
         return self._own
 
     async def close(self) -> None:
@@ -224,31 +227,20 @@ class AsyncDriver:
         if self._connections.proxy_headers is not None and url.startswith("http://"):
             headers.update(self._connections.proxy_headers)  # aiohttp sends them to a tunnel's proxy alone
         response: aiohttp.ClientResponse | None = None
-        target, steps = URL(url, encoded=True), 0
-        is_question = call.method in ("GET", "HEAD")  # any other's redirect is judged before it is followed
         try:
             session = await self._connections.session()
-            async with asyncio.timeout(None) as patience:
-                wait_on = partial(self._wait_on, patience, send)
-                wait_on()
-                while True:
-                    response = await session.request(
-                        call.method,
-                        target,
-                        data=_body(call.body, headers, wait_on),
-                        headers=headers,
-                        timeout=self._timeouts[send.is_event_stream],
-                        proxy=self._connections.proxy,
-                        proxy_headers=self._connections.proxy_headers,
-                        allow_redirects=is_question,
-                        max_redirects=MOST_REDIRECTS,
-                    )
-                    steps += 1
-                    if is_question or response.status not in (307, 308) or steps > MOST_REDIRECTS:
-                        break
-                    target = _redirected(call.method, target, response)
-                is_unread = send.is_streamed and 200 <= response.status < 300
-                body = b"" if is_unread else await _whole_body(response, send, wait_on)
+            patience = self._connections.patience
+            async with asyncio.timeout(None) as timeout:
+                wait = _Wait(timeout, self.options.connect_timeout + silence_seconds(send, self.options))
+                if patience is not None:
+                    patience.add(wait)
+                try:
+                    response = await self._answered(session, send, headers, wait)
+                    is_unread = send.is_streamed and 200 <= response.status < 300
+                    body = b"" if is_unread else await _whole_body(response, send, wait)
+                finally:
+                    if patience is not None:
+                        patience.remove(wait)
         except (aiohttp.ClientError, OSError, UnicodeError) as error:  # OSError: TimeoutError, a certificate's file
             if response is not None:
                 response.close()
@@ -256,7 +248,7 @@ class AsyncDriver:
                 raise call.body.failure from call.body.failure.__cause__  # no further attempt would help
             seconds = silence_seconds(send, self.options)
             return as_value(network_error(error, method=call.method, url=url, timeout_seconds=seconds), cause=error)
-        if not is_question and response.status in (301, 302, 303):
+        if call.method not in _QUESTIONS and response.status in (301, 302, 303):
             response.close()
             raise lost_body(call, url=url, target=response.headers.get("Location", "nowhere"))
         return Answer(
@@ -268,16 +260,75 @@ class AsyncDriver:
             response=response,
         )
 
-    def _wait_on(self, patience: asyncio.Timeout, send: Send) -> None:
-        """Give the answer's head, or the next piece of its body, the time from now on that the server may be silent.
+    async def _answered(
+        self, session: aiohttp.ClientSession, send: Send, headers: dict[str, str], wait: "_Wait"
+    ) -> aiohttp.ClientResponse:
+        """The answer's head. A redirect of what is more than a question is judged before it is followed."""
+        call = send.call
+        url = URL(self._connections.base_url + call.target, encoded=True)
+        for _ in range(MOST_REDIRECTS):
+            response = await session.request(
+                call.method,
+                url,
+                data=_body(call.body, headers, wait.begin_again),
+                headers=headers,
+                timeout=self._timeouts[send.is_event_stream],
+                proxy=self._connections.proxy,
+                proxy_headers=self._connections.proxy_headers,
+                allow_redirects=call.method in _QUESTIONS,
+                max_redirects=MOST_REDIRECTS,
+            )
+            if call.method in _QUESTIONS or response.status not in (307, 308):
+                break
+            url = _redirected(call.method, url, response)
+        return response
 
-        aiohttp waits for each byte of a head anew, passes over as many interim answers (1xx) as come, and waits for
-        ever where a peer breaks the protocol after the last chunk. A session of the caller's own may have calls wait
-        for each other, so it has its own times.
-        """
-        if not self.is_borrowed:
-            seconds = self.options.connect_timeout + silence_seconds(send, self.options) + _SPARE_SECONDS
-            patience.reschedule(asyncio.get_running_loop().time() + seconds)
+
+class _Wait:
+    """How long a call still waits for the next piece of its answer."""
+
+    __slots__ = ("_loop", "_seconds", "due", "timeout")
+
+    def __init__(self, timeout: asyncio.Timeout, seconds: float) -> None:
+        self.timeout = timeout
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self.due = self._loop.time() + seconds
+
+    def begin_again(self) -> None:
+        """A piece has come, or gone."""
+        self.due = self._loop.time() + self._seconds
+
+
+class _Patience:
+    """Ends calls whose answer's head, or next piece, is not there in time.
+
+    aiohttp waits for each byte of a head anew, passes over as many interim answers (1xx) as come, and waits for ever
+    where a peer breaks the protocol after the last chunk. A timer for each call would cost a tenth of it, so one for
+    all looks now and then.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waits: set[_Wait] = set()
+        self._next_look: asyncio.TimerHandle | None = None
+
+    def add(self, wait: _Wait) -> None:
+        """Watch over a call; its timeout must have been entered."""
+        self._waits.add(wait)
+        if self._next_look is None:
+            self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look)
+
+    def remove(self, wait: _Wait) -> None:
+        """The call is over."""
+        self._waits.discard(wait)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        for wait in [wait for wait in self._waits if wait.due <= now]:
+            self._waits.discard(wait)
+            wait.timeout.reschedule(now)
+        self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look) if self._waits else None
 
 
 def _redirected(method: str, url: URL, response: aiohttp.ClientResponse) -> URL:
@@ -292,15 +343,14 @@ def _redirected(method: str, url: URL, response: aiohttp.ClientResponse) -> URL:
     return target
 
 
-async def _whole_body(response: aiohttp.ClientResponse, send: Send, on_piece: Callable[[], object]) -> bytes:
+async def _whole_body(response: aiohttp.ClientResponse, send: Send, wait: _Wait) -> bytes:
     """Read the body as `response.read`, and no more than there may be."""
     most = most_bytes(send.call, response.status) or sys.maxsize
-    on_piece()
     pieces: list[bytes] = []
     size = 0
     try:
         while chunk := await response.content.readany():
-            on_piece()
+            wait.begin_again()
             pieces.append(chunk)
             size += len(chunk)
             if size > most:
