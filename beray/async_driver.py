@@ -93,9 +93,10 @@ class Connections:
 def _close_without_loop(connector: aiohttp.BaseConnector) -> None:
     """Close what can be closed at once; what a closing waits for happens in no loop any more."""
     with suppress(RuntimeError, StopIteration):  # the loop is closed; nothing was waited for
-        closing: Any = connector.close()
-        if inspect.iscoroutine(closing):
+        closing: Any = connector.close().__await__()
+        try:
             closing.send(None)
+        finally:
             closing.close()
 
 
