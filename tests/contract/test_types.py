@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 
 import pytest
@@ -110,7 +111,7 @@ class Asked:
         return answer
 
 
-def test_every_answer_is_what_the_method_says(server: ServerProcess) -> None:
+def test_every_answer_is_what_the_method_says(server: ServerProcess, tmp_path: Path) -> None:
     with BeRayClient(server.base_url) as client:
         asked = Asked(client)
         asked(client.request_verification_code, "typed@example.com")
@@ -127,6 +128,8 @@ def test_every_answer_is_what_the_method_says(server: ServerProcess) -> None:
 
         task_id = asked(client.create_task, "`mkdir -p a/b; ln -s b a/link; cat in`", hold=True)["id"]
         asked(client.upload_file, task_id, "in", "text")
+        (tmp_path / "file").touch()
+        assert asked(client.upload_dir, task_id, tmp_path, "folder")
         asked(client.start_task, task_id)
         list(client.stream_task_updates(task_id))
         assert asked(client.get_task, task_id)["status"] == "completed"
