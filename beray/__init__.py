@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from beray.exceptions import UnprocessableEntityError as UnprocessableEntityError
     from beray.exceptions import UploadDamaged as UploadDamaged
     from beray.exceptions import WaitTimeout as WaitTimeout
+    from beray.protocol.watching import RequestInfo as RequestInfo
+    from beray.protocol.watching import ResponseInfo as ResponseInfo
+    from beray.results import AsyncTaskResult as AsyncTaskResult
+    from beray.results import TaskResult as TaskResult
     from beray.unzip import extract_zip_safely as extract_zip_safely
 
 __version__ = "0.1.0"
@@ -34,6 +38,10 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "AsyncBeRayClient": "beray.async_client",
     "BeRayClient": "beray.client",
+    "TaskResult": "beray.results",
+    "AsyncTaskResult": "beray.results",
+    "RequestInfo": "beray.protocol.watching",
+    "ResponseInfo": "beray.protocol.watching",
     "extract_zip_safely": "beray.unzip",
     "APIError": "beray.exceptions",
     "ArchiveRefused": "beray.exceptions",
@@ -59,6 +67,10 @@ _MODULE_OF = {
 __all__ = [  # noqa: RUF022  # what is called first, then the errors
     "BeRayClient",
     "AsyncBeRayClient",
+    "TaskResult",
+    "AsyncTaskResult",
+    "RequestInfo",
+    "ResponseInfo",
     "extract_zip_safely",
     "APIError",
     "ArchiveRefused",

@@ -26,6 +26,7 @@ from beray.protocol.paging import Wanted
 from beray.protocol.types import (
     ApiToken,
     CreatedApiToken,
+    DayUsage,
     Event,
     FileNode,
     Health,
@@ -146,6 +147,10 @@ class AsyncBeRayClient(BaseClient):
     async def get_current_user(self) -> User:
         """The account that is logged in."""
         return await self._value(calls.get_current_user())
+
+    async def get_usage(self) -> DayUsage:
+        """What the account's tasks have used today (UTC), and may; a limit of None is none."""
+        return await self._value(calls.get_usage())
 
     async def logout(self) -> Message:
         """End the session: the token is dead on the server, and forgotten here.

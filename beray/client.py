@@ -23,6 +23,7 @@ from beray.protocol.paging import Wanted
 from beray.protocol.types import (
     ApiToken,
     CreatedApiToken,
+    DayUsage,
     Event,
     FileNode,
     Health,
@@ -158,6 +159,10 @@ class BeRayClient(BaseClient):
     def get_current_user(self) -> User:
         """The account that is logged in."""
         return self._value(calls.get_current_user())
+
+    def get_usage(self) -> DayUsage:
+        """What the account's tasks have used today (UTC), and may; a limit of None is none."""
+        return self._value(calls.get_usage())
 
     def logout(self) -> Message:
         """End the session: the token is dead on the server, and forgotten here.

@@ -16,6 +16,7 @@ from beray.protocol.shown import shown_files, shown_task, shown_tasks
 from beray.protocol.types import (
     ApiToken,
     CreatedApiToken,
+    DayUsage,
     FileNode,
     Health,
     Info,
@@ -249,6 +250,10 @@ def get_health() -> Call[Health]:
 def get_ready() -> Call[Ready]:
     """Answers 503 with the same body while a part is not ready."""
     return Call(method="GET", path="/ready", is_idempotent=True, accepted=frozenset({503}))
+
+
+def get_usage() -> Call[DayUsage]:
+    return _get("/users/me/usage")
 
 
 def get_info() -> Call[Info]:

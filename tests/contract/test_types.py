@@ -123,7 +123,7 @@ def test_every_answer_is_what_the_method_says(server: ServerProcess, tmp_path: P
         asked(client.create_token, "once", expires_in=3600)
         asked(client.list_tokens)
         asked(client.delete_token, token_id)
-        for service in (client.get_health, client.get_ready, client.get_info, client.check_model):
+        for service in (client.get_health, client.get_ready, client.get_info, client.check_model, client.get_usage):
             asked(service)
 
         task_id = asked(client.create_task, "`mkdir -p a/b; ln -s b a/link; cat in`", hold=True)["id"]

@@ -77,6 +77,7 @@ PLAIN_CALLS = [
     ),
     (calls.delete_file(7, "x"), "DELETE", "/tasks/7/files/content?path=x"),
     (calls.get_info(), "GET", "/info"),
+    (calls.get_usage(), "GET", "/users/me/usage"),
 ]
 
 

@@ -23,6 +23,7 @@ METHODS = [
     ("request_password_reset", ("a@b.c",), "POST", "/api/v1/auth/request-verification-code"),
     ("reset_password", ("a@b.c", "123456", "password"), "POST", "/api/v1/auth/reset-password"),
     ("get_current_user", (), "GET", "/api/v1/users/me"),
+    ("get_usage", (), "GET", "/api/v1/users/me/usage"),
     ("list_tokens", (), "GET", "/api/v1/users/me/tokens"),
     ("create_token", ("ci",), "POST", "/api/v1/users/me/tokens"),
     ("delete_token", (3,), "DELETE", "/api/v1/users/me/tokens/3"),
