@@ -1,5 +1,6 @@
 """Files by the SDK against the real server: up, down, cut on the way, and back again."""
 
+import asyncio
 import base64
 import hashlib
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from beray import extract_zip_safely
+from beray import AsyncBeRayClient, extract_zip_safely
 from beray.client import BeRayClient
 from beray.exceptions import NotFoundError, RequestTimeout
 from beray.zip_end import is_whole_zip
@@ -114,6 +115,28 @@ def test_download_of_a_process_that_was_killed_goes_on_in_another(
 
     assert killed.returncode == -signal.SIGKILL
     assert told[0] >= (1 << 20) - 1
+    assert target.read_bytes() == BIG
+    assert [path.name for path in tmp_path.iterdir()] == ["big.bin"]
+
+
+async def test_cancelled_download_keeps_what_came(files_server: FilesServer, task: TaskFiles, tmp_path: Path) -> None:
+    task.put("big.bin", BIG)
+    told: list[int] = []
+
+    async with AsyncBeRayClient(files_server.base_url, token=OWNER.email) as client:
+
+        def cancel(done: int, total: int | None) -> None:
+            if done > 2_000_000:
+                downloading.cancel()
+
+        downloading = asyncio.create_task(client.download_file(task.id, "big.bin", tmp_path, progress=cancel))
+        with pytest.raises(asyncio.CancelledError):
+            await downloading
+        target = await client.download_file(
+            task.id, "big.bin", tmp_path, progress=lambda done, total: told.append(done)
+        )
+
+    assert told[0] > 1_900_000
     assert target.read_bytes() == BIG
     assert [path.name for path in tmp_path.iterdir()] == ["big.bin"]
 
