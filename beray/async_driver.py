@@ -231,7 +231,7 @@ class AsyncDriver:
                 raise call.body.failure from call.body.failure.__cause__  # no further attempt would help
             seconds = silence_seconds(send, self.options)
             return as_value(network_error(error, method=call.method, url=url, timeout_seconds=seconds), cause=error)
-        if call.method != "GET" and any(step.status in (301, 302, 303) for step in response.history):
+        if call.method not in ("GET", "HEAD") and any(step.status in (301, 302, 303) for step in response.history):
             response.close()
             raise lost_body(call, url=str(response.history[0].url), target=str(response.url))
         return Answer(

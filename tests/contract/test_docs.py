@@ -274,7 +274,7 @@ def test_snippets_about_files_run(language: str, server: ServerProcess, account:
     (tmp_path / "tqdm.py").write_text(BAR)
     snippets = [code for kind, code in FENCE.findall(page(language, "files-sdk")) if kind == "python"]
 
-    up, down, rich, tqdm = (run_snippet(snippet, server, tmp_path) for snippet in snippets)
+    up, down, rich, tqdm, everything = (run_snippet(snippet, server, tmp_path) for snippet in snippets)
 
     assert up == "data/names.txt 8\n"
     assert down == "sorted.txt\nnames.txt\n4\n"
@@ -282,6 +282,7 @@ def test_snippets_about_files_run(language: str, server: ServerProcess, account:
     assert (tmp_path / "copy of data" / "names.txt").read_text() == "Zoe\nAda\n"
     assert "100%" in rich
     assert tqdm == "4 of 4\n"
+    assert everything == "names.txt\nnames.txt\nnames.txt\nnotes.txt\nreport.csv\nsorted.txt\n"
     assert (tmp_path / "copy.csv").read_text() == "a,b\n"
 
 
