@@ -8,6 +8,7 @@ import operator
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -73,7 +74,12 @@ class Call(Generic[Result]):
     @property
     def target(self) -> str:
         """Path and query as they stand in the URL."""
-        return f"{self.path}?{urlencode(self.params, quote_via=quote)}" if self.params else self.path
+        return f"{self.path}?{_query(tuple(self.params))}" if self.params else self.path
+
+
+@lru_cache(256)  # mostly the same few: `events=none`
+def _query(params: tuple[tuple[str, str], ...]) -> str:
+    return urlencode(params, quote_via=quote)
 
 
 # Accounts

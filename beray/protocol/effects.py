@@ -18,7 +18,7 @@ flow ends or is closed, or opens the next one. A streamed answer that the flow r
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from beray.protocol.access import Access
 from beray.protocol.calls import Call
@@ -26,8 +26,7 @@ from beray.protocol.retry import RetryPolicy
 from beray.protocol.watching import Watch
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Make the request. A streamed answer's body stays unread, unless the status is no success.
 
     Attributes:
