@@ -221,10 +221,25 @@ def run_python(code: str) -> object:
     return json.loads(done.stdout)
 
 
-def test_importing_the_package_imports_nothing_heavy():
-    code = "import sys, json, beray; print(json.dumps(sorted(m.partition('.')[0] for m in sys.modules)))"
+MODULES = "import sys, json, beray; {}; print(json.dumps(sorted(m.partition('.')[0] for m in sys.modules)))"
 
-    assert not set(run_python(code)) & {"requests", "urllib3", "asyncio", "ssl", "fastapi", "sqlalchemy", "pydantic"}
+
+def test_importing_the_package_imports_nothing_heavy():
+    loaded = run_python(MODULES.format("pass"))
+
+    assert not set(loaded) & {
+        "requests", "urllib3", "aiohttp", "asyncio", "ssl", "typing", "fastapi", "sqlalchemy", "pydantic",
+    }  # fmt: skip
+
+
+def test_each_client_imports_its_own_http_library_alone():
+    sync = run_python(MODULES.format("beray.BeRayClient('http://h')"))
+    asynchronous = run_python(MODULES.format("beray.AsyncBeRayClient('http://h')"))
+
+    assert "requests" in sync
+    assert not {"aiohttp", "asyncio"} & set(sync)
+    assert "aiohttp" in asynchronous
+    assert "requests" not in asynchronous
 
 
 def test_the_sdk_needs_requests_alone():
