@@ -134,7 +134,10 @@ class AsyncDriver:
             effect = next(flow)
             while True:
                 try:
-                    result = await steps.do(effect)
+                    if type(effect) is Send and not effect.is_streamed and effect.deadline is None:
+                        result = await self._send(effect)  # most calls: each step between would cost as much again
+                    else:
+                        result = await steps.do(effect)
                 except BaseException as error:  # the flow decides: it may have something to undo
                     effect = flow.throw(error)
                 else:

@@ -30,7 +30,7 @@ def value(call: Call[Result], conditions: Conditions) -> Flow[Result]:
     Raises:
         ProtocolError: It is no JSON.
     """
-    return value_in((yield from request(call, conditions)), call)
+    return value_in((yield from repeated(Send(call, False, False, conditions.deadline()), conditions)), call)
 
 
 def value_in(answer: Answer, call: Call[Result]) -> Result:
