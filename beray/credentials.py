@@ -12,7 +12,6 @@
 import json
 import os
 import tempfile
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,6 +61,8 @@ def read_credentials(path: Path) -> Credentials:
     Raises:
         CredentialsError: It can't be read or isn't what we wrote.
     """
+    import tomllib  # every client imports this module, and few read the file
+
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         logins = {name: Login(entry["token"], entry["email"]) for name, entry in content.get("servers", {}).items()}

@@ -5,10 +5,10 @@ Paths and bodies are those of WIRE.md. Nothing is sent here; `flows.py` decides 
 
 import json
 import operator
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from secrets import token_hex
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -273,7 +273,7 @@ def check_model(model: str | None = None) -> Call[ModelCheck]:
 
 def _key(idempotency_key: str | None) -> dict[str, str]:
     """The header that lets a server do a repeated call once; without a key given, one for this call alone."""
-    key = uuid.uuid4().hex if idempotency_key is None else header_value("idempotency_key", idempotency_key)
+    key = token_hex(16) if idempotency_key is None else header_value("idempotency_key", idempotency_key)
     return {"Idempotency-Key": key}
 
 
