@@ -29,7 +29,7 @@ from beray.driving import (
     silence,
     silence_seconds,
 )
-from beray.environment import certificates
+from beray.environment import certificates, named_certificates
 from beray.exceptions import BeRayException, ConnectionFailed, NetworkError, ProtocolError, RequestTimeout, TLSError
 from beray.protocol.access import Access, Secret
 from beray.protocol.calls import Body
@@ -64,10 +64,15 @@ class Connections:
         if self._own is not None and (self._loop is not loop or self._pid != os.getpid()):
             self._forget()
         if self._own is None:
-            context = await asyncio.to_thread(_tls_context) if self.base_url.startswith("https://") else True
+            context = await asyncio.to_thread(_tls_context) if self._may_be_secure() else True
             if self._own is None:  # another task may have been here meanwhile
                 self._own, self._loop, self._pid = _new_session(context), loop, os.getpid()
         return self._own
+
+    def _may_be_secure(self) -> bool:
+        """Whether authorities are needed: also for redirects to https, but a wrong name must not end plain calls."""
+        named = named_certificates(os.environ)
+        return self.base_url.startswith("https://") or (named is not None and Path(named).exists())
 
     async def close(self) -> None:
         """Close the connections. A session given by the caller stays open."""

@@ -90,7 +90,12 @@ def certificates(environ: Mapping[str, str]) -> str:
     """The file or folder of the authorities to trust, as requests has it."""
     import certifi  # comes with requests; only for a secure connection
 
-    return environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE") or certifi.where()
+    return named_certificates(environ) or certifi.where()
+
+
+def named_certificates(environ: Mapping[str, str]) -> str | None:
+    """The same, where the environment names one."""
+    return environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE") or None
 
 
 def start_logging(environ: Mapping[str, str]) -> None:
