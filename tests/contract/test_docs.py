@@ -34,6 +34,8 @@ both_languages = pytest.mark.parametrize("language", LANGUAGES)
 
 
 def page(language: str, name: str) -> str:
+    if name == "README":
+        return (ROOT / ("README.md" if language == "en" else "README.zh-CN.md")).read_text(encoding="utf-8")
     return (DOCS / language / f"{name}.md").read_text(encoding="utf-8")
 
 
@@ -43,7 +45,7 @@ def page_names(language: str) -> list[str]:
 
 def pages_with_programs() -> list[str]:
     """Those whose programs are tested here; the tool's example is run by a test of its own."""
-    names = [name.removesuffix(".md") for name in page_names("en")]
+    names = ["README", *(name.removesuffix(".md") for name in page_names("en"))]
     return [name for name in names if programs_of(page("en", name)) and name != "write-a-tool"]
 
 
