@@ -54,7 +54,7 @@ class AsyncBeRayClient(BaseClient):
     The methods, their arguments and what they raise are those of `BeRayClient`; what is iterated over there is iterated
     over by `async for` here. Callbacks may be plain functions or coroutine functions, but for `progress`, `on_request`
     and `on_response`, which are plain. Calls of one event loop may run at the same time; for another event loop it
-    makes connections of its own.
+    makes connections of its own, so close it (and use it again) in each.
 
     A loop that is left by `break` closes its connection as soon as the iterator is dropped; with `contextlib.aclosing`
     it is closed at a known place.
@@ -360,7 +360,7 @@ class AsyncBeRayClient(BaseClient):
         return await self._run(folders.upload_dir(task_id, local_dir, path, self._conditions, progress=progress))
 
     async def get_file_content(self, task_id: int, path: str, *, stream: bool = False) -> aiohttp.ClientResponse:
-        """A file's bytes, as `response.content`.
+        """A file's bytes, by `await response.read()`; with `stream=True` piece by piece, by `response.content`.
 
         As `BeRayClient.get_file_content`.
         """
@@ -369,7 +369,7 @@ class AsyncBeRayClient(BaseClient):
     async def download_files_as_zip(
         self, task_id: int, paths: Sequence[str] | None = None, *, stream: bool = False
     ) -> aiohttp.ClientResponse:
-        """Files and directories of the work_dir as a ZIP archive, as `response.content`.
+        """Files and directories of the work_dir as a ZIP archive, by `await response.read()`.
 
         As `BeRayClient.download_files_as_zip`.
         """
