@@ -18,8 +18,9 @@ import pytest
 from beray import AuthenticationError, ConnectionFailed, NotConfigured, RequestTimeout, WaitTimeout
 from beray.client import BeRayClient
 from beray.credentials import Credentials, Login, write_credentials
+from beray.protocol.sse import encode_event
 from beray.protocol.watching import RequestInfo, ResponseInfo
-from tests.support.loopback import Exchange, LoopbackServer, drop, reply, silence
+from tests.support.loopback import Exchange, LoopbackServer, drop, events, reply, silence
 
 SESSION = {"access_token": "new", "token_type": "bearer", "expires_in": 3600, "user": {"id": 1}}
 
@@ -178,6 +179,19 @@ def test_a_stream_goes_on_with_a_renewed_token(peer: LoopbackServer, waits: list
     assert peer.received[2].headers["authorization"] == "Bearer fresh"
 
 
+def test_a_cut_stream_asks_for_one_token_only(peer: LoopbackServer, waits: list[float], new_client: Any) -> None:
+    tokens = iter(["one", "two", "three"])
+    event = encode_event(1, "text.delta", b'{"seq":1,"type":"text.delta"}')
+    peer.script(events([event], end="cut"))
+    peer.always(reply(401, {}))
+    client = new_client(peer.url, "old", on_token_expired=lambda: next(tokens))
+
+    with pytest.raises(AuthenticationError):
+        list(client.stream_task_updates(3))
+
+    assert [one.headers["authorization"] for one in peer.received] == ["Bearer old", "Bearer old", "Bearer one"]
+
+
 def test_of_many_threads_one_asks_for_a_token(peer: LoopbackServer) -> None:
     asked: list[int] = []
     all_refused = threading.Barrier(8)
@@ -246,6 +260,15 @@ def test_a_deadline_ends_an_answer_that_drips(peer: LoopbackServer, new_client: 
         new_client(peer.url, deadline=0.4, max_retries=0).get_task(3)
 
     left.set()
+
+
+def test_a_deadline_ends_the_opening_of_a_stream(peer: LoopbackServer, new_client: Any) -> None:
+    peer.always(silence)
+
+    with pytest.raises(RequestTimeout):
+        list(new_client(peer.url, stream_timeout=60, deadline=0.3).stream_task_updates(3))
+
+    assert peer.client_left.wait(10)
 
 
 def test_a_wait_ends_in_time_on_a_silent_stream(peer: LoopbackServer, new_client: Any) -> None:
