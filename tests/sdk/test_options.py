@@ -213,6 +213,31 @@ def test_of_many_threads_one_asks_for_a_token(peer: LoopbackServer) -> None:
     assert asked == [1]
 
 
+def test_of_a_client_and_its_copy_one_asks_for_a_token(peer: LoopbackServer) -> None:
+    asked: list[int] = []
+    both_refused = threading.Barrier(2)
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.headers["Authorization"] == "Bearer old":
+            both_refused.wait(10)
+            reply(401, {})(exchange)
+        else:
+            reply(200, {"id": 3})(exchange)
+
+    def renew() -> str:
+        asked.append(1)
+        other_waits.wait(0.5)  # nothing sets it: time for the other one to ask too
+        return "fresh"
+
+    other_waits = threading.Event()
+    peer.always(answer)
+    with BeRayClient(peer.url, "old", on_token_expired=renew) as client, ThreadPoolExecutor(2) as threads:
+        both = [client, client.with_options(timeout=9.0)]
+        assert list(threads.map(lambda one: one.get_task(3), both)) == [{"id": 3}] * 2
+
+    assert asked == [1]
+
+
 def test_a_hook_may_log_in_by_itself(peer: LoopbackServer, new_client: Any) -> None:
     peer.script(reply(401, {}), reply(200, SESSION), reply(200, {"id": 3}))
     holder: list[BeRayClient] = []
