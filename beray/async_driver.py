@@ -85,16 +85,17 @@ class Connections:
             await own.close()
 
     def _leave_those_of_parent(self) -> None:
-        """In a forked process: touch them no more. Closing them would take the sockets from the parent's event loop,
-        since both processes have the same epoll; so they are kept from being collected.
+        """In a forked process, touch them no more, and keep them from being collected.
+
+        Closing them would take the sockets from the parent's event loop: both processes have the same epoll.
         """
         if self._pid != os.getpid():
             self._of_parent, self._own, self._pid = (self._of_parent, self._own), {}, os.getpid()
 
     def _forget_loops(self, is_over: Callable[[asyncio.AbstractEventLoop], bool]) -> None:
         """Leave the sessions of event loops that are over: they can't be closed in any other."""
-        for loop in [loop for loop in self._own if is_over(loop)]:
-            own = self._own.pop(loop, None)
+        for loop in list(self._own):
+            own = self._own.pop(loop, None) if is_over(loop) else None
             if own is not None and (connector := own.connector) is not None:
                 own.detach()
                 _close_without_loop(connector)

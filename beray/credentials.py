@@ -14,7 +14,7 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +29,7 @@ class CredentialsError(Exception):
 class Login:
     """One server's token."""
 
-    token: str
+    token: str = field(repr=False)
     email: str
 
 

@@ -399,6 +399,39 @@ def test_a_wrong_address_in_the_environment_is_named(home: Path, monkeypatch: py
         BeRayClient.from_env()
 
 
+def test_an_option_that_cannot_be_right_is_no_matter_of_the_environment(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BERAY_BASE_URL", "http://h")
+
+    with pytest.raises(ValueError, match="timeout must be"):
+        BeRayClient.from_env(timeout=-1)
+
+
+def test_an_environment_that_tells_all_needs_no_logins(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "config" / "beray").mkdir(parents=True)
+    (home / "config" / "beray" / "credentials.toml").write_text("= broken")
+    monkeypatch.setenv("BERAY_BASE_URL", "http://h")
+    monkeypatch.setenv("BERAY_TOKEN", "t0k")
+
+    assert BeRayClient.from_env().token == "t0k"
+
+
+def test_a_user_without_a_home_has_no_logins(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobodys_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XDG_CONFIG_HOME", "BERAY_DATA_DIR", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nobodys_home)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+    with pytest.raises(NotConfigured, match="Set BERAY_BASE_URL"):
+        BeRayClient.from_env()
+    monkeypatch.setenv("BERAY_BASE_URL", "http://h")
+    assert BeRayClient.from_env().token is None
+
+
 def test_logins_that_cannot_be_read_are_named(home: Path) -> None:
     (home / "config" / "beray").mkdir(parents=True)
     (home / "config" / "beray" / "credentials.toml").write_text("= broken")
