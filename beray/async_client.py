@@ -106,7 +106,10 @@ class AsyncBeRayClient(BaseClient):
         self._driver = AsyncDriver(Connections(self._base_url, session), options, self._access)
 
     async def close(self) -> None:
-        """Close the connections. A session given by the caller stays open."""
+        """Close the connections. A session given by the caller stays open.
+
+        Event loops that run in other threads keep theirs; each closes its own.
+        """
         await self._driver.close()
 
     async def __aenter__(self) -> Self:

@@ -1,17 +1,19 @@
 """What does the effects of a flow for `AsyncBeRayClient`: the same as `driver.py`, on aiohttp."""
 
 import asyncio
+import contextvars
 import errno
 import inspect
 import os
 import ssl
 import urllib.request
 from asyncio import sleep
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import aiohttp
 from yarl import URL
@@ -45,29 +47,34 @@ _NO_PROTOCOL = (aiohttp.TooManyRedirects, aiohttp.InvalidURL, aiohttp.NonHttpUrl
 
 
 class Connections:
-    """The session of a client: the caller's own, or one that is made at the first request in each event loop."""
+    """The sessions of a client: the caller's own, or one that is made at the first request in each event loop.
+
+    Loops may run at the same time, in several threads.
+    """
 
     def __init__(self, base_url: str, given: aiohttp.ClientSession | None) -> None:
         self.base_url = base_url
         self.is_given = given is not None
         self.proxy = None if self.is_given else _proxy_for(base_url)
         self._given = given
-        self._own: aiohttp.ClientSession | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._own: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        self._of_parent: Any = None
         self._pid = os.getpid()
 
     async def session(self) -> aiohttp.ClientSession:
         """The session to use now."""
         if self._given is not None:
             return self._given
+        self._leave_those_of_parent()
         loop = asyncio.get_running_loop()
-        if self._own is not None and (self._loop is not loop or self._pid != os.getpid()):
-            self._forget()
-        if self._own is None:
+        own = self._own.get(loop)
+        if own is None:
+            self._forget_loops(lambda other: other.is_closed())
             context = await asyncio.to_thread(_tls_context) if self._may_be_secure() else True
-            if self._own is None:  # another task may have been here meanwhile
-                self._own, self._loop, self._pid = _new_session(context), loop, os.getpid()
-        return self._own
+            own = self._own.get(loop)  # another task may have been here meanwhile
+            if own is None:
+                own = self._own[loop] = _new_session(context)
+        return own
 
     def _may_be_secure(self) -> bool:
         """Whether authorities are needed: also for redirects to https, but a wrong name must not end plain calls."""
@@ -75,24 +82,28 @@ class Connections:
         return self.base_url.startswith("https://") or (named is not None and Path(named).exists())
 
     async def close(self) -> None:
-        """Close the connections. A session given by the caller stays open."""
-        own, self._own = self._own, None
-        if own is None:
-            return
-        if self._loop is asyncio.get_running_loop() and self._pid == os.getpid():
+        """Close the connections, but for those of event loops that run elsewhere; a caller's session stays open."""
+        self._leave_those_of_parent()
+        own = self._own.pop(asyncio.get_running_loop(), None)
+        self._forget_loops(lambda other: not other.is_running())
+        if own is not None:
             await own.close()
-            return
-        self._own = own
-        self._forget()
 
-    def _forget(self) -> None:
-        """Leave a session whose event loop is over: it can't be closed in any other."""
-        own, self._own = self._own, None
-        assert own is not None
-        connector = own.connector
-        own.detach()
-        if connector is not None:
-            _close_without_loop(connector)
+    def _leave_those_of_parent(self) -> None:
+        """In a forked process, touch them no more, and keep them from being collected.
+
+        Closing them would take the sockets from the parent's event loop: both processes have the same epoll.
+        """
+        if self._pid != os.getpid():
+            self._of_parent, self._own, self._pid = (self._of_parent, self._own), {}, os.getpid()
+
+    def _forget_loops(self, is_over: Callable[[asyncio.AbstractEventLoop], bool]) -> None:
+        """Leave the sessions of event loops that are over: they can't be closed in any other."""
+        for loop in list(self._own):
+            own = self._own.pop(loop, None) if is_over(loop) else None
+            if own is not None and (connector := own.connector) is not None:
+                own.detach()
+                _close_without_loop(connector)
 
 
 def _close_without_loop(connector: aiohttp.BaseConnector) -> None:
@@ -112,7 +123,7 @@ class AsyncDriver:
         self._connections = connections
         self.options = options
         self._access = access
-        self._renewal: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        self._renewals: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         timeouts = {
             is_stream: aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout, sock_read=seconds)
             for is_stream, seconds in ((False, options.read_timeout), (True, options.stream_timeout))
@@ -125,8 +136,10 @@ class AsyncDriver:
         return self._connections.is_given
 
     def with_options(self, options: Options) -> "AsyncDriver":
-        """Another that shares the connections."""
-        return AsyncDriver(self._connections, options, self._access)
+        """Another that shares the connections, and the locks: it is the same token."""
+        other = AsyncDriver(self._connections, options, self._access)
+        other._renewals = self._renewals
+        return other
 
     async def close(self) -> None:
         """Close the connections."""
@@ -183,7 +196,7 @@ class AsyncDriver:
         """Ask the user's hook for another token, unless another task has got one meanwhile."""
         if self._access.renew is None or is_renewing.get():
             return False
-        async with self._renewal_lock():
+        async with self._renewals.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
             if self._access.token == token:
                 mark = is_renewing.set(True)
                 try:
@@ -193,12 +206,6 @@ class AsyncDriver:
                 if renewed is not None:
                     self._access.set(renewed)
             return self._access.token not in (None, token)
-
-    def _renewal_lock(self) -> asyncio.Lock:
-        loop = asyncio.get_running_loop()
-        if self._renewal is None or self._renewal[0] is not loop:
-            self._renewal = (loop, asyncio.Lock())
-        return self._renewal[1]
 
     async def send(self, send: Send) -> Answer | NetworkError:
         """Make a request."""
@@ -270,7 +277,7 @@ class _Steps:
             case Sleep(seconds):
                 return await sleep(seconds)
             case Do(work):
-                return await asyncio.to_thread(work)
+                return await _in_thread(work)
             case Tell(function, arguments):
                 return await _awaited(function(*arguments))
             case Renew(token):
@@ -315,6 +322,18 @@ class _Steps:
             opened.response.close()
 
 
+async def _in_thread(work: Callable[[], Any]) -> Any:
+    """What `work` gives. A cancelled caller waits until it is over, since what it works on is closed next."""
+    running = asyncio.get_running_loop().run_in_executor(None, contextvars.copy_context().run, work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        if running.exception() is None and hasattr(running.result(), "close"):
+            running.result().close()  # a file that nobody will get
+        raise
+
+
 async def _awaited(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
@@ -331,8 +350,8 @@ def _body(body: Body | None, headers: dict[str, str]) -> Any:
 async def _pieces(body: UploadBody) -> AsyncIterator[bytes]:
     """The pieces; aiohttp makes a cut connection of what goes wrong here, so the body keeps it."""
     try:
-        await asyncio.to_thread(body.restart)
-        while piece := await asyncio.to_thread(body.next_piece):
+        await _in_thread(body.restart)
+        while piece := await _in_thread(body.next_piece):
             yield piece
             body.report()
     except Exception as error:

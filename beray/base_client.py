@@ -106,9 +106,9 @@ class BaseClient:
         """
         try:
             place = place_from(os.environ)
-            return cls(place.base_url, place.token, **options)
-        except ValueError as error:
-            raise NotConfigured(str(error), "See BERAY_BASE_URL and BERAY_TOKEN.") from error
+        except NotConfigured as error:  # without the frames that hold the environment, tokens included
+            raise error.with_traceback(None) from None
+        return cls(place.base_url, place.token, **options)
 
     @property
     def base_url(self) -> str:

@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +28,7 @@ class CredentialsError(Exception):
 class Login:
     """One server's token."""
 
-    token: str
+    token: str = field(repr=False)
     email: str
 
 

@@ -31,23 +31,22 @@ class Connections:
         self.base_url = base_url
         self.is_given = given is not None
         self._given = given
-        self._own: TunedSession | None = None
-        self._pid = os.getpid()
+        self._own: dict[int, TunedSession] = {}  # by process
 
     def session(self) -> requests.Session:
         """The session to use now."""
         if self._given is not None:
             return self._given
-        own = self._own
-        if own is None or self._pid != os.getpid():
-            own = self._own = TunedSession(self.base_url)
-            self._pid = os.getpid()
+        pid = os.getpid()
+        own = self._own.get(pid)
+        if own is None:  # `setdefault`: of threads that come here at once, one makes the session that all use
+            own = self._own.setdefault(pid, TunedSession(self.base_url))
         return own
 
     def close(self) -> None:
         """Close the connections. A session given by the caller stays open."""
-        own, self._own = self._own, None
-        if own is not None and self._pid == os.getpid():
+        own = self._own.pop(os.getpid(), None)
+        if own is not None:
             own.close()
 
 
@@ -58,7 +57,7 @@ class Driver:
         self._connections = connections
         self._options = options
         self._access = access
-        self._renewal = threading.Lock()
+        self._renewals: dict[int, threading.Lock] = {}  # by process: one may be held elsewhere at a fork
 
     @property
     def is_borrowed(self) -> bool:
@@ -66,8 +65,10 @@ class Driver:
         return self._connections.is_given
 
     def with_options(self, options: Options) -> "Driver":
-        """Another that shares the connections."""
-        return Driver(self._connections, options, self._access)
+        """Another that shares the connections, and the lock: it is the same token."""
+        other = Driver(self._connections, options, self._access)
+        other._renewals = self._renewals
+        return other
 
     def close(self) -> None:
         """Close the connections."""
@@ -137,7 +138,7 @@ class Driver:
         """Ask the user's hook for another token, unless another thread has got one meanwhile."""
         if self._access.renew is None or is_renewing.get():
             return False
-        with self._renewal:
+        with self._renewals.setdefault(os.getpid(), threading.Lock()):
             if self._access.token == token:
                 mark = is_renewing.set(True)
                 try:

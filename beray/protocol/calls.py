@@ -62,7 +62,7 @@ class Call(Generic[Result]):
     path: str
     params: Sequence[tuple[str, str]] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: Body | None = None
+    body: Body | None = field(default=None, repr=False)  # a traceback with its locals shows no password
     is_idempotent: bool = False
     has_key: bool = False
     is_repeatable: bool = True

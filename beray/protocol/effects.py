@@ -127,6 +127,9 @@ class Conditions:
         """Whether the token has ended, as is known without asking the server, and another can be had."""
         return self.access is not None and self.access.renew is not None and self.access.is_expired
 
-    def deadline(self) -> float | None:
-        """When a call that begins now must have ended."""
-        return None if self.deadline_seconds is None else self.clock() + self.deadline_seconds
+    def deadline(self, latest: float | None = None) -> float | None:
+        """When a call that begins now must have ended: at `latest` if that is sooner."""
+        if self.deadline_seconds is None:
+            return latest
+        own = self.clock() + self.deadline_seconds
+        return own if latest is None else min(own, latest)

@@ -13,7 +13,9 @@ import pytest
 import requests
 
 from beray.client import BeRayClient
+from beray.driver import Connections
 from beray.protocol.sse import encode_event
+from beray.transport import TunedSession
 from tests.support.loopback import Exchange, LoopbackServer, events, reply
 
 
@@ -130,6 +132,22 @@ def test_many_threads_share_a_client(peer: LoopbackServer, peer_client: BeRayCli
     assert peer.connections <= 16
 
 
+def test_threads_that_begin_at_once_use_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    both_make_one = threading.Barrier(2)
+
+    def make(base_url: str) -> TunedSession:
+        both_make_one.wait(10)
+        return TunedSession(base_url)
+
+    monkeypatch.setattr("beray.driver.TunedSession", make)
+    connections = Connections("http://h", None)
+
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(lambda _: connections.session(), range(2))
+
+    assert one is other
+
+
 def test_closing_ends_the_connections(peer: LoopbackServer) -> None:
     left = threading.Event()
 
@@ -204,6 +222,46 @@ def test_after_a_fork_parent_and_child_share_no_connection(peer: LoopbackServer)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"status": 0, "seen": [1, 2]}
     assert peer.connections == 3  # the first call's, which the stream took over; the child's; the parent's last call's
+
+
+FORKING_WHILE_A_TOKEN_IS_ASKED_FOR = """
+import os, signal, sys, threading
+from beray import BeRayClient
+
+asked, may_go_on = threading.Event(), threading.Event()
+
+def another_token():
+    asked.set()
+    may_go_on.wait(20)
+    return "fresh"
+
+client = BeRayClient(sys.argv[1], "old", on_token_expired=another_token)
+thread = threading.Thread(target=client.get_task, args=[3])
+thread.start()
+asked.wait(20)
+child = os.fork()
+if child == 0:
+    signal.alarm(10)
+    may_go_on.set()
+    client.get_task(3)
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+may_go_on.set()
+thread.join()
+sys.exit(status)
+"""
+
+
+def test_a_fork_while_a_token_is_asked_for_leaves_the_child_free(peer: LoopbackServer) -> None:
+    def answer(exchange: Exchange) -> None:
+        reply(401 if exchange.headers["Authorization"] == "Bearer old" else 200, {})(exchange)
+
+    peer.always(answer)
+    command = [sys.executable, "-c", FORKING_WHILE_A_TOKEN_IS_ASKED_FOR, peer.url]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stderr
 
 
 # Files as responses of requests

@@ -18,8 +18,9 @@ import pytest
 from beray import AuthenticationError, ConnectionFailed, NotConfigured, RequestTimeout, WaitTimeout
 from beray.client import BeRayClient
 from beray.credentials import Credentials, Login, write_credentials
+from beray.protocol.sse import encode_event
 from beray.protocol.watching import RequestInfo, ResponseInfo
-from tests.support.loopback import Exchange, LoopbackServer, drop, reply, silence
+from tests.support.loopback import Exchange, LoopbackServer, drop, events, reply, silence
 
 SESSION = {"access_token": "new", "token_type": "bearer", "expires_in": 3600, "user": {"id": 1}}
 
@@ -178,6 +179,19 @@ def test_a_stream_goes_on_with_a_renewed_token(peer: LoopbackServer, waits: list
     assert peer.received[2].headers["authorization"] == "Bearer fresh"
 
 
+def test_a_cut_stream_asks_for_one_token_only(peer: LoopbackServer, waits: list[float], new_client: Any) -> None:
+    tokens = iter(["one", "two", "three"])
+    event = encode_event(1, "text.delta", b'{"seq":1,"type":"text.delta"}')
+    peer.script(events([event], end="cut"))
+    peer.always(reply(401, {}))
+    client = new_client(peer.url, "old", on_token_expired=lambda: next(tokens))
+
+    with pytest.raises(AuthenticationError):
+        list(client.stream_task_updates(3))
+
+    assert [one.headers["authorization"] for one in peer.received] == ["Bearer old", "Bearer old", "Bearer one"]
+
+
 def test_of_many_threads_one_asks_for_a_token(peer: LoopbackServer) -> None:
     asked: list[int] = []
     all_refused = threading.Barrier(8)
@@ -195,6 +209,31 @@ def test_of_many_threads_one_asks_for_a_token(peer: LoopbackServer) -> None:
         ThreadPoolExecutor(8) as threads,
     ):
         assert list(threads.map(client.get_task, range(8))) == [{"id": 3}] * 8
+
+    assert asked == [1]
+
+
+def test_of_a_client_and_its_copy_one_asks_for_a_token(peer: LoopbackServer) -> None:
+    asked: list[int] = []
+    both_refused = threading.Barrier(2)
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.headers["Authorization"] == "Bearer old":
+            both_refused.wait(10)
+            reply(401, {})(exchange)
+        else:
+            reply(200, {"id": 3})(exchange)
+
+    def renew() -> str:
+        asked.append(1)
+        other_waits.wait(0.5)  # nothing sets it: time for the other one to ask too
+        return "fresh"
+
+    other_waits = threading.Event()
+    peer.always(answer)
+    with BeRayClient(peer.url, "old", on_token_expired=renew) as client, ThreadPoolExecutor(2) as threads:
+        both = [client, client.with_options(timeout=9.0)]
+        assert list(threads.map(lambda one: one.get_task(3), both)) == [{"id": 3}] * 2
 
     assert asked == [1]
 
@@ -246,6 +285,15 @@ def test_a_deadline_ends_an_answer_that_drips(peer: LoopbackServer, new_client: 
         new_client(peer.url, deadline=0.4, max_retries=0).get_task(3)
 
     left.set()
+
+
+def test_a_deadline_ends_the_opening_of_a_stream(peer: LoopbackServer, new_client: Any) -> None:
+    peer.always(silence)
+
+    with pytest.raises(RequestTimeout):
+        list(new_client(peer.url, stream_timeout=60, deadline=0.3).stream_task_updates(3))
+
+    assert peer.client_left.wait(10)
 
 
 def test_a_wait_ends_in_time_on_a_silent_stream(peer: LoopbackServer, new_client: Any) -> None:
@@ -349,6 +397,39 @@ def test_a_wrong_address_in_the_environment_is_named(home: Path, monkeypatch: py
 
     with pytest.raises(NotConfigured, match="base_url must begin with"):
         BeRayClient.from_env()
+
+
+def test_an_option_that_cannot_be_right_is_no_matter_of_the_environment(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BERAY_BASE_URL", "http://h")
+
+    with pytest.raises(ValueError, match="timeout must be"):
+        BeRayClient.from_env(timeout=-1)
+
+
+def test_an_environment_that_tells_all_needs_no_logins(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "config" / "beray").mkdir(parents=True)
+    (home / "config" / "beray" / "credentials.toml").write_text("= broken")
+    monkeypatch.setenv("BERAY_BASE_URL", "http://h")
+    monkeypatch.setenv("BERAY_TOKEN", "t0k")
+
+    assert BeRayClient.from_env().token == "t0k"
+
+
+def test_a_user_without_a_home_has_no_logins(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobodys_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XDG_CONFIG_HOME", "BERAY_DATA_DIR", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nobodys_home)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+    with pytest.raises(NotConfigured, match="Set BERAY_BASE_URL"):
+        BeRayClient.from_env()
+    monkeypatch.setenv("BERAY_BASE_URL", "http://h")
+    assert BeRayClient.from_env().token is None
 
 
 def test_logins_that_cannot_be_read_are_named(home: Path) -> None:
