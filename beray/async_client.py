@@ -40,6 +40,7 @@ from beray.protocol.types import (
     Task,
     UploadAnswer,
     User,
+    Webhook,
 )
 from beray.protocol.waiting import Attention
 from beray.protocol.watching import RequestInfo, ResponseInfo
@@ -197,6 +198,21 @@ class AsyncBeRayClient(BaseClient):
         """
         return await self._value(calls.delete_token(token_id))
 
+    async def get_webhook(self) -> Webhook:
+        """Where the account's webhooks go, and how the latest deliveries went; the secret is not shown again."""
+        return await self._value(calls.get_webhook())
+
+    async def set_webhook(self, url: str | None, *, rotate_secret: bool = False) -> Webhook:
+        """Have the server call `url` when one of the account's tasks ends, or asks something.
+
+        As `BeRayClient.set_webhook`.
+        """
+        return await self._value(calls.set_webhook(url, rotate_secret=rotate_secret))
+
+    async def delete_webhook(self) -> Webhook:
+        """Call nobody any more, and forget what has not been delivered; the secret stays."""
+        return await self._value(calls.set_webhook(None))
+
     # Tasks
 
     async def create_task(
@@ -207,6 +223,7 @@ class AsyncBeRayClient(BaseClient):
         limits: Mapping[str, float] | None = None,
         model: str | None = None,
         hold: bool = False,
+        webhook_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> Task:
         """Give the agent a goal; it begins as soon as there is room.
@@ -214,7 +231,13 @@ class AsyncBeRayClient(BaseClient):
         As `BeRayClient.create_task`.
         """
         call = calls.create_task(
-            goal, tools=tools, model=model, limits=limits, hold=hold, idempotency_key=idempotency_key
+            goal,
+            tools=tools,
+            model=model,
+            limits=limits,
+            hold=hold,
+            webhook_url=webhook_url,
+            idempotency_key=idempotency_key,
         )
         return await self._value(call)
 

@@ -37,6 +37,7 @@ from beray.protocol.types import (
     Task,
     UploadAnswer,
     User,
+    Webhook,
 )
 from beray.protocol.waiting import Attention
 from beray.protocol.watching import RequestInfo, ResponseInfo
@@ -226,6 +227,31 @@ class BeRayClient(BaseClient):
         """
         return self._value(calls.delete_token(token_id))
 
+    def get_webhook(self) -> Webhook:
+        """Where the account's webhooks go, and how the latest deliveries went; the secret is not shown again."""
+        return self._value(calls.get_webhook())
+
+    def set_webhook(self, url: str | None, *, rotate_secret: bool = False) -> Webhook:
+        """Have the server call `url` when one of the account's tasks ends, or asks something.
+
+        Args:
+            url: An https URL; None: nothing is called any more, but for tasks that have a `webhook_url` of their own.
+            rotate_secret: Make a new secret; for 24 hours messages are signed with the old one too.
+
+        Returns:
+            The webhook, with its `secret` while that is new: for ten minutes after the first time, or after
+            `rotate_secret`. Keep it for `beray.webhooks.verify`.
+
+        Raises:
+            AuthenticationError: 403, the client itself bears an API token: only a login can set a webhook.
+            UnprocessableEntityError: The server sends no webhooks to that URL.
+        """
+        return self._value(calls.set_webhook(url, rotate_secret=rotate_secret))
+
+    def delete_webhook(self) -> Webhook:
+        """Call nobody any more, and forget what has not been delivered; the secret stays."""
+        return self._value(calls.set_webhook(None))
+
     # Tasks
 
     def create_task(
@@ -236,6 +262,7 @@ class BeRayClient(BaseClient):
         limits: Mapping[str, float] | None = None,
         model: str | None = None,
         hold: bool = False,
+        webhook_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> Task:
         """Give the agent a goal; it begins as soon as there is room.
@@ -247,15 +274,24 @@ class BeRayClient(BaseClient):
                 `wall_seconds`, `cost_usd`.
             model: Name of one of the models that `get_info` lists; None is the server's default.
             hold: Wait for `start_task`, so that files can be uploaded first; after an hour the task ends `stopped`.
+            webhook_url: Where the server shall say that the task has ended, or asks something; in place of the
+                account's (`set_webhook`).
             idempotency_key: The same key and goal within 24 hours give the same task again, not a second one. Without
                 it each call has a key of its own, which covers the repetitions made here.
 
         Raises:
-            UnprocessableEntityError: The goal is empty or too long, a tool is unknown, or the model is not offered.
+            UnprocessableEntityError: The goal is empty or too long, a tool is unknown, the model is not offered, or
+                the server sends no webhooks to that URL.
             ConflictError: The key was used with another goal.
         """
         call = calls.create_task(
-            goal, tools=tools, model=model, limits=limits, hold=hold, idempotency_key=idempotency_key
+            goal,
+            tools=tools,
+            model=model,
+            limits=limits,
+            hold=hold,
+            webhook_url=webhook_url,
+            idempotency_key=idempotency_key,
         )
         return self._value(call)
 

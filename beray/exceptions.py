@@ -18,7 +18,8 @@
     |- DownloadDamaged                 what came is not what the server has
     |- UploadDamaged                   what the server has is not what was to be sent
     |- FolderRefused                   a folder that could do harm, or is too large, and was not transferred
-    `- ArchiveRefused                  a ZIP that could do harm, or is damaged, and was not unpacked
+    |- ArchiveRefused                  a ZIP that could do harm, or is damaged, and was not unpacked
+    `- WebhookRefused                  a request that is not proven to be a webhook of the server's
 
 `str(error)` is always one line, and no error tells a token. `hint` says what to do next, where that is known. Errors
 can be pickled; `response` stays behind, since it holds the request's token.
@@ -275,6 +276,21 @@ class ArchiveRefused(BeRayException):
 
     def __str__(self) -> str:
         return _one_line(f"The archive was not unpacked: {self.args[0]}")
+
+
+class WebhookRefused(BeRayException):
+    """`webhooks.verify` did not believe a request. Answer it with 400.
+
+    Attributes:
+        reason: `signature`, `timestamp` (too far from now, or none), `headers` (missing, malformed) or `body`.
+    """
+
+    def __init__(self, message: str, *, reason: str = "signature") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return _one_line(f"The webhook was not accepted: {self.args[0]}")
 
 
 def _sentence(detail: Any) -> str:

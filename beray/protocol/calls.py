@@ -29,6 +29,7 @@ from beray.protocol.types import (
     Task,
     UploadAnswer,
     User,
+    Webhook,
 )
 
 API: Final = "/api/v1"
@@ -142,6 +143,24 @@ def delete_token(token_id: int) -> Call[Message]:
     )
 
 
+def get_webhook() -> Call[Webhook]:
+    return _get("/users/me/webhook")
+
+
+def set_webhook(url: str | None, *, rotate_secret: bool = False) -> Call[Webhook]:
+    """Repeated only where the secret stays: a second change would make the first answer's secret worthless."""
+    content: dict[str, Any] = {"url": url}
+    if rotate_secret:
+        content["rotate_secret"] = True
+    return Call(
+        method="PUT",
+        path=f"{API}/users/me/webhook",
+        headers={"Content-Type": "application/json"},
+        body=json.dumps(content, separators=(",", ":")).encode("ascii"),
+        is_idempotent=not rotate_secret,
+    )
+
+
 # Tasks
 
 
@@ -152,6 +171,7 @@ def create_task(
     limits: Mapping[str, float] | None = None,
     model: str | None = None,
     hold: bool = False,
+    webhook_url: str | None = None,
     idempotency_key: str | None = None,
 ) -> Call[Task]:
     content: dict[str, Any] = {"goal": goal, "tools": None if tools is None else list(tools)}
@@ -161,6 +181,8 @@ def create_task(
         content["model"] = model
     if hold:
         content["hold"] = True
+    if webhook_url is not None:
+        content["webhook_url"] = webhook_url
     return _post_json("/tasks/", content, headers=_key(idempotency_key), has_key=True, shown=shown_task)
 
 
