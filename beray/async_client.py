@@ -322,6 +322,7 @@ class AsyncBeRayClient(BaseClient):
         files: Files | None = None,
         limits: Mapping[str, float] | None = None,
         model: str | None = None,
+        webhook_url: str | None = None,
         timeout: float | None = None,
         on_event: Callable[[Event], object] | None = None,
         on_question: Callable[[Question], str | Awaitable[str | None] | None] | None = None,
@@ -330,7 +331,9 @@ class AsyncBeRayClient(BaseClient):
 
         As `BeRayClient.run`.
         """
-        create = calls.create_task(goal, tools=tools, model=model, limits=limits, hold=bool(files))
+        create = calls.create_task(
+            goal, tools=tools, model=model, limits=limits, hold=bool(files), webhook_url=webhook_url
+        )
         attention = Attention(on_event=on_event, on_question=on_question, timeout=timeout)
         job = Job(create=create, files=files, attention=attention)
         return AsyncTaskResult(await self._run(running.run(job, self._conditions)), self)
@@ -386,7 +389,7 @@ class AsyncBeRayClient(BaseClient):
         return await self._run(folders.upload_dir(task_id, local_dir, path, self._conditions, progress=progress))
 
     async def get_file_content(self, task_id: int, path: str, *, stream: bool = False) -> aiohttp.ClientResponse:
-        """A file's bytes, by `await response.read()`; with `stream=True` piece by piece, by `response.content`.
+        """A file's bytes, as `response.content`.
 
         As `BeRayClient.get_file_content`.
         """
@@ -395,7 +398,7 @@ class AsyncBeRayClient(BaseClient):
     async def download_files_as_zip(
         self, task_id: int, paths: Sequence[str] | None = None, *, stream: bool = False
     ) -> aiohttp.ClientResponse:
-        """Files and directories of the work_dir as a ZIP archive, by `await response.read()`.
+        """Files and directories of the work_dir as a ZIP archive, as `response.content`.
 
         As `BeRayClient.download_files_as_zip`.
         """

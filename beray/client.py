@@ -429,6 +429,7 @@ class BeRayClient(BaseClient):
         files: Files | None = None,
         limits: Mapping[str, float] | None = None,
         model: str | None = None,
+        webhook_url: str | None = None,
         timeout: float | None = None,
         on_event: Callable[[Event], object] | None = None,
         on_question: Callable[[Question], str | None] | None = None,
@@ -439,12 +440,13 @@ class BeRayClient(BaseClient):
         deleted: it has not begun then.
 
         Args:
-            goal: As for `create_task`, like `tools`, `limits` and `model`.
+            goal: As for `create_task`, like `tools`, `limits`, `model` and `webhook_url`.
             tools: Names of the tools the agent may use.
             files: Local files and folders, each under its own name in the work_dir; or a mapping from paths of the
                 work_dir to content as for `upload_file`, where a `pathlib.Path` may be a folder too.
             limits: What the task may use.
             model: Name of the model.
+            webhook_url: What the server calls when the task has ended.
             timeout: Seconds to wait; None waits on.
             on_event: Is called with each event.
             on_question: As for `wait_for_task`.
@@ -456,7 +458,9 @@ class BeRayClient(BaseClient):
         Raises:
             WaitTimeout: The task has not ended in time; it goes on.
         """
-        create = calls.create_task(goal, tools=tools, model=model, limits=limits, hold=bool(files))
+        create = calls.create_task(
+            goal, tools=tools, model=model, limits=limits, hold=bool(files), webhook_url=webhook_url
+        )
         attention = Attention(on_event=on_event, on_question=on_question, timeout=timeout)
         job = Job(create=create, files=files, attention=attention)
         return TaskResult(self._run(running.run(job, self._conditions)), self)
