@@ -389,7 +389,7 @@ class AsyncBeRayClient(BaseClient):
         return await self._run(folders.upload_dir(task_id, local_dir, path, self._conditions, progress=progress))
 
     async def get_file_content(self, task_id: int, path: str, *, stream: bool = False) -> aiohttp.ClientResponse:
-        """A file's bytes, as `response.content`.
+        """A file's bytes, by `await response.read()`; with `stream=True` piece by piece, by `response.content`.
 
         As `BeRayClient.get_file_content`.
         """
@@ -398,7 +398,7 @@ class AsyncBeRayClient(BaseClient):
     async def download_files_as_zip(
         self, task_id: int, paths: Sequence[str] | None = None, *, stream: bool = False
     ) -> aiohttp.ClientResponse:
-        """Files and directories of the work_dir as a ZIP archive, as `response.content`.
+        """Files and directories of the work_dir as a ZIP archive, by `await response.read()`.
 
         As `BeRayClient.download_files_as_zip`.
         """

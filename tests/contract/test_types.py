@@ -123,6 +123,9 @@ def test_every_answer_is_what_the_method_says(server: ServerProcess, tmp_path: P
         asked(client.create_token, "once", expires_in=3600)
         asked(client.list_tokens)
         asked(client.delete_token, token_id)
+        asked(client.set_webhook, "https://hooks.example.com/beray")
+        asked(client.get_webhook)
+        asked(client.delete_webhook)
         for service in (client.get_health, client.get_ready, client.get_info, client.check_model, client.get_usage):
             asked(service)
 

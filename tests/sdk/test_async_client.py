@@ -47,7 +47,7 @@ def test_what_blocks_there_is_awaited_here() -> None:
 def test_both_say_the_same_in_their_first_line() -> None:
     for name in surface(BeRayClient):
         there, here = getattr(BeRayClient, name).__doc__, getattr(AsyncBeRayClient, name).__doc__
-        if name != "__init__":
+        if name not in {"__init__", "get_file_content", "download_files_as_zip"}:  # these name their library's response
             assert (there or "").split("\n\n")[0] == (here or "").split("\n\n")[0], name
 
 

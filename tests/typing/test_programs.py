@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -51,8 +52,18 @@ def folder(tmp_path: Path) -> Path:
     for mode in ("basic", "strict"):
         shutil.copytree(PROGRAMS, tmp_path / mode)
         for number, snippet in enumerate(SNIPPET.findall(PAGE.read_text(encoding="utf-8"))):
-            (tmp_path / mode / f"snippet_{number}.py").write_text(snippet, encoding="utf-8")
+            (tmp_path / mode / f"snippet_{number}.py").write_text(as_program(snippet), encoding="utf-8")
     return tmp_path
+
+
+def as_program(snippet: str) -> str:
+    """A notebook's cell awaits at its top level, which a file may not, and ends with what it shows."""
+    try:
+        compile(snippet, "snippet", "exec")
+    except SyntaxError:
+        *lines, shown = snippet.splitlines()
+        return "async def cell() -> None:\n" + indent("\n".join([*lines, f"print({shown})\n"]), "    ")
+    return snippet
 
 
 def check(command: Sequence[str], folder: Path) -> str:
