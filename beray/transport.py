@@ -34,8 +34,16 @@ _NO_PROTOCOL = (
 )
 
 
-_CUT = (http.client.HTTPException, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
-"""urllib3 gives up by MaxRetryError before it has sent; but with a proxy also when the connection breaks later."""
+_CUT = (
+    http.client.HTTPException,
+    ConnectionResetError,
+    ConnectionAbortedError,
+    BrokenPipeError,
+    urllib3.exceptions.ReadTimeoutError,
+    urllib3.exceptions.ResponseError,
+)
+"""urllib3 gives up by MaxRetryError before it has sent; but later too with a proxy, or where a session of the caller's
+repeats by itself."""
 
 
 class BearerAuth(requests.auth.AuthBase):
