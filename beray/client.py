@@ -104,7 +104,10 @@ class BeRayClient(BaseClient):
             on_response=on_response,
         )
         super().__init__(base_url, token, options)
-        self._driver = Driver(Connections(self._base_url, session), options, self._access)
+        self._driver = self._new_driver(session)
+
+    def _new_driver(self, session: requests.Session | None) -> Driver:
+        return Driver(Connections(self._base_url, session), self._options, self._access)
 
     def close(self) -> None:
         """Close the connections. A session given by the caller stays open."""

@@ -75,9 +75,11 @@ def test_beray_log_prints_calls_without_secrets(
     monkeypatch.setenv("BERAY_LOG", "debug")
     peer.script(reply(200, SESSION, {"X-Request-ID": "r1"}), reply(200, {"id": 3}))
 
-    client = new_client(peer.url, "t0k-secret")
-    client.login("a@b.c", "pass-secret")
-    client.get_task(3)
+    with monkeypatch.context() as without_a_log:
+        without_a_log.setattr(logging.root, "handlers", [])  # pytest's own
+        client = new_client(peer.url, "t0k-secret")
+        client.login("a@b.c", "pass-secret")
+        client.get_task(3)
 
     printed = capsys.readouterr().err
     assert f"POST {peer.url}/api/v1/auth/login: 200 in" in printed
@@ -85,6 +87,23 @@ def test_beray_log_prints_calls_without_secrets(
     assert f"curl -X GET -H 'Authorization: Bearer ***' '{peer.url}/api/v1/tasks/3'" in printed
     assert "secret" not in printed
     assert "new" not in printed
+
+
+def test_a_program_with_a_log_of_its_own_gets_each_line_once(
+    peer: LoopbackServer,
+    new_client: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    quiet_log: logging.Logger,
+) -> None:
+    monkeypatch.setenv("BERAY_LOG", "info")
+    peer.script(reply(200, {}))
+
+    with monkeypatch.context() as with_a_log:
+        with_a_log.setattr(logging.root, "handlers", [logging.StreamHandler(sys.stderr)])
+        new_client(peer.url).get_info()
+
+    assert capsys.readouterr().err.count("/api/v1/info: 200 in") == 1
 
 
 def test_nothing_is_logged_unasked(
@@ -327,6 +346,35 @@ def test_other_options_for_one_call(peer: LoopbackServer, waits: list[float], ne
     assert client.token == "changed", "it is the same login"
     with pytest.raises(ValueError, match="max_retries"):
         client.with_options(max_retries=-1)
+
+
+def test_what_a_copy_learns_of_the_server_counts_for_all(
+    peer: LoopbackServer, waits: list[float], new_client: Any
+) -> None:
+    peer.script(reply(200, {}, {"Idempotency-Supported": "true"}), drop, reply(201, {"id": 1}))
+    client = new_client(peer.url)
+
+    client.with_options(timeout=9.0).get_info()
+
+    assert client.create_task("g") == {"id": 1}
+
+
+class NamedClient(BeRayClient):
+    """A user's own, with another constructor."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("http://h", "t0k")
+        self.name = name
+
+
+def test_a_subclass_and_its_tokens_end_survive_pickling() -> None:
+    client = NamedClient("ada")
+    client.set_token("t0k", expires_in=60)
+
+    again = pickle.loads(pickle.dumps(client))
+
+    assert (again.name, again.base_url, again.token) == ("ada", "http://h", "t0k")
+    assert again.token_expires_at == client.token_expires_at
 
 
 def test_every_option_survives_pickling() -> None:
