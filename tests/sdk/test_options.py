@@ -1,5 +1,6 @@
 """Options of both clients: hooks, log, deadlines, renewed tokens, the environment, with_options."""
 
+import io
 import json
 import logging
 import os
@@ -304,6 +305,45 @@ def test_a_deadline_ends_an_answer_that_drips(peer: LoopbackServer, new_client: 
         new_client(peer.url, deadline=0.4, max_retries=0).get_task(3)
 
     left.set()
+
+
+def test_a_deadline_ends_redirects(peer: LoopbackServer, new_client: Any) -> None:
+    def hop(exchange: Exchange) -> None:
+        if len(peer.received) == 1:
+            enough.wait(0.25)
+            reply(307, b"", {"Location": f"{peer.url}/api/v1/tasks/3"})(exchange)
+        else:
+            silence(exchange)
+
+    enough = threading.Event()
+    peer.always(hop)
+
+    with pytest.raises(RequestTimeout, match="not there in time"):
+        new_client(peer.url, deadline=0.5, max_retries=0).get_task(3)
+
+    assert len(peer.received) == 2
+    assert peer.client_left.wait(10)
+
+
+class Slow(io.BytesIO):
+    """Content that comes slowly, in pieces of 256 KiB."""
+
+    pieces = 0
+
+    def read1(self, size: int | None = -1) -> bytes:
+        self.pieces += 1
+        threading.Event().wait(0.1)
+        return super().read1(size)
+
+
+def test_a_deadline_ends_an_upload(peer: LoopbackServer, new_client: Any) -> None:
+    slow = Slow(bytes(40 * 256 * 1024))
+    peer.always(silence)
+
+    with pytest.raises(RequestTimeout, match="not there in time"):
+        new_client(peer.url, deadline=0.4).upload_file(3, "a", slow)
+
+    assert slow.pieces < 20
 
 
 def test_a_deadline_ends_the_opening_of_a_stream(peer: LoopbackServer, new_client: Any) -> None:
