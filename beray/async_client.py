@@ -104,7 +104,10 @@ class AsyncBeRayClient(BaseClient):
             on_response=on_response,
         )
         super().__init__(base_url, token, options)
-        self._driver = AsyncDriver(Connections(self._base_url, session), options, self._access)
+        self._driver = self._new_driver(session)
+
+    def _new_driver(self, session: aiohttp.ClientSession | None) -> AsyncDriver:
+        return AsyncDriver(Connections(self._base_url, session), self._options, self._access)
 
     async def close(self) -> None:
         """Close the connections. A session given by the caller stays open.

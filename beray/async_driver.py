@@ -30,6 +30,7 @@ from beray.driving import (
     request_headers,
     silence,
     silence_seconds,
+    too_late,
 )
 from beray.environment import certificates, named_certificates
 from beray.exceptions import BeRayException, ConnectionFailed, NetworkError, ProtocolError, RequestTimeout, TLSError
@@ -217,8 +218,7 @@ class AsyncDriver:
                 return await self._send(send)
         except TimeoutError as error:
             url = self._connections.base_url + send.call.target
-            message = f"{send.call.method} {url}: the answer was not there in time."
-            return as_value(RequestTimeout(message, method=send.call.method, url=url), cause=error)
+            return as_value(too_late(send.call.method, url), cause=error)
 
     async def _send(self, send: Send) -> Answer | NetworkError:
         call = send.call

@@ -67,7 +67,8 @@ class BeRayClient(BaseClient):
             heartbeat every 15 s; raise this for a server that sends none.
         max_retries: Repetitions after the first attempt of a call; with 0, cut streams are not resumed either.
         deadline: Seconds for a whole call, repetitions and the reading of its answer included (of a stream or a
-            download: until it begins). None: no repetition begins later than a minute after the first attempt.
+            download: until it begins). It can't cut short the lookup of a name, or an answer's head that comes byte
+            by byte. None: no repetition begins later than a minute after the first attempt.
         language: `Accept-Language` of messages and errors, such as `en`; a BeRay server's own choice is Chinese.
         on_token_expired: Is called when the token has ended (by the server's answer, or by the end it named at the
             login); gives another token, or logs in by itself and gives None. The call is then made once more. One
@@ -106,7 +107,10 @@ class BeRayClient(BaseClient):
             on_response=on_response,
         )
         super().__init__(base_url, token, options)
-        self._driver = Driver(Connections(self._base_url, session), options, self._access)
+        self._driver = self._new_driver(session)
+
+    def _new_driver(self, session: requests.Session | None) -> Driver:
+        return Driver(Connections(self._base_url, session), self._options, self._access)
 
     def close(self) -> None:
         """Close the connections. A session given by the caller stays open."""

@@ -10,13 +10,23 @@ import requests
 import urllib3
 
 from beray.base_client import Options
-from beray.driving import as_value, is_renewing, left_until, lost_body, request_headers, silence, silence_seconds
+from beray.driving import (
+    as_value,
+    is_renewing,
+    left_until,
+    lost_body,
+    request_headers,
+    silence,
+    silence_seconds,
+    too_late,
+)
 from beray.exceptions import NetworkError, RequestTimeout
 from beray.protocol.access import Access
 from beray.protocol.calls import Call
 from beray.protocol.effects import Do, Effect, Emit, Flow, Read, Renew, Result, Send, Sleep, Tell
 from beray.protocol.responses import Answer
-from beray.transport import BearerAuth, TunedSession, network_error
+from beray.transport import BearerAuth, TunedSession, Until, network_error
+from beray.uploads import UploadBody
 
 READ_BYTES = 64 * 1024
 
@@ -153,9 +163,11 @@ class Driver:
         call = send.call
         url = self._connections.base_url + call.target
         connect, read = self._options.connect_timeout, silence_seconds(send, self._options)
+        timeout: Any = (connect, read)
         if send.deadline is not None:
-            left = left_until(send.deadline)
-            connect, read = min(connect, left), min(read, left)
+            timeout = Until(connect, read, deadline=send.deadline)
+            if isinstance(call.body, UploadBody):
+                call.body.deadline = send.deadline
         is_piecewise = send.deadline is not None or send.is_streamed
         try:
             response = self._connections.session().request(
@@ -164,7 +176,7 @@ class Driver:
                 data=cast(Any, call.body),
                 headers=request_headers(call, self._options),
                 auth=BearerAuth(self._access.token),
-                timeout=(connect, read),
+                timeout=timeout,
                 stream=is_piecewise,
             )
             is_unread = send.is_streamed and 200 <= response.status_code < 300
@@ -173,6 +185,8 @@ class Driver:
             body = b"" if is_unread else response.content
         except (OSError, urllib3.exceptions.HTTPError) as error:
             failure = network_error(error, method=call.method, url=url, timeout_seconds=read)
+            if isinstance(failure, RequestTimeout) and send.deadline is not None and monotonic() >= send.deadline:
+                failure = too_late(call.method, url)
             return as_value(failure, cause=error)
         _check_redirects(call, response)
         return Answer(

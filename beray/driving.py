@@ -42,6 +42,11 @@ def no_connection(what: str, reason: str) -> str:
     return f"{what}: the server could not be reached: {reason}."
 
 
+def too_late(method: str, url: str) -> RequestTimeout:
+    """What is said of a call whose deadline has passed."""
+    return RequestTimeout(f"{method} {url}: the answer was not there in time.", method=method, url=url)
+
+
 def silence(method: str, url: str, seconds: float) -> RequestTimeout:
     """What is said of a body that stopped coming."""
     message = f"{method} {url}: nothing came for {seconds:g} s, no heartbeat either."

@@ -121,10 +121,12 @@ def start_logging(environ: Mapping[str, str]) -> None:
     level = _LEVELS.get(environ.get("BERAY_LOG", "").strip().lower())
     if level is None or LOG.handlers:
         return
+    LOG.setLevel(level)
+    if LOG.hasHandlers():  # the program's own prints it
+        return
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s beray %(levelname)s %(message)s"))
     LOG.addHandler(handler)
-    LOG.setLevel(level)
 
 
 def add_trace_context(headers: MutableMapping[str, str]) -> None:

@@ -40,8 +40,10 @@ class Access:
         Raises:
             ValueError: It holds characters that no token has.
         """
-        self.token = None if token is None else Secret(header_value("token", token))
+        checked = None if token is None else Secret(header_value("token", token))
+        # First its end: a thread that sees the new token with the old one's end would ask for yet another.
         self.expires_at = None if token is None or expires_in is None else self._now() + timedelta(seconds=expires_in)
+        self.token = checked
 
     @property
     def is_expired(self) -> bool:

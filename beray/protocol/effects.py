@@ -17,7 +17,7 @@ flow ends or is closed, or opens the next one. A streamed answer that the flow r
 """
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from beray.protocol.access import Access
@@ -91,6 +91,17 @@ Result = TypeVar("Result")
 Flow = Generator[Effect, Any, Result]
 
 
+@dataclass(slots=True)
+class Learned:
+    """What answers have told about the server; the copies that `with_options` makes share it.
+
+    Attributes:
+        is_key_honoured: It has said `Idempotency-Supported: true`.
+    """
+
+    is_key_honoured: bool = False
+
+
 @dataclass(slots=True, kw_only=True)
 class Conditions:
     """What flows of one client share.
@@ -100,7 +111,7 @@ class Conditions:
         clock: Seconds that only rise.
         random: Gives numbers from 0 to 1.
         language: What the client asks for as `Accept-Language`; None is Chinese.
-        is_key_honoured: Whether the server has ever said `Idempotency-Supported: true`; flows note it here.
+        learned: What is known about the server; flows note it here.
         base_url: The server's root, for what is said about a request.
         access: The token and its end.
         watch: Who is told of each request.
@@ -111,7 +122,7 @@ class Conditions:
     clock: Callable[[], float]
     random: Callable[[], float]
     language: str | None = None
-    is_key_honoured: bool = False
+    learned: Learned = field(default_factory=Learned)
     base_url: str = ""
     access: Access | None = None
     watch: Watch | None = None

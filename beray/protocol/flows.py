@@ -45,8 +45,9 @@ def repeated(send: Send, conditions: Conditions) -> Flow[Answer]:
     began = conditions.clock()
     retries = 0
     has_renewed = False
+    token = conditions.token  # before the question: another thread may just have got another one
     if conditions.renews_ahead and not call.is_about_login:
-        has_renewed = yield Renew(conditions.token)
+        has_renewed = yield Renew(token)
     while True:
         token = conditions.token
         outcome = yield from attempt(send, conditions, number=retries + 1)
@@ -57,7 +58,7 @@ def repeated(send: Send, conditions: Conditions) -> Flow[Answer]:
         if not has_renewed and (yield from token_is_renewed(call, outcome, token)):
             has_renewed = True
             continue
-        if not is_worth_repeating(call, outcome, is_key_honoured=conditions.is_key_honoured):
+        if not is_worth_repeating(call, outcome, is_key_honoured=conditions.learned.is_key_honoured):
             raise outcome
         delay = conditions.policy.delay_seconds(
             retries,
@@ -89,7 +90,7 @@ def attempt(send: Send, conditions: Conditions, *, number: int = 1) -> Flow[Answ
         return outcome
     assert isinstance(outcome, Answer)
     if outcome.headers.get("Idempotency-Supported", "").lower() == "true":
-        conditions.is_key_honoured = True
+        conditions.learned.is_key_honoured = True
     if outcome.is_success or outcome.status in send.call.accepted:
         return outcome
     return error_of(outcome)

@@ -1,5 +1,6 @@
 """Options of both clients: hooks, log, deadlines, renewed tokens, the environment, with_options."""
 
+import io
 import json
 import logging
 import os
@@ -75,9 +76,11 @@ def test_beray_log_prints_calls_without_secrets(
     monkeypatch.setenv("BERAY_LOG", "debug")
     peer.script(reply(200, SESSION, {"X-Request-ID": "r1"}), reply(200, {"id": 3}))
 
-    client = new_client(peer.url, "t0k-secret")
-    client.login("a@b.c", "pass-secret")
-    client.get_task(3)
+    with monkeypatch.context() as without_a_log:
+        without_a_log.setattr(logging.root, "handlers", [])  # pytest's own
+        client = new_client(peer.url, "t0k-secret")
+        client.login("a@b.c", "pass-secret")
+        client.get_task(3)
 
     printed = capsys.readouterr().err
     assert f"POST {peer.url}/api/v1/auth/login: 200 in" in printed
@@ -85,6 +88,23 @@ def test_beray_log_prints_calls_without_secrets(
     assert f"curl -X GET -H 'Authorization: Bearer ***' '{peer.url}/api/v1/tasks/3'" in printed
     assert "secret" not in printed
     assert "new" not in printed
+
+
+def test_a_program_with_a_log_of_its_own_gets_each_line_once(
+    peer: LoopbackServer,
+    new_client: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    quiet_log: logging.Logger,
+) -> None:
+    monkeypatch.setenv("BERAY_LOG", "info")
+    peer.script(reply(200, {}))
+
+    with monkeypatch.context() as with_a_log:
+        with_a_log.setattr(logging.root, "handlers", [logging.StreamHandler(sys.stderr)])
+        new_client(peer.url).get_info()
+
+    assert capsys.readouterr().err.count("/api/v1/info: 200 in") == 1
 
 
 def test_nothing_is_logged_unasked(
@@ -287,6 +307,45 @@ def test_a_deadline_ends_an_answer_that_drips(peer: LoopbackServer, new_client: 
     left.set()
 
 
+def test_a_deadline_ends_redirects(peer: LoopbackServer, new_client: Any) -> None:
+    def hop(exchange: Exchange) -> None:
+        if len(peer.received) == 1:
+            enough.wait(0.25)
+            reply(307, b"", {"Location": f"{peer.url}/api/v1/tasks/3"})(exchange)
+        else:
+            silence(exchange)
+
+    enough = threading.Event()
+    peer.always(hop)
+
+    with pytest.raises(RequestTimeout, match="not there in time"):
+        new_client(peer.url, deadline=0.5, max_retries=0).get_task(3)
+
+    assert len(peer.received) == 2
+    assert peer.client_left.wait(10)
+
+
+class Slow(io.BytesIO):
+    """Content that comes slowly, in pieces of 256 KiB."""
+
+    pieces = 0
+
+    def read1(self, size: int | None = -1) -> bytes:
+        self.pieces += 1
+        threading.Event().wait(0.1)
+        return super().read1(size)
+
+
+def test_a_deadline_ends_an_upload(peer: LoopbackServer, new_client: Any) -> None:
+    slow = Slow(bytes(40 * 256 * 1024))
+    peer.always(silence)
+
+    with pytest.raises(RequestTimeout, match="not there in time"):
+        new_client(peer.url, deadline=0.4).upload_file(3, "a", slow)
+
+    assert slow.pieces < 20
+
+
 def test_a_deadline_ends_the_opening_of_a_stream(peer: LoopbackServer, new_client: Any) -> None:
     peer.always(silence)
 
@@ -327,6 +386,35 @@ def test_other_options_for_one_call(peer: LoopbackServer, waits: list[float], ne
     assert client.token == "changed", "it is the same login"
     with pytest.raises(ValueError, match="max_retries"):
         client.with_options(max_retries=-1)
+
+
+def test_what_a_copy_learns_of_the_server_counts_for_all(
+    peer: LoopbackServer, waits: list[float], new_client: Any
+) -> None:
+    peer.script(reply(200, {}, {"Idempotency-Supported": "true"}), drop, reply(201, {"id": 1}))
+    client = new_client(peer.url)
+
+    client.with_options(timeout=9.0).get_info()
+
+    assert client.create_task("g") == {"id": 1}
+
+
+class NamedClient(BeRayClient):
+    """A user's own, with another constructor."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("http://h", "t0k")
+        self.name = name
+
+
+def test_a_subclass_and_its_tokens_end_survive_pickling() -> None:
+    client = NamedClient("ada")
+    client.set_token("t0k", expires_in=60)
+
+    again = pickle.loads(pickle.dumps(client))
+
+    assert (again.name, again.base_url, again.token) == ("ada", "http://h", "t0k")
+    assert again.token_expires_at == client.token_expires_at
 
 
 def test_every_option_survives_pickling() -> None:

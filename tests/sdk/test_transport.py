@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import requests
+import urllib3
+from requests.adapters import HTTPAdapter
 
 from beray.client import BeRayClient
-from beray.exceptions import ProtocolError
+from beray.exceptions import ProtocolError, RequestTimeout
 from beray.transport import TunedSession
-from tests.support.loopback import LoopbackServer, loopback_server, reply
+from tests.support.loopback import LoopbackServer, loopback_server, reply, silence
 
 
 @pytest.fixture
@@ -94,6 +96,19 @@ def test_a_session_of_ones_own_is_used_and_left_open(peer, waits):
     assert peer.received[1].headers["authorization"] == "Bearer t"
     assert session.get(f"{peer.url}/still").status_code == 200
     session.close()
+
+
+def test_what_a_session_of_ones_own_has_repeated_counts_as_sent(peer, waits):
+    """Else a login that the server has seen would be made again."""
+    peer.always(silence)
+    repeating = HTTPAdapter(max_retries=urllib3.Retry(total=1, allowed_methods=None))
+    with requests.Session() as session, BeRayClient(peer.url, session=session, timeout=0.2) as client:
+        session.mount("http://", repeating)
+        with pytest.raises(RequestTimeout) as error:
+            client.login("a@b.c", "p")
+
+    assert error.value.was_sent
+    assert len(peer.received) == 2, "by the session; none by the client"
 
 
 def redirect(status: int, location: str) -> Any:
