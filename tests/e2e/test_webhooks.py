@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import requests
 
-from beray import BeRayClient, UnprocessableEntityError, webhooks
+from beray import AuthenticationError, BeRayClient, UnprocessableEntityError, webhooks
+from beray.types import WebhookEvent
 from tests.contract.test_docs import FENCE, both_languages, page
 from tests.support.loopback import LoopbackServer, loopback_server, reply, silence
 from tests.support.server import PASSWORD, ServerProcess
 from tests.support.snippets import run_snippet
+from tests.support.typed_dicts import faults
 from tests.support.waiting import wait_until
 
 GOAL = "`echo done`"
@@ -70,6 +72,7 @@ def test_task_that_was_about_to_be_told_when_the_server_was_killed_is_told_after
             == f"msg_{task_id}_1_{event['data']['last_seq']}"
         )
         assert event["data"] == client.get_task(task_id, events="none")
+        assert faults(event, WebhookEvent) == []
         told = client.get_webhook()
         assert (told["last_status"], told["last_error"], told["given_up"]) == (204, None, 0)
 
@@ -89,6 +92,20 @@ def test_tasks_own_webhook_is_told_alone_and_the_same_request_makes_one_task(
         assert (told["url"], told["pending"]) == (None, 0)
         assert told["secret"] is not None
         assert client.delete_webhook()["url"] is None
+
+
+def test_program_with_an_api_token_sees_the_webhook_but_cannot_set_it(service: ServerProcess) -> None:
+    """What it set would tell of the user's tasks long after the token was deleted."""
+    with user(service, "token") as client:
+        client.set_webhook("http://127.0.0.1:9/")
+        token = client.create_token("leaked")["token"]
+        with BeRayClient(service.base_url, token=token) as program:
+            assert program.get_webhook()["url"] == "http://127.0.0.1:9/"
+            with pytest.raises(AuthenticationError) as error:
+                program.set_webhook("https://attacker.example/")
+
+        assert (error.value.status_code, error.value.code) == (403, "login_needed")
+        assert client.get_webhook()["url"] == "http://127.0.0.1:9/"
 
 
 REFUSED = (
