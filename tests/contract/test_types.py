@@ -18,6 +18,7 @@ from beray.server.auth import routes as auth_routes
 from beray.server.files import routes as files_routes
 from beray.server.refusals import ErrorItemBody, ProblemBody
 from beray.server.tasks import bodies
+from beray.server.webhooks import routes as webhook_routes
 from tests.support.server import PASSWORD, ServerProcess
 from tests.support.typed_dicts import faults
 from tests.support.waiting import wait_until
@@ -80,6 +81,7 @@ def test_users_find_every_type_in_one_module() -> None:
         (auth_routes.SessionBody, types.Session),
         (auth_routes.ApiTokenBody, types.ApiToken),
         (auth_routes.CreatedApiTokenBody, types.CreatedApiToken),
+        (webhook_routes.WebhookBody, types.Webhook),
         (files_routes.FileNodeBody, types.FileNode),
         (files_routes.UploadBody, types.UploadAnswer),
         (ProblemBody, types.Problem),
