@@ -12,10 +12,10 @@ import requests
 
 from beray import AuthenticationError, BeRayClient, UnprocessableEntityError, webhooks
 from beray.types import WebhookEvent
-from tests.contract.test_docs import FENCE, both_languages, page
+from tests.contract.test_docs import both_languages, page
 from tests.support.loopback import LoopbackServer, loopback_server, reply, silence
-from tests.support.server import PASSWORD, ServerProcess
-from tests.support.snippets import run_snippet
+from tests.support.server import ServerProcess
+from tests.support.snippets import Program, is_as_told, programs_of, run_programs
 from tests.support.typed_dicts import faults
 from tests.support.waiting import wait_until
 
@@ -140,32 +140,32 @@ def test_receiver_of_the_page_takes_what_the_server_sends(
     service: ServerProcess,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    setting_up, receiving = [code for kind, code in FENCE.findall(page(language, "webhooks")) if kind == "python"]
+    told: list[str] = []
+    *setting_up, receiving = programs_of(page(language, "webhooks"))
     with user(service, f"page-{language}") as client:
+        assert client.token is not None
         secret = client.set_webhook(None)["secret"]
         assert secret is not None
         monkeypatch.setenv("WEBHOOK_SECRET", secret)
-        with served(receiving) as url:
+        with served(receiving.source, told) as url:
             assert requests.post(url, b"{}", timeout=30).status_code == 400
-            email = client.get_current_user()["email"]
-            own = setting_up.replace("user@example.com", email).replace("your_secure_password", PASSWORD)
-            shown = run_snippet(own.replace("https://hooks.example.com/beray", url), service, tmp_path)
-            [task] = client.list_tasks()
-            wait_until(lambda: client.get_webhook()["last_delivered_at"], what="the message to be taken")
+            own = [Program(each.source.replace("https://hooks.example.com/beray", url)) for each in setting_up]
+            shown = run_programs(own, service, tmp_path, token=client.token)
+            tasks = client.list_tasks()
+            wait_until(lambda: len(told) == 3, what="the messages to be taken")
 
-    assert shown == f"{secret}\n"
-    assert capfd.readouterr().out.splitlines() == [
-        "The webhook was not accepted: the header webhook-id is missing",
-        f"task.finished {task['id']} completed",
-    ]
+    assert shown == [f"{secret}\n"] * 2
+    assert all(is_as_told(f"{secret}\n", each.output or "") for each in setting_up)
+    refused, *finished = told
+    assert refused == "The webhook was not accepted: the header webhook-id is missing"
+    assert sorted(finished) == sorted(f"task.finished {task['id']} completed" for task in tasks)
 
 
 @contextmanager
-def served(program: str) -> Iterator[str]:
-    """The program's receiver, on a port of its own."""
-    names: dict[str, Any] = {}
+def served(program: str, told: list[str]) -> Iterator[str]:
+    """The program's receiver, on a port of its own; what it prints is told."""
+    names: dict[str, Any] = {"print": lambda *words: told.append(" ".join(map(str, words)))}
     exec(compile(program.rpartition("HTTPServer(")[0], "receiver.py", "exec"), names)
     handler = names["Receiver"]
     handler.log_message = lambda *args: None
