@@ -107,7 +107,7 @@ class BaseClient:
         the server of the last `beray login`; the background server of `beray run` on this machine, while it runs.
 
         Args:
-            **options: Those of the client itself, such as `timeout`.
+            **options: Those of the client itself, such as `timeout`; a `token` counts before all others.
 
         Raises:
             NotConfigured: There is none; says what to set.
@@ -116,7 +116,7 @@ class BaseClient:
             place = place_from(os.environ)
         except NotConfigured as error:  # without the frames that hold the environment, tokens included
             raise error.with_traceback(None) from None
-        return cls(place.base_url, place.token, **options)
+        return cls(place.base_url, **{"token": place.token, **options})
 
     @property
     def base_url(self) -> str:

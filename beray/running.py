@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -44,6 +45,7 @@ def run(job: Job, conditions: Conditions) -> Flow[Task]:
     """
     deadline = deadline_of(job.attention.timeout, conditions)
     attachments = list(_attachments(job.files))
+    yield Do(partial(_look_at, attachments))
     task = cast(Task, value_of((yield from request(job.create, conditions))))
     task_id = task["id"]
     if attachments:
@@ -79,6 +81,17 @@ def _attachments(files: Files | None) -> Iterator[_Attachment]:
             raise ValueError(f"two files are named {name!r}; give a mapping from paths of the work_dir to paths")
         taken.add(name)
         yield _Attachment(name, local)
+
+
+def _look_at(attachments: Sequence[_Attachment]) -> None:
+    """Before a task is made: whether its local files are there; blocking.
+
+    Raises:
+        OSError: One is not.
+    """
+    for attachment in attachments:
+        if isinstance(attachment.content, os.PathLike):
+            Path(attachment.content).stat()
 
 
 def _start_with(attachments: Sequence[_Attachment], task_id: int, conditions: Conditions) -> Flow[None]:

@@ -137,7 +137,7 @@ def create_token(name: str, *, expires_in: int | None = None) -> Call[CreatedApi
 def delete_token(token_id: int) -> Call[Message]:
     return Call(
         method="DELETE",
-        path=f"{API}/users/me/tokens/{operator.index(token_id)}",
+        path=f"{API}/users/me/tokens/{_id(token_id)}",
         is_idempotent=True,
         is_done_when_gone=True,
     )
@@ -194,7 +194,7 @@ def send_message(
     task_id: int, content: str, *, question_id: str | None = None, idempotency_key: str | None = None
 ) -> Call[Task]:
     body = {"content": content} if question_id is None else {"content": content, "question_id": question_id}
-    path = f"/tasks/{operator.index(task_id)}/messages"
+    path = f"/tasks/{_id(task_id)}/messages"
     return _post_json(path, body, headers=_key(idempotency_key), has_key=True, shown=shown_task)
 
 
@@ -208,7 +208,7 @@ def list_tasks(
 
 def get_task(task_id: int, *, events: str | None = None) -> Call[Task]:
     """`events` is `all` (what None means), `none` or `tail:N`."""
-    return _get(f"/tasks/{operator.index(task_id)}", shown_task, events=events)
+    return _get(f"/tasks/{_id(task_id)}", shown_task, events=events)
 
 
 def stream_task(task_id: int, *, last_event_id: str) -> Call[bytes]:
@@ -233,11 +233,11 @@ def delete_task(task_id: int) -> Call[Message]:
 def list_files_tree(
     task_id: int, path: str, *, depth: int | None = None, limit: int | None = None
 ) -> Call[list[FileNode]]:
-    return _get(f"/tasks/{operator.index(task_id)}/files/tree", shown_files, path=path, depth=depth, limit=limit)
+    return _get(f"/tasks/{_id(task_id)}/files/tree", shown_files, path=path, depth=depth, limit=limit)
 
 
 def get_file_content(task_id: int, path: str) -> Call[bytes]:
-    return _get(f"/tasks/{operator.index(task_id)}/files/content", path=path)
+    return _get(f"/tasks/{_id(task_id)}/files/content", path=path)
 
 
 def upload_file(
@@ -265,7 +265,7 @@ def delete_file(task_id: int, path: str) -> Call[Message]:
 
 
 def download_files_as_zip(task_id: int, paths: Sequence[str]) -> Call[bytes]:
-    return _post_json(f"/tasks/{operator.index(task_id)}/files/download", {"paths": list(paths)}, is_idempotent=True)
+    return _post_json(f"/tasks/{_id(task_id)}/files/download", {"paths": list(paths)}, is_idempotent=True)
 
 
 # Service
@@ -299,8 +299,16 @@ def _key(idempotency_key: str | None) -> dict[str, str]:
     return {"Idempotency-Key": key}
 
 
+def _id(value: int) -> int:
+    """An id, which stands in a path: a text such as "../users" never does."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"an id must be an integer, as the server gave it; got {value!r}") from None
+
+
 def _task(task_id: int) -> str:
-    return f"{API}/tasks/{operator.index(task_id)}"  # index(): a text such as "../users" never becomes a path
+    return f"{API}/tasks/{_id(task_id)}"
 
 
 def _get(path: str, shown: Callable[[Any], Any] | None = None, /, **params: str | int | None) -> Call[Any]:

@@ -122,6 +122,13 @@ def test_upload_carries_path_type_and_raw_body():
     assert (call.body, call.headers["Content-Type"]) == (b"x", "text/x-python")
 
 
+def test_an_id_that_is_none_is_refused():
+    """Above all a text, which could name another path."""
+    for call in (calls.get_task, calls.stop_task, calls.delete_token):
+        with pytest.raises(TypeError, match=r"must be an integer.*'\.\./users'"):
+            call("../users")
+
+
 def test_stream_resumes_by_last_event_id():
     assert calls.stream_task(1, last_event_id="17").headers["Last-Event-ID"] == "17"
     assert "Last-Event-ID" not in calls.stream_task(1, last_event_id="").headers

@@ -447,6 +447,7 @@ def test_the_environment_names_server_and_token(home: Path, monkeypatch: pytest.
 
     assert (client.base_url, client.token) == ("https://beray.example", "t0k")
     assert client._options.max_retries == 7
+    assert BeRayClient.from_env(token="own").token == "own"
 
 
 def test_the_command_lines_login_is_used(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
