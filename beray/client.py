@@ -67,12 +67,13 @@ class BeRayClient(BaseClient):
             heartbeat every 15 s; raise this for a server that sends none.
         max_retries: Repetitions after the first attempt of a call; with 0, cut streams are not resumed either.
         deadline: Seconds for a whole call, repetitions and the reading of its answer included (of a stream or a
-            download: until it begins). It can't cut short the lookup of a name, or an answer's head that comes byte
-            by byte. None: no repetition begins later than a minute after the first attempt.
+            download: until it begins). It can't cut short the lookup of a name, nor an answer's head or a redirect
+            that comes byte by byte. None: no repetition begins later than a minute after the first attempt.
         language: `Accept-Language` of messages and errors, such as `en`; a BeRay server's own choice is Chinese.
         on_token_expired: Is called when the token has ended (by the server's answer, or by the end it named at the
             login); gives another token, or logs in by itself and gives None. The call is then made once more. One
-            thread at a time asks for one.
+            thread at a time asks for one, and others wait: it may use this client, but must wait for no thread that
+            does.
         on_request: Is called before each request with a `RequestInfo`.
         on_response: Is called after each request with a `ResponseInfo`, also where no answer came.
         session: A `requests.Session` of your own (proxies, certificates, hooks); it is used as it is, and yours

@@ -308,7 +308,7 @@ def _sentence(detail: Any) -> str:
 
 _HINTS: Final = {
     401: "Log in (again) with login(), or give a good token: the client's `token`, or BERAY_TOKEN.",
-    403: "This account may not do that; log in with another one.",
+    403: "This token may not do that: if it is an API token, log in with login(); else take another account.",
     404: "See whether the id and the path are right: list_tasks() and list_files_tree() show what there is.",
     413: "Send less at once; get_info() tells the server's limits.",
     429: "Wait, then try again.",
