@@ -53,9 +53,10 @@ class AsyncBeRayClient(BaseClient):
     """Accounts, tasks and files of one BeRay server, for asyncio. Use it with `async with`, or `close` it.
 
     The methods, their arguments and what they raise are those of `BeRayClient`; what is iterated over there is iterated
-    over by `async for` here. Callbacks may be plain functions or coroutine functions, but for `progress`, `on_request`
-    and `on_response`, which are plain. Calls of one event loop may run at the same time; for another event loop it
-    makes connections of its own, so close it (and use it again) in each.
+    over by `async for` here. Callbacks may be plain functions or coroutine functions; `progress` is a plain one.
+
+    Calls of one event loop may run at the same time; for another event loop it makes connections of its own, so close
+    it (and use it again) in each.
 
     A loop that is left by `break` closes its connection as soon as the iterator is dropped; with `contextlib.aclosing`
     it is closed at a known place.

@@ -22,11 +22,13 @@ from beray import __version__
 from beray.base_client import Options
 from beray.driving import (
     IS_IT_RUNNING,
+    RENEWAL_SECONDS,
     as_value,
     is_renewing,
     left_until,
     lost_body,
     no_connection,
+    renewing,
     request_headers,
     silence,
     silence_seconds,
@@ -195,18 +197,23 @@ class AsyncDriver:
 
     async def renew(self, token: str | None) -> bool:
         """Ask the user's hook for another token, unless another task has got one meanwhile."""
-        if self._access.renew is None or is_renewing.get():
+        if self._access.renew is None or is_renewing(self._access):
             return False
-        async with self._renewals.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        lock = self._renewals.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+        try:
+            async with asyncio.timeout(RENEWAL_SECONDS):
+                await lock.acquire()
+        except TimeoutError:
+            return False
+        try:
             if self._access.token == token:
-                mark = is_renewing.set(True)
-                try:
+                with renewing(self._access):
                     renewed = await _awaited(self._access.renew())
-                finally:
-                    is_renewing.reset(mark)
                 if renewed is not None:
                     self._access.set(renewed)
             return self._access.token not in (None, token)
+        finally:
+            lock.release()
 
     async def send(self, send: Send) -> Answer | NetworkError:
         """Make a request."""

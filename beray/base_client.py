@@ -200,17 +200,11 @@ class BaseClient:
 
 
 def _watch_of(options: Options) -> Watch | None:
-    tellers = [options.on_response] if options.on_response is not None else []
+    before = () if options.on_request is None else (options.on_request,)
+    after = () if options.on_response is None else (options.on_response,)
     if LOG.isEnabledFor(logging.INFO):
-        tellers.append(_log_response)
-    if not tellers and options.on_request is None:
-        return None
-
-    def on_response(info: ResponseInfo) -> None:
-        for tell in tellers:
-            tell(info)
-
-    return Watch(options.on_request or (lambda info: None), on_response)
+        after = (*after, _log_response)
+    return Watch(before, after) if before or after else None
 
 
 def _log_response(info: ResponseInfo) -> None:

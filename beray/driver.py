@@ -11,10 +11,12 @@ import urllib3
 
 from beray.base_client import Options
 from beray.driving import (
+    RENEWAL_SECONDS,
     as_value,
     is_renewing,
     left_until,
     lost_body,
+    renewing,
     request_headers,
     silence,
     silence_seconds,
@@ -146,18 +148,20 @@ class Driver:
 
     def _renew(self, token: str | None) -> bool:
         """Ask the user's hook for another token, unless another thread has got one meanwhile."""
-        if self._access.renew is None or is_renewing.get():
+        if self._access.renew is None or is_renewing(self._access):
             return False
-        with self._renewals.setdefault(os.getpid(), threading.Lock()):
+        lock = self._renewals.setdefault(os.getpid(), threading.Lock())
+        if not lock.acquire(timeout=RENEWAL_SECONDS):
+            return False
+        try:
             if self._access.token == token:
-                mark = is_renewing.set(True)
-                try:
+                with renewing(self._access):
                     renewed = self._access.renew()
-                finally:
-                    is_renewing.reset(mark)
                 if renewed is not None:
                     self._access.set(renewed)
             return self._access.token not in (None, token)
+        finally:
+            lock.release()
 
     def _send(self, send: Send) -> Answer | NetworkError:
         call = send.call

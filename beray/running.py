@@ -95,16 +95,19 @@ def _look_at(attachments: Sequence[_Attachment]) -> None:
 
 
 def _start_with(attachments: Sequence[_Attachment], task_id: int, conditions: Conditions) -> Flow[None]:
-    """Upload and start; a task that can't have its files is deleted, since nobody would ever start it."""
+    """Upload and start; a task that can't have its files is deleted, since nobody would ever start it.
+
+    A start whose answer was lost may have happened; a task that is still held ends by itself.
+    """
     try:
         for attachment in attachments:
             yield from _upload(attachment, task_id, conditions)
-        yield from request(calls.start_task(task_id), conditions)
     except GeneratorExit:
         raise
     except BaseException:
         yield from _discard(task_id, conditions)
         raise
+    yield from request(calls.start_task(task_id), conditions)
 
 
 def _upload(attachment: _Attachment, task_id: int, conditions: Conditions) -> Flow[None]:

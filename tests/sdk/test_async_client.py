@@ -290,6 +290,20 @@ async def test_callbacks_may_be_coroutine_functions(peer: LoopbackServer) -> Non
     assert seen == [1]
 
 
+async def test_hooks_may_be_coroutine_functions(peer: LoopbackServer) -> None:
+    seen: list[Any] = []
+
+    async def note(info: Any) -> None:
+        await asyncio.sleep(0)
+        seen.append(info)
+
+    peer.script(reply(200, {"id": 3}))
+    async with AsyncBeRayClient(peer.url, on_request=note, on_response=note) as client:
+        await client.get_task(3)
+
+    assert [type(info).__name__ for info in seen] == ["RequestInfo", "ResponseInfo"]
+
+
 async def test_a_session_of_ones_own_is_used_and_left_open(peer: LoopbackServer) -> None:
     peer.script(reply(200, {"id": 3}))
     async with aiohttp.ClientSession(headers={"X-Own": "1"}) as session:

@@ -173,6 +173,32 @@ def test_a_token_known_to_have_ended_is_renewed_before_the_call(peer: LoopbackSe
     assert [one.headers["authorization"] for one in peer.received] == ["Bearer fresh"]
 
 
+def test_a_hook_asked_ahead_in_vain_is_not_asked_again(peer: LoopbackServer, new_client: Any) -> None:
+    asked: list[int] = []
+    peer.script(reply(401, {}))
+    client = new_client(peer.url, on_token_expired=lambda: asked.append(1))
+    client.set_token("old", expires_in=1)
+
+    with pytest.raises(AuthenticationError):
+        client.get_task(3)
+
+    assert asked == [1]
+
+
+def test_the_hook_of_one_client_may_renew_that_of_another(peer: LoopbackServer) -> None:
+    other = BeRayClient(peer.url, "other-old", on_token_expired=lambda: "other-new")
+
+    def ask_the_other() -> str:
+        return str(other.get_task(1)["goal"])
+
+    peer.script(reply(401, {}), reply(401, {}), reply(200, {"goal": "fresh"}), reply(200, {"id": 3}))
+    with other, BeRayClient(peer.url, "old", on_token_expired=ask_the_other) as client:
+        client.get_task(3)
+
+    sent = [one.headers["authorization"] for one in peer.received]
+    assert sent == ["Bearer old", "Bearer other-old", "Bearer other-new", "Bearer fresh"]
+
+
 def test_a_refused_login_asks_for_no_token(peer: LoopbackServer, new_client: Any) -> None:
     peer.script(reply(401, {}))
 
