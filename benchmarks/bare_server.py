@@ -4,7 +4,7 @@
 
 Listens on a free loopback port, which it prints, and ends when its standard input does.
 
-- GET: 1 KB of JSON; below /files/content, FILE_BYTES of zeros.
+- GET: 1 KB of JSON; /files/content: FILE_BYTES of zeros, with their SHA-256 as a BeRay server tells it.
 - PUT: takes the body and forgets it.
 """
 
@@ -13,6 +13,7 @@ import json
 import select
 import socket
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from subprocess import PIPE, Popen
@@ -36,7 +37,10 @@ def _head(size: int, kind: str) -> bytes:
 
 ANSWER: Final = _head(len(JSON), "application/json") + JSON
 TAKEN: Final = _head(2, "application/json") + b"{}"
-FILE_HEAD: Final = _head(FILE_BYTES, "application/octet-stream")
+FILE_SHA256: Final = bytes.fromhex("49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14")
+FILE_HEAD: Final = _head(
+    FILE_BYTES, f"application/octet-stream\r\nRepr-Digest: sha-256=:{b64encode(FILE_SHA256).decode()}:"
+)
 
 
 @contextmanager

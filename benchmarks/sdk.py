@@ -11,12 +11,10 @@ the least a server can (`bare_server.py`).
 
 import asyncio
 import json
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Final
 
 import aiohttp
@@ -44,9 +42,9 @@ def main() -> None:
     """Measure."""
     with Benchmark("sdk") as bench:
         with running_bare_server() as base_url:
+            _measure_memory(bench, base_url)
             _compare_calls(bench, base_url)
             asyncio.run(_compare_async_calls(bench, base_url))
-            _measure_memory(bench, base_url)
         _compare_decoding(bench)
         _compare_imports(bench)
 
@@ -70,7 +68,7 @@ def _compare_calls(bench: Benchmark, base_url: str) -> None:
             return client.get_task(1, events="none")
 
         assert sdk() == plain()
-        results = bench.samples(ROUNDS, lambda: _cost(sdk), lambda: _cost(plain), share=0.3)
+        results = bench.samples(ROUNDS, lambda: _cost(sdk), lambda: _cost(plain))
     for at, kind in enumerate(("wall time", "processor time of the caller")):
         bench.compare(
             f"an SDK call (GET of 1 KB JSON), {kind}",
@@ -105,27 +103,35 @@ async def _compare_async_calls(bench: Benchmark, base_url: str) -> None:
             return await client.get_task(1, events="none")
 
         assert await sdk() == await bare()
-        sides: tuple[list[float], list[float]] = ([], [])
-        for _ in range(ROUNDS):
-            for side, call in zip(sides, (sdk, bare), strict=True):
-                side.append(await _calls_per_second(call))
-    bench.compare(
-        f"SDK calls (GET of 1 KB JSON), {AT_ONCE} at once on one event loop",
-        unit="calls/s",
-        ours=Side("AsyncBeRayClient.get_task", sides[0]),
-        other=Side("aiohttp.ClientSession.get, json (same parser)", sides[1]),
-        goal=Goal("≥", 0.9),
-    )
+        results = await _samples(ROUNDS, sdk, bare)
+    for at, kind in enumerate(("wall time", "processor time of the caller")):
+        bench.compare(
+            f"SDK calls (GET of 1 KB JSON), {AT_ONCE} at once on one event loop, by {kind}",
+            unit="calls/s",
+            ours=Side("AsyncBeRayClient.get_task", results[0][at::2]),
+            other=Side("aiohttp.ClientSession.get, json (same parser)", results[1][at::2]),
+            goal=Goal("≥", 0.9),
+        )
 
 
-async def _calls_per_second(call: Callable[[], Awaitable[object]]) -> float:
+async def _samples(count: int, *calls: Callable[[], Awaitable[object]]) -> list[list[float]]:
+    """Calls per second of wall and of processor time, for each call, in turn."""
+    results: list[list[float]] = [[] for _ in calls]
+    for _ in range(count):
+        for result, call in zip(results, calls, strict=True):
+            result.extend(await _calls_per_second(call))
+    return results
+
+
+async def _calls_per_second(call: Callable[[], Awaitable[object]]) -> tuple[float, float]:
     async def some() -> None:
         for _ in range(ASYNC_CALLS // AT_ONCE):
             await call()
 
-    started = time.perf_counter()
+    started, before = time.perf_counter(), time.process_time()
     await asyncio.gather(*(some() for _ in range(AT_ONCE)))
-    return ASYNC_CALLS / (time.perf_counter() - started)
+    used, elapsed = time.process_time() - before, time.perf_counter() - started
+    return ASYNC_CALLS / elapsed, ASYNC_CALLS / used
 
 
 # Decoding
@@ -190,59 +196,60 @@ def _compare_imports(bench: Benchmark) -> None:
 
 
 def _process_ms(code: str) -> float:
-    def run() -> float:
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True)
-        return (time.perf_counter() - started) * 1000
-
-    return statistics.median(run() for _ in range(3))
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return (time.perf_counter() - started) * 1000
 
 
 # Memory
 
 MOVING: Final = """
-import pathlib, sys, time
-from beray import BeRayClient
+import asyncio, inspect, pathlib, sys, time
+import beray
 
 def status(name):
     line = next(line for line in open("/proc/self/status") if line.startswith(name))
     return int(line.split()[1]) / 1024
 
-client = BeRayClient(sys.argv[1], "t")
-path = pathlib.Path(sys.argv[2])
-client.get_task(1)
-open("/proc/self/clear_refs", "w").write("5")  # the highest resident size begins anew
-before, started = status("VmRSS"), time.perf_counter()
-{move}
-print(status("VmHWM") - before, time.perf_counter() - started)
-"""
-UP: Final = "client.upload_file(1, 'large', path)"
-DOWN: Final = """
-with client.get_file_content(1, "large", stream=True) as response, path.open("wb") as file:
-    for piece in response.iter_content(256 * 1024):
-        file.write(piece)
+async def main():
+    kind, url, path, way = sys.argv[1:]
+    client = getattr(beray, kind)(url, "t")
+
+    async def call(name, *arguments):
+        result = getattr(client, name)(*arguments)
+        return await result if inspect.isawaitable(result) else result
+
+    await call("get_task", 1)
+    open("/proc/self/clear_refs", "w").write("5")  # the highest resident size begins anew
+    before, started = status("VmRSS"), time.perf_counter()
+    if way == "up":
+        await call("upload_file", 1, "large", pathlib.Path(path))
+    else:
+        await call("download_file", 1, "large", path)
+    print(status("VmHWM") - before, time.perf_counter() - started)
+    await call("close")
+
+asyncio.run(main())
 """
 
 
 def _measure_memory(bench: Benchmark, base_url: str) -> None:
     path = bench.folder / "large"
-    for what, move in (("up", UP), ("down", DOWN)):
-        with path.open("wb") as file:
-            file.truncate(FILE_BYTES if what == "up" else 0)
-        mib, seconds = _moved(move, base_url, path)
-        assert path.stat().st_size == FILE_BYTES
-        bench.note(
-            f"memory of moving 1 GiB {what}",
-            unit="MiB",
-            ours=Side(f"BeRayClient ({FILE_BYTES / MIB / seconds:,.0f} MiB/s)", [mib]),
-            goal=Goal("≤", 16, of="figure"),
-        )
-    path.unlink()
+    for kind in ("BeRayClient", "AsyncBeRayClient"):
+        for way in ("down", "up"):
+            mib, seconds = _moved(kind, base_url, path, way)
+            assert path.stat().st_size == FILE_BYTES
+            bench.note(
+                f"memory of a file of 1 GiB on its way {way}",
+                unit="MiB",
+                ours=Side(f"{kind}, {FILE_BYTES / MIB / seconds:,.0f} MiB/s", [mib]),
+                goal=Goal("≤", 16, of="figure"),
+            )
 
 
-def _moved(move: str, base_url: str, path: Path) -> tuple[float, float]:
-    command = [sys.executable, "-c", MOVING.replace("{move}", move), base_url, str(path)]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+def _moved(*arguments: object) -> tuple[float, float]:
+    command = [sys.executable, "-c", MOVING, *map(str, arguments)]
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=30)
     mib, seconds = found.stdout.split()
     return float(mib), float(seconds)
 

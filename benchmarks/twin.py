@@ -6,7 +6,6 @@ Listens on a free loopback port, which it writes to FOLDER/port, and ends when i
 
 - GET /tasks/{id}: the two look-ups of ours (whose token is it; the user's task), in the same DATABASE, with sqlite3.
 - POST /twin: inserts a row, commits (synchronous=FULL). GET /twin/{id}/stream: that row as a server-sent event.
-- GET /canned: a task's JSON, from memory.
 """
 
 import hashlib
@@ -39,9 +38,6 @@ TASK = (
     "SELECT id, goal, status, created_at, updated_at, started_at, finished_at, result, error, model, model_kind, tools,"
     " usage, last_seq, run, attempt, stop_requested, question FROM task"
     " WHERE id = ? AND user_id = ? AND deleted_at IS NULL"
-)
-CANNED = orjson.dumps(
-    {"id": 1, "goal": "写一个打印 hello world 的 Python 脚本", "status": "completed", "result": "x" * 400}
 )
 
 
@@ -100,15 +96,11 @@ def build_app(folder: Path, database: Path | None) -> Starlette:
 
         return StreamingResponse(frames(), media_type="text/event-stream")
 
-    async def canned(request: Request) -> Response:
-        return Response(CANNED, media_type="application/json")
-
     return Starlette(
         routes=[
             Route("/tasks/{id}", get_task),
             Route("/twin", create, methods=["POST"]),
             Route("/twin/{id}/stream", stream),
-            Route("/{path:path}", canned),
         ]
     )
 

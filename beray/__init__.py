@@ -6,6 +6,7 @@ The public names are loaded when they are first used, so that `import beray` cos
 TYPE_CHECKING = False  # `typing` would be most of what `import beray` costs; type checkers know the name
 
 if TYPE_CHECKING:
+    from beray import webhooks as webhooks
     from beray.async_client import AsyncBeRayClient as AsyncBeRayClient
     from beray.client import BeRayClient as BeRayClient
     from beray.exceptions import APIError as APIError
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from beray.exceptions import UnprocessableEntityError as UnprocessableEntityError
     from beray.exceptions import UploadDamaged as UploadDamaged
     from beray.exceptions import WaitTimeout as WaitTimeout
+    from beray.exceptions import WebhookRefused as WebhookRefused
+    from beray.protocol.watching import RequestInfo as RequestInfo
+    from beray.protocol.watching import ResponseInfo as ResponseInfo
+    from beray.results import AsyncTaskResult as AsyncTaskResult
+    from beray.results import TaskResult as TaskResult
     from beray.unzip import extract_zip_safely as extract_zip_safely
 
 __version__ = "0.1.0"
@@ -34,6 +40,10 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "AsyncBeRayClient": "beray.async_client",
     "BeRayClient": "beray.client",
+    "TaskResult": "beray.results",
+    "AsyncTaskResult": "beray.results",
+    "RequestInfo": "beray.protocol.watching",
+    "ResponseInfo": "beray.protocol.watching",
     "extract_zip_safely": "beray.unzip",
     "APIError": "beray.exceptions",
     "ArchiveRefused": "beray.exceptions",
@@ -54,12 +64,18 @@ _MODULE_OF = {
     "UnprocessableEntityError": "beray.exceptions",
     "UploadDamaged": "beray.exceptions",
     "WaitTimeout": "beray.exceptions",
+    "WebhookRefused": "beray.exceptions",
 }
 
 __all__ = [  # noqa: RUF022  # what is called first, then the errors
     "BeRayClient",
     "AsyncBeRayClient",
+    "TaskResult",
+    "AsyncTaskResult",
+    "RequestInfo",
+    "ResponseInfo",
     "extract_zip_safely",
+    "webhooks",
     "APIError",
     "ArchiveRefused",
     "AuthenticationError",
@@ -79,14 +95,17 @@ __all__ = [  # noqa: RUF022  # what is called first, then the errors
     "UnprocessableEntityError",
     "UploadDamaged",
     "WaitTimeout",
+    "WebhookRefused",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
+    if name not in _MODULE_OF and name != "webhooks":
         raise AttributeError(f"module 'beray' has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "webhooks":  # the one module among the names; importing it sets the attribute
+        return import_module("beray.webhooks")
     value = getattr(import_module(_MODULE_OF[name]), name)
     globals()[name] = value
     return value

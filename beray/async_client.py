@@ -26,6 +26,7 @@ from beray.protocol.paging import Wanted
 from beray.protocol.types import (
     ApiToken,
     CreatedApiToken,
+    DayUsage,
     Event,
     FileNode,
     Health,
@@ -39,6 +40,7 @@ from beray.protocol.types import (
     Task,
     UploadAnswer,
     User,
+    Webhook,
 )
 from beray.protocol.waiting import Attention
 from beray.protocol.watching import RequestInfo, ResponseInfo
@@ -51,9 +53,10 @@ class AsyncBeRayClient(BaseClient):
     """Accounts, tasks and files of one BeRay server, for asyncio. Use it with `async with`, or `close` it.
 
     The methods, their arguments and what they raise are those of `BeRayClient`; what is iterated over there is iterated
-    over by `async for` here. Callbacks may be plain functions or coroutine functions, but for `progress`, `on_request`
-    and `on_response`, which are plain. Calls of one event loop may run at the same time; for another event loop it
-    makes connections of its own.
+    over by `async for` here. Callbacks may be plain functions or coroutine functions; `progress` is a plain one.
+
+    Calls of one event loop may run at the same time; for another event loop it makes connections of its own, so close
+    it (and use it again) in each.
 
     A loop that is left by `break` closes its connection as soon as the iterator is dropped; with `contextlib.aclosing`
     it is closed at a known place.
@@ -102,10 +105,16 @@ class AsyncBeRayClient(BaseClient):
             on_response=on_response,
         )
         super().__init__(base_url, token, options)
-        self._driver = AsyncDriver(Connections(self._base_url, session), options, self._access)
+        self._driver = self._new_driver(session)
+
+    def _new_driver(self, session: aiohttp.ClientSession | None) -> AsyncDriver:
+        return AsyncDriver(Connections(self._base_url, session), self._options, self._access)
 
     async def close(self) -> None:
-        """Close the connections. A session given by the caller stays open."""
+        """Close the connections. A session given by the caller stays open.
+
+        Event loops that run in other threads keep theirs; each closes its own.
+        """
         await self._driver.close()
 
     async def __aenter__(self) -> Self:
@@ -146,6 +155,10 @@ class AsyncBeRayClient(BaseClient):
     async def get_current_user(self) -> User:
         """The account that is logged in."""
         return await self._value(calls.get_current_user())
+
+    async def get_usage(self) -> DayUsage:
+        """What the account's tasks have used today (UTC), and may; a limit of None is none."""
+        return await self._value(calls.get_usage())
 
     async def logout(self) -> Message:
         """End the session: the token is dead on the server, and forgotten here.
@@ -189,6 +202,21 @@ class AsyncBeRayClient(BaseClient):
         """
         return await self._value(calls.delete_token(token_id))
 
+    async def get_webhook(self) -> Webhook:
+        """Where the account's webhooks go, and how the latest deliveries went; the secret is not shown again."""
+        return await self._value(calls.get_webhook())
+
+    async def set_webhook(self, url: str | None, *, rotate_secret: bool = False) -> Webhook:
+        """Have the server call `url` when one of the account's tasks ends, or asks something.
+
+        As `BeRayClient.set_webhook`.
+        """
+        return await self._value(calls.set_webhook(url, rotate_secret=rotate_secret))
+
+    async def delete_webhook(self) -> Webhook:
+        """Call nobody any more, and forget what has not been delivered; the secret stays."""
+        return await self._value(calls.set_webhook(None))
+
     # Tasks
 
     async def create_task(
@@ -199,6 +227,7 @@ class AsyncBeRayClient(BaseClient):
         limits: Mapping[str, float] | None = None,
         model: str | None = None,
         hold: bool = False,
+        webhook_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> Task:
         """Give the agent a goal; it begins as soon as there is room.
@@ -206,7 +235,13 @@ class AsyncBeRayClient(BaseClient):
         As `BeRayClient.create_task`.
         """
         call = calls.create_task(
-            goal, tools=tools, model=model, limits=limits, hold=hold, idempotency_key=idempotency_key
+            goal,
+            tools=tools,
+            model=model,
+            limits=limits,
+            hold=hold,
+            webhook_url=webhook_url,
+            idempotency_key=idempotency_key,
         )
         return await self._value(call)
 
@@ -291,6 +326,7 @@ class AsyncBeRayClient(BaseClient):
         files: Files | None = None,
         limits: Mapping[str, float] | None = None,
         model: str | None = None,
+        webhook_url: str | None = None,
         timeout: float | None = None,
         on_event: Callable[[Event], object] | None = None,
         on_question: Callable[[Question], str | Awaitable[str | None] | None] | None = None,
@@ -299,7 +335,9 @@ class AsyncBeRayClient(BaseClient):
 
         As `BeRayClient.run`.
         """
-        create = calls.create_task(goal, tools=tools, model=model, limits=limits, hold=bool(files))
+        create = calls.create_task(
+            goal, tools=tools, model=model, limits=limits, hold=bool(files), webhook_url=webhook_url
+        )
         attention = Attention(on_event=on_event, on_question=on_question, timeout=timeout)
         job = Job(create=create, files=files, attention=attention)
         return AsyncTaskResult(await self._run(running.run(job, self._conditions)), self)
@@ -355,7 +393,7 @@ class AsyncBeRayClient(BaseClient):
         return await self._run(folders.upload_dir(task_id, local_dir, path, self._conditions, progress=progress))
 
     async def get_file_content(self, task_id: int, path: str, *, stream: bool = False) -> aiohttp.ClientResponse:
-        """A file's bytes, as `response.content`.
+        """A file's bytes, by `await response.read()`; with `stream=True` piece by piece, by `response.content`.
 
         As `BeRayClient.get_file_content`.
         """
@@ -364,7 +402,7 @@ class AsyncBeRayClient(BaseClient):
     async def download_files_as_zip(
         self, task_id: int, paths: Sequence[str] | None = None, *, stream: bool = False
     ) -> aiohttp.ClientResponse:
-        """Files and directories of the work_dir as a ZIP archive, as `response.content`.
+        """Files and directories of the work_dir as a ZIP archive, by `await response.read()`.
 
         As `BeRayClient.download_files_as_zip`.
         """

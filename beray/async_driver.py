@@ -1,6 +1,7 @@
 """What does the effects of a flow for `AsyncBeRayClient`: the same as `driver.py`, on aiohttp."""
 
 import asyncio
+import contextvars
 import errno
 import inspect
 import os
@@ -15,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import aiohttp
 from yarl import URL
@@ -25,6 +27,7 @@ from beray.driving import (
     IS_IT_RUNNING,
     MOST_COOKIES,
     MOST_REDIRECTS,
+    RENEWAL_SECONDS,
     as_value,
     check_redirect,
     check_size,
@@ -33,11 +36,13 @@ from beray.driving import (
     lost_body,
     most_bytes,
     no_connection,
+    renewing,
     request_headers,
     silence,
     silence_seconds,
+    too_late,
 )
-from beray.environment import certificates
+from beray.environment import certificates, named_certificates
 from beray.exceptions import BeRayException, ConnectionFailed, NetworkError, ProtocolError, RequestTimeout, TLSError
 from beray.protocol.access import Access, Secret
 from beray.protocol.calls import Body
@@ -57,59 +62,72 @@ _NO_PROTOCOL = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError)
 
 
 class Connections:
-    """The session of a client: the caller's own, or one that is made at the first request in each event loop."""
+    """The sessions of a client: the caller's own, or one that is made at the first request in each event loop.
+
+    Loops may run at the same time, in several threads.
+    """
 
     def __init__(self, base_url: str, given: aiohttp.ClientSession | None) -> None:
         self.base_url = base_url
         self.is_given = given is not None
         self.proxy, self.proxy_headers = (None, None) if self.is_given else _proxy_for(base_url)
         self._given = given
-        self._own: aiohttp.ClientSession | None = None
-        self.patience: _Patience | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._own: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        self._of_parent: Any = None
         self._pid = os.getpid()
 
     async def session(self) -> aiohttp.ClientSession:
         """The session to use now."""
         if self._given is not None:
             return self._given
+        self._leave_those_of_parent()
         loop = asyncio.get_running_loop()
-        if self._own is not None and (self._loop is not loop or self._pid != os.getpid()):
-            self._forget()
-        if self._own is None:
-            context = await asyncio.to_thread(_tls_context) if self.base_url.startswith("https://") else True
-            if self._own is None:  # another task may have been here meanwhile
-                self._own, self._loop, self._pid = _new_session(context), loop, os.getpid()
-                self.patience = _Patience()
-        return self._own
+        own = self._own.get(loop)
+        if own is None:
+            self._forget_loops(lambda other: other.is_closed())
+            context = await asyncio.to_thread(_tls_context) if self._may_be_secure() else True
+            own = self._own.get(loop)  # another task may have been here meanwhile
+            if own is None:
+                own = self._own[loop] = _new_session(context)
+        return own
+
+    def _may_be_secure(self) -> bool:
+        """Whether authorities are needed: also for redirects to https, but a wrong name must not end plain calls."""
+        named = named_certificates(os.environ)
+        return self.base_url.startswith("https://") or (named is not None and Path(named).exists())
 
     async def close(self) -> None:
-        """Close the connections. A session given by the caller stays open."""
-        own, self._own = self._own, None
-        if own is None:
-            return
-        if self._loop is asyncio.get_running_loop() and self._pid == os.getpid():
+        """Close the connections, but for those of event loops that run elsewhere; a caller's session stays open."""
+        self._leave_those_of_parent()
+        own = self._own.pop(asyncio.get_running_loop(), None)
+        self._forget_loops(lambda other: not other.is_running())
+        if own is not None:
             await own.close()
-            return
-        self._own = own
-        self._forget()
 
-    def _forget(self) -> None:
-        """Leave a session whose event loop is over: it can't be closed in any other."""
-        own, self._own = self._own, None
-        assert own is not None
-        connector = own.connector
-        own.detach()
-        if connector is not None:
-            _close_without_loop(connector)
+    def _leave_those_of_parent(self) -> None:
+        """In a forked process, touch them no more, and keep them from being collected.
+
+        Closing them would take the sockets from the parent's event loop: both processes have the same epoll.
+        """
+        if self._pid != os.getpid():
+            self._of_parent, self._own, self._pid = (self._of_parent, self._own), {}, os.getpid()
+
+    def _forget_loops(self, is_over: Callable[[asyncio.AbstractEventLoop], bool]) -> None:
+        """Leave the sessions of event loops that are over: they can't be closed in any other."""
+        for loop in list(self._own):
+            own = self._own.pop(loop, None) if is_over(loop) else None
+            if own is not None and (connector := own.connector) is not None:
+                own.detach()
+                _close_without_loop(connector)
 
 
 def _close_without_loop(connector: aiohttp.BaseConnector) -> None:
     """Close what can be closed at once; what a closing waits for happens in no loop any more."""
     with suppress(RuntimeError, StopIteration):  # the loop is closed; nothing was waited for
-        closing: Any = connector.close()
-        if inspect.iscoroutine(closing):
+        closing: Any = connector.close().__await__()
+        try:
             closing.send(None)
+        finally:
             closing.close()
 
 
@@ -120,7 +138,7 @@ class AsyncDriver:
         self._connections = connections
         self.options = options
         self._access = access
-        self._renewal: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        self._renewals: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         timeouts = {
             is_stream: aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout, sock_read=seconds)
             for is_stream, seconds in ((False, options.read_timeout), (True, options.stream_timeout))
@@ -133,8 +151,10 @@ class AsyncDriver:
         return self._connections.is_given
 
     def with_options(self, options: Options) -> "AsyncDriver":
-        """Another that shares the connections."""
-        return AsyncDriver(self._connections, options, self._access)
+        """Another that shares the connections, and the locks: it is the same token."""
+        other = AsyncDriver(self._connections, options, self._access)
+        other._renewals = self._renewals
+        return other
 
     async def close(self) -> None:
         """Close the connections."""
@@ -147,7 +167,10 @@ class AsyncDriver:
             effect = next(flow)
             while True:
                 try:
-                    result = await steps.do(effect)
+                    if type(effect) is Send and not effect.is_streamed and effect.deadline is None:
+                        result = await self._send(effect)  # most calls: each step between would cost as much again
+                    else:
+                        result = await steps.do(effect)
                 except BaseException as error:  # the flow decides: it may have something to undo
                     effect = flow.throw(error)
                 else:
@@ -186,24 +209,23 @@ class AsyncDriver:
 
     async def renew(self, token: str | None) -> bool:
         """Ask the user's hook for another token, unless another task has got one meanwhile."""
-        if self._access.renew is None or is_renewing.get():
+        if self._access.renew is None or is_renewing(self._access):
             return False
-        async with self._renewal_lock():
+        lock = self._renewals.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+        try:
+            async with asyncio.timeout(RENEWAL_SECONDS):
+                await lock.acquire()
+        except TimeoutError:
+            return False
+        try:
             if self._access.token == token:
-                mark = is_renewing.set(True)
-                try:
+                with renewing(self._access):
                     renewed = await _awaited(self._access.renew())
-                finally:
-                    is_renewing.reset(mark)
                 if renewed is not None:
                     self._access.set(renewed)
             return self._access.token not in (None, token)
-
-    def _renewal_lock(self) -> asyncio.Lock:
-        loop = asyncio.get_running_loop()
-        if self._renewal is None or self._renewal[0] is not loop:
-            self._renewal = (loop, asyncio.Lock())
-        return self._renewal[1]
+        finally:
+            lock.release()
 
     async def send(self, send: Send) -> Answer | NetworkError:
         """Make a request."""
@@ -215,8 +237,7 @@ class AsyncDriver:
                 return await self._send(send)
         except TimeoutError as error:
             url = self._connections.base_url + send.call.target
-            message = f"{send.call.method} {url}: the answer was not there in time."
-            return as_value(RequestTimeout(message, method=send.call.method, url=url), cause=error)
+            return as_value(too_late(send.call.method, url), cause=error)
 
     async def _send(self, send: Send) -> Answer | NetworkError:
         call = send.call
@@ -229,7 +250,8 @@ class AsyncDriver:
         response: aiohttp.ClientResponse | None = None
         try:
             session = await self._connections.session()
-            patience = self._connections.patience
+            connector = session.connector
+            patience = connector.patience if isinstance(connector, _Connector) else None
             async with asyncio.timeout(None) as timeout:
                 wait = _Wait(timeout, self.options.connect_timeout + silence_seconds(send, self.options))
                 if patience is not None:
@@ -382,7 +404,7 @@ class _Steps:
             case Sleep(seconds):
                 return await sleep(seconds)
             case Do(work):
-                return await asyncio.to_thread(work)
+                return await _in_thread(work)
             case Tell(function, arguments):
                 return await _awaited(function(*arguments))
             case Renew(token):
@@ -427,6 +449,18 @@ class _Steps:
             opened.response.close()
 
 
+async def _in_thread(work: Callable[[], Any]) -> Any:
+    """What `work` gives. A cancelled caller waits until it is over, since what it works on is closed next."""
+    running = asyncio.get_running_loop().run_in_executor(None, contextvars.copy_context().run, work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        if running.exception() is None and hasattr(running.result(), "close"):
+            running.result().close()  # a file that nobody will get
+        raise
+
+
 async def _awaited(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
@@ -443,8 +477,8 @@ def _body(body: Body | None, headers: dict[str, str], on_piece: Callable[[], obj
 async def _pieces(body: UploadBody, on_piece: Callable[[], object]) -> AsyncIterator[bytes]:
     """The pieces; aiohttp makes a cut connection of what goes wrong here, so the body keeps it."""
     try:
-        await asyncio.to_thread(body.restart)
-        while piece := await asyncio.to_thread(body.next_piece):
+        await _in_thread(body.restart)
+        while piece := await _in_thread(body.next_piece):
             yield piece
             on_piece()
             body.report()
@@ -470,6 +504,10 @@ class _FewCookies(aiohttp.CookieJar):
 class _Connector(aiohttp.TCPConnector):
     """Gives no connection on which something has come already: it would be taken for the next call's answer."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.patience = _Patience()
+
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent's."""
         while True:
@@ -481,8 +519,9 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def _has_news(transport: asyncio.BaseTransport | None) -> bool:
-    """Whether bytes, or the connection's end, wait to be read."""
-    socket = None if transport is None else transport.get_extra_info("socket")
+    """Whether bytes, or the connection's end, wait to be read. On a secure one that may be its own affairs: tickets."""
+    is_plain = transport is not None and transport.get_extra_info("sslcontext") is None
+    socket = transport.get_extra_info("socket") if transport is not None and is_plain else None
     if socket is None or socket.fileno() < 0:
         return False
     if not hasattr(select, "poll"):

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
-from functools import partial
 from time import monotonic
 from typing import Any, ClassVar, Final, Self
 
@@ -14,7 +13,7 @@ from beray.base_url import normalize_base_url
 from beray.environment import LOG, place_from, start_logging
 from beray.exceptions import NotConfigured
 from beray.protocol.access import Access, header_value
-from beray.protocol.effects import Conditions
+from beray.protocol.effects import Conditions, Learned
 from beray.protocol.retry import RetryPolicy
 from beray.protocol.watching import RequestInfo, ResponseInfo, Watch
 
@@ -69,15 +68,23 @@ class BaseClient:
     _driver: Any
     """What does the effects of its flows; has `close`, `with_options` and `is_borrowed`."""
 
+    _new_driver: Callable[..., Any]
+    """Makes one from a session of the caller's, or None."""
+
     _OPTION_NAMES: ClassVar = tuple(field.name for field in fields(Options))
 
     def __init__(self, base_url: str, token: str | None, options: Options) -> None:
-        start_logging(os.environ)
         self._base_url = normalize_base_url(base_url)
         self._options = options
-        self._access = Access(lambda: datetime.now(UTC), renew=options.on_token_expired)
+        self._start(token)
+
+    def _start(self, token: str | None) -> None:
+        """Begin what belongs to this process."""
+        start_logging(os.environ)
+        self._access = Access(lambda: datetime.now(UTC), renew=self._options.on_token_expired)
         self._access.set(token)
-        self._conditions = self._conditions_of(options)
+        self._learned = Learned()
+        self._conditions = self._conditions_of(self._options)
 
     def _conditions_of(self, options: Options) -> Conditions:
         return Conditions(
@@ -85,6 +92,7 @@ class BaseClient:
             clock=monotonic,
             random=random.random,
             language=options.language,
+            learned=self._learned,
             base_url=self._base_url,
             access=self._access,
             watch=_watch_of(options),
@@ -99,16 +107,16 @@ class BaseClient:
         the server of the last `beray login`; the background server of `beray run` on this machine, while it runs.
 
         Args:
-            **options: Those of the client itself, such as `timeout`.
+            **options: Those of the client itself, such as `timeout`; a `token` counts before all others.
 
         Raises:
             NotConfigured: There is none; says what to set.
         """
         try:
             place = place_from(os.environ)
-            return cls(place.base_url, place.token, **options)
-        except ValueError as error:
-            raise NotConfigured(str(error), "See BERAY_BASE_URL and BERAY_TOKEN.") from error
+        except NotConfigured as error:  # without the frames that hold the environment, tokens included
+            raise error.with_traceback(None) from None
+        return cls(place.base_url, **{"token": place.token, **options})
 
     @property
     def base_url(self) -> str:
@@ -167,37 +175,36 @@ class BaseClient:
         other.__dict__.update(self.__dict__)
         other._options = options
         other._conditions = self._conditions_of(options)
-        other._conditions.is_key_honoured = self._conditions.is_key_honoured
         other._driver = self._driver.with_options(options)
         return other
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._base_url!r}, {'with' if self.token else 'without'} token)"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __getstate__(self) -> dict[str, Any]:
         """Another process gets a client with connections of its own. The token goes along."""
         if self._driver.is_borrowed:
             raise TypeError(
                 "a client with a session of your own can't be pickled; make the client in the other process"
             )
-        options = {name: getattr(self._options, name) for name in self._OPTION_NAMES}
-        timeout = (options.pop("connect_timeout"), options.pop("read_timeout"))
-        make: Any = type(self)  # a subclass, whose constructor has more
-        return partial(make, self._base_url, self.token, timeout=timeout, **options), ()
+        of_process = ("_driver", "_conditions", "_learned", "_access")
+        kept = {name: value for name, value in self.__dict__.items() if name not in of_process}
+        return {**kept, "token": self.token, "expires_at": self.token_expires_at}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        token, expires_at = state.pop("token"), state.pop("expires_at")
+        self.__dict__.update(state)
+        self._start(token)
+        self._access.expires_at = expires_at
+        self._driver = self._new_driver(None)
 
 
 def _watch_of(options: Options) -> Watch | None:
-    tellers = [options.on_response] if options.on_response is not None else []
+    before = () if options.on_request is None else (options.on_request,)
+    after = () if options.on_response is None else (options.on_response,)
     if LOG.isEnabledFor(logging.INFO):
-        tellers.append(_log_response)
-    if not tellers and options.on_request is None:
-        return None
-
-    def on_response(info: ResponseInfo) -> None:
-        for tell in tellers:
-            tell(info)
-
-    return Watch(options.on_request or (lambda info: None), on_response)
+        after = (*after, _log_response)
+    return Watch(before, after) if before or after else None
 
 
 def _log_response(info: ResponseInfo) -> None:

@@ -13,13 +13,13 @@ def normalize_base_url(base_url: str) -> str:
     """
     if not isinstance(base_url, str) or not base_url.strip().lower().startswith(("http://", "https://")):
         raise ValueError(
-            f"base_url must begin with http:// or https://, such as http://localhost:8000; got {base_url!r}"
+            f"base_url must begin with http:// or https://, such as http://localhost:8000; got {_shown(base_url)}"
         )
     parts = _split(base_url)
     if parts.username is not None or parts.password is not None:
         raise ValueError("base_url must hold no user name and password: the token takes the place of both.")
     if parts.query or parts.fragment:
-        raise ValueError(f"base_url must have no query and no fragment; got {base_url!r}")
+        raise ValueError(f"base_url must have no query and no fragment; got {_shown(base_url)}")
     path = quote(parts.path, safe=_SAFE).rstrip("/").removesuffix("/api/v1").rstrip("/")
     return f"{parts.scheme.lower()}://{_host(parts)}{path}"
 
@@ -31,9 +31,7 @@ def _split(base_url: str) -> SplitResult:
     except ValueError:
         is_server = False
     if not is_server or any(character.isspace() for character in parts.netloc):
-        raise ValueError(
-            f"base_url must name a server, such as http://localhost:8000; got {_without_login(base_url)!r}"
-        )
+        raise ValueError(f"base_url must name a server, such as http://localhost:8000; got {_shown(base_url)}")
     return parts
 
 
@@ -55,7 +53,9 @@ def _as_ascii(name: str) -> str:
         raise ValueError(f"base_url names a server that can't exist: {name!r}") from error
 
 
-def _without_login(base_url: str) -> str:
-    """For a message: what stands before an `@` may be a password."""
-    scheme, mark, rest = base_url.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+def _shown(base_url: object) -> str:
+    """For a message: what stands before an `@`, or in a query, may be a password."""
+    if not isinstance(base_url, str):
+        return repr(base_url)
+    _, mark, server = base_url.partition("?")[0].rpartition("@")
+    return repr(f"...@{server}" if mark else server)

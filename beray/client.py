@@ -23,6 +23,7 @@ from beray.protocol.paging import Wanted
 from beray.protocol.types import (
     ApiToken,
     CreatedApiToken,
+    DayUsage,
     Event,
     FileNode,
     Health,
@@ -36,6 +37,7 @@ from beray.protocol.types import (
     Task,
     UploadAnswer,
     User,
+    Webhook,
 )
 from beray.protocol.waiting import Attention
 from beray.protocol.watching import RequestInfo, ResponseInfo
@@ -65,11 +67,13 @@ class BeRayClient(BaseClient):
             heartbeat every 15 s; raise this for a server that sends none.
         max_retries: Repetitions after the first attempt of a call; with 0, cut streams are not resumed either.
         deadline: Seconds for a whole call, repetitions and the reading of its answer included (of a stream or a
-            download: until it begins). None: no repetition begins later than a minute after the first attempt.
+            download: until it begins). It can't cut short the lookup of a name, nor an answer's head or a redirect
+            that comes byte by byte. None: no repetition begins later than a minute after the first attempt.
         language: `Accept-Language` of messages and errors, such as `en`; a BeRay server's own choice is Chinese.
         on_token_expired: Is called when the token has ended (by the server's answer, or by the end it named at the
             login); gives another token, or logs in by itself and gives None. The call is then made once more. One
-            thread at a time asks for one.
+            thread at a time asks for one, and others wait: it may use this client, but must wait for no thread that
+            does.
         on_request: Is called before each request with a `RequestInfo`.
         on_response: Is called after each request with a `ResponseInfo`, also where no answer came.
         session: A `requests.Session` of your own (proxies, certificates, hooks); it is used as it is, and yours
@@ -104,7 +108,10 @@ class BeRayClient(BaseClient):
             on_response=on_response,
         )
         super().__init__(base_url, token, options)
-        self._driver = Driver(Connections(self._base_url, session), options, self._access)
+        self._driver = self._new_driver(session)
+
+    def _new_driver(self, session: requests.Session | None) -> Driver:
+        return Driver(Connections(self._base_url, session), self._options, self._access)
 
     def close(self) -> None:
         """Close the connections. A session given by the caller stays open."""
@@ -158,6 +165,10 @@ class BeRayClient(BaseClient):
     def get_current_user(self) -> User:
         """The account that is logged in."""
         return self._value(calls.get_current_user())
+
+    def get_usage(self) -> DayUsage:
+        """What the account's tasks have used today (UTC), and may; a limit of None is none."""
+        return self._value(calls.get_usage())
 
     def logout(self) -> Message:
         """End the session: the token is dead on the server, and forgotten here.
@@ -221,6 +232,31 @@ class BeRayClient(BaseClient):
         """
         return self._value(calls.delete_token(token_id))
 
+    def get_webhook(self) -> Webhook:
+        """Where the account's webhooks go, and how the latest deliveries went; the secret is not shown again."""
+        return self._value(calls.get_webhook())
+
+    def set_webhook(self, url: str | None, *, rotate_secret: bool = False) -> Webhook:
+        """Have the server call `url` when one of the account's tasks ends, or asks something.
+
+        Args:
+            url: An https URL; None: nothing is called any more, but for tasks that have a `webhook_url` of their own.
+            rotate_secret: Make a new secret; for 24 hours messages are signed with the old one too.
+
+        Returns:
+            The webhook, with its `secret` while that is new: for ten minutes after the first time, or after
+            `rotate_secret`. Keep it for `beray.webhooks.verify`.
+
+        Raises:
+            AuthenticationError: 403, the client itself bears an API token: only a login can set a webhook.
+            UnprocessableEntityError: The server sends no webhooks to that URL.
+        """
+        return self._value(calls.set_webhook(url, rotate_secret=rotate_secret))
+
+    def delete_webhook(self) -> Webhook:
+        """Call nobody any more, and forget what has not been delivered; the secret stays."""
+        return self._value(calls.set_webhook(None))
+
     # Tasks
 
     def create_task(
@@ -231,6 +267,7 @@ class BeRayClient(BaseClient):
         limits: Mapping[str, float] | None = None,
         model: str | None = None,
         hold: bool = False,
+        webhook_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> Task:
         """Give the agent a goal; it begins as soon as there is room.
@@ -242,15 +279,24 @@ class BeRayClient(BaseClient):
                 `wall_seconds`, `cost_usd`.
             model: Name of one of the models that `get_info` lists; None is the server's default.
             hold: Wait for `start_task`, so that files can be uploaded first; after an hour the task ends `stopped`.
+            webhook_url: Where the server shall say that the task has ended, or asks something; in place of the
+                account's (`set_webhook`).
             idempotency_key: The same key and goal within 24 hours give the same task again, not a second one. Without
                 it each call has a key of its own, which covers the repetitions made here.
 
         Raises:
-            UnprocessableEntityError: The goal is empty or too long, a tool is unknown, or the model is not offered.
+            UnprocessableEntityError: The goal is empty or too long, a tool is unknown, the model is not offered, or
+                the server sends no webhooks to that URL.
             ConflictError: The key was used with another goal.
         """
         call = calls.create_task(
-            goal, tools=tools, model=model, limits=limits, hold=hold, idempotency_key=idempotency_key
+            goal,
+            tools=tools,
+            model=model,
+            limits=limits,
+            hold=hold,
+            webhook_url=webhook_url,
+            idempotency_key=idempotency_key,
         )
         return self._value(call)
 
@@ -388,6 +434,7 @@ class BeRayClient(BaseClient):
         files: Files | None = None,
         limits: Mapping[str, float] | None = None,
         model: str | None = None,
+        webhook_url: str | None = None,
         timeout: float | None = None,
         on_event: Callable[[Event], object] | None = None,
         on_question: Callable[[Question], str | None] | None = None,
@@ -398,12 +445,13 @@ class BeRayClient(BaseClient):
         deleted: it has not begun then.
 
         Args:
-            goal: As for `create_task`, like `tools`, `limits` and `model`.
+            goal: As for `create_task`, like `tools`, `limits`, `model` and `webhook_url`.
             tools: Names of the tools the agent may use.
             files: Local files and folders, each under its own name in the work_dir; or a mapping from paths of the
                 work_dir to content as for `upload_file`, where a `pathlib.Path` may be a folder too.
             limits: What the task may use.
             model: Name of the model.
+            webhook_url: What the server calls when the task has ended.
             timeout: Seconds to wait; None waits on.
             on_event: Is called with each event.
             on_question: As for `wait_for_task`.
@@ -415,7 +463,9 @@ class BeRayClient(BaseClient):
         Raises:
             WaitTimeout: The task has not ended in time; it goes on.
         """
-        create = calls.create_task(goal, tools=tools, model=model, limits=limits, hold=bool(files))
+        create = calls.create_task(
+            goal, tools=tools, model=model, limits=limits, hold=bool(files), webhook_url=webhook_url
+        )
         attention = Attention(on_event=on_event, on_question=on_question, timeout=timeout)
         job = Job(create=create, files=files, attention=attention)
         return TaskResult(self._run(running.run(job, self._conditions)), self)

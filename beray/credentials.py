@@ -12,9 +12,8 @@
 import json
 import os
 import tempfile
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +28,7 @@ class CredentialsError(Exception):
 class Login:
     """One server's token."""
 
-    token: str
+    token: str = field(repr=False)
     email: str
 
 
@@ -62,6 +61,8 @@ def read_credentials(path: Path) -> Credentials:
     Raises:
         CredentialsError: It can't be read or isn't what we wrote.
     """
+    import tomllib  # every client imports this module, and few read the file
+
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         logins = {name: Login(entry["token"], entry["email"]) for name, entry in content.get("servers", {}).items()}

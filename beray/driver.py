@@ -11,22 +11,26 @@ import urllib3
 
 from beray.base_client import Options
 from beray.driving import (
+    RENEWAL_SECONDS,
     as_value,
     check_size,
     is_renewing,
     left_until,
     lost_body,
     most_bytes,
+    renewing,
     request_headers,
     silence,
     silence_seconds,
+    too_late,
 )
 from beray.exceptions import NetworkError, RequestTimeout
 from beray.protocol.access import Access
 from beray.protocol.calls import Call
 from beray.protocol.effects import Do, Effect, Emit, Flow, Read, Renew, Result, Send, Sleep, Tell
 from beray.protocol.responses import Answer
-from beray.transport import BearerAuth, Reader, TunedSession, network_error
+from beray.transport import BearerAuth, Reader, TunedSession, Until, network_error
+from beray.uploads import UploadBody
 
 READ_BYTES = 64 * 1024
 
@@ -41,23 +45,22 @@ class Connections:
         self.base_url = base_url
         self.is_given = given is not None
         self._given = given
-        self._own: TunedSession | None = None
-        self._pid = os.getpid()
+        self._own: dict[int, TunedSession] = {}  # by process
 
     def session(self) -> requests.Session:
         """The session to use now."""
         if self._given is not None:
             return self._given
-        own = self._own
-        if own is None or self._pid != os.getpid():
-            own = self._own = TunedSession(self.base_url)
-            self._pid = os.getpid()
+        pid = os.getpid()
+        own = self._own.get(pid)
+        if own is None:  # `setdefault`: of threads that come here at once, one makes the session that all use
+            own = self._own.setdefault(pid, TunedSession(self.base_url))
         return own
 
     def close(self) -> None:
         """Close the connections. A session given by the caller stays open."""
-        own, self._own = self._own, None
-        if own is not None and self._pid == os.getpid():
+        own = self._own.pop(os.getpid(), None)
+        if own is not None:
             own.close()
 
 
@@ -68,7 +71,7 @@ class Driver:
         self._connections = connections
         self._options = options
         self._access = access
-        self._renewal = threading.Lock()
+        self._renewals: dict[int, threading.Lock] = {}  # by process: one may be held elsewhere at a fork
 
     @property
     def is_borrowed(self) -> bool:
@@ -76,8 +79,10 @@ class Driver:
         return self._connections.is_given
 
     def with_options(self, options: Options) -> "Driver":
-        """Another that shares the connections."""
-        return Driver(self._connections, options, self._access)
+        """Another that shares the connections, and the lock: it is the same token."""
+        other = Driver(self._connections, options, self._access)
+        other._renewals = self._renewals
+        return other
 
     def close(self) -> None:
         """Close the connections."""
@@ -145,26 +150,30 @@ class Driver:
 
     def _renew(self, token: str | None) -> bool:
         """Ask the user's hook for another token, unless another thread has got one meanwhile."""
-        if self._access.renew is None or is_renewing.get():
+        if self._access.renew is None or is_renewing(self._access):
             return False
-        with self._renewal:
+        lock = self._renewals.setdefault(os.getpid(), threading.Lock())
+        if not lock.acquire(timeout=RENEWAL_SECONDS):
+            return False
+        try:
             if self._access.token == token:
-                mark = is_renewing.set(True)
-                try:
+                with renewing(self._access):
                     renewed = self._access.renew()
-                finally:
-                    is_renewing.reset(mark)
                 if renewed is not None:
                     self._access.set(renewed)
             return self._access.token not in (None, token)
+        finally:
+            lock.release()
 
     def _send(self, send: Send) -> Answer | NetworkError:
         call = send.call
         url = self._connections.base_url + call.target
         connect, read = self._options.connect_timeout, silence_seconds(send, self._options)
+        timeout: Any = (connect, read)
         if send.deadline is not None:
-            left = left_until(send.deadline)
-            connect, read = min(connect, left), min(read, left)
+            timeout = Until(connect, read, deadline=send.deadline)
+            if isinstance(call.body, UploadBody):
+                call.body.deadline = send.deadline
         try:
             response = self._connections.session().request(
                 call.method,
@@ -172,13 +181,15 @@ class Driver:
                 data=cast(Any, call.body),
                 headers=request_headers(call, self._options),
                 auth=BearerAuth(self._access.token),
-                timeout=(connect, read),
+                timeout=timeout,
                 stream=True,
             )
             is_unread = send.is_streamed and 200 <= response.status_code < 300
             body = b"" if is_unread else _whole_body(response, send, url)
         except (OSError, urllib3.exceptions.HTTPError) as error:
             failure = network_error(error, method=call.method, url=url, timeout_seconds=read)
+            if isinstance(failure, RequestTimeout) and send.deadline is not None and monotonic() >= send.deadline:
+                failure = too_late(call.method, url)
             return as_value(failure, cause=error)
         _check_redirects(call, response)
         return Answer(
@@ -277,5 +288,5 @@ def _chunks_of(response: requests.Response) -> Iterator[bytes]:
 
 
 def _check_redirects(call: Call[Any], response: requests.Response) -> None:
-    if call.method != "GET" and any(step.status_code in (301, 302, 303) for step in response.history):
+    if call.method not in ("GET", "HEAD") and any(step.status_code in (301, 302, 303) for step in response.history):
         raise lost_body(call, url=str(response.history[0].url), target=str(response.url))

@@ -1,5 +1,7 @@
 """What both drivers do alike: headers, and how a failure is told. Neither HTTP library is known here."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from http import HTTPStatus
 from time import monotonic
@@ -9,6 +11,7 @@ from urllib.parse import urlsplit
 from beray.base_client import Options
 from beray.environment import add_trace_context
 from beray.exceptions import BeRayException, NetworkError, ProtocolError, RequestTimeout
+from beray.protocol.access import Access
 from beray.protocol.calls import Call
 from beray.protocol.effects import Send
 
@@ -24,10 +27,27 @@ MAX_REFUSAL_BYTES: Final = 1 << 20
 MOST_REDIRECTS: Final = 30  # as many as requests follows
 MOST_COOKIES: Final = 50  # kept; no load balancer needs more
 
-is_renewing: ContextVar[bool] = ContextVar("is_renewing", default=False)
-"""Set while the user's hook gets another token: what it calls asks for none."""
+RENEWAL_SECONDS: Final = 300.0
+"""How long a call waits for another's renewal of the token: a hook may ask a person. Then it keeps its refusal."""
+
+_renewing: ContextVar[frozenset[int]] = ContextVar("_renewing", default=frozenset())
 
 _LEAST_SECONDS = 0.001  # a timeout of 0 would mean something else
+
+
+@contextmanager
+def renewing(access: Access) -> Iterator[None]:
+    """While the user's hook gets another token: what it calls with the same client asks for none."""
+    mark = _renewing.set(_renewing.get() | {id(access)})
+    try:
+        yield
+    finally:
+        _renewing.reset(mark)
+
+
+def is_renewing(access: Access) -> bool:
+    """Whether this call comes from the hook that gets another token."""
+    return id(access) in _renewing.get()
 
 
 def request_headers(call: Call[Any], options: Options) -> dict[str, str]:
@@ -52,6 +72,11 @@ def left_until(deadline: float) -> float:
 def no_connection(what: str, reason: str) -> str:
     """What is said of a server that can't be reached."""
     return f"{what}: the server could not be reached: {reason}."
+
+
+def too_late(method: str, url: str) -> RequestTimeout:
+    """What is said of a call whose deadline has passed."""
+    return RequestTimeout(f"{method} {url}: the answer was not there in time.", method=method, url=url)
 
 
 def silence(method: str, url: str, seconds: float) -> RequestTimeout:

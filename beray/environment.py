@@ -12,6 +12,7 @@ from typing import Any, Final
 from beray.base_url import normalize_base_url
 from beray.credentials import LOCAL, Credentials, CredentialsError, credentials_path, read_credentials
 from beray.exceptions import NotConfigured
+from beray.protocol.access import Secret, header_value
 
 LOG: Final = logging.getLogger("beray")
 
@@ -23,7 +24,7 @@ class Place:
     """A server, and who one is there."""
 
     base_url: str
-    token: str | None
+    token: Secret | None
 
 
 def place_from(environ: Mapping[str, str]) -> Place:
@@ -35,13 +36,15 @@ def place_from(environ: Mapping[str, str]) -> Place:
     Raises:
         NotConfigured: There is none.
     """
-    token = environ.get("BERAY_TOKEN") or None
+    token = _checked_token(environ.get("BERAY_TOKEN") or None)
     base_url = environ.get("BERAY_BASE_URL") or None
+    if base_url is not None and token is not None:
+        return Place(_checked_url(base_url), token)
     credentials = _read_credentials(environ)
-    if base_url is not None:
-        return Place(base_url, token or _token_for(credentials, base_url))
-    if credentials.server not in {None, LOCAL}:
-        return Place(str(credentials.server), token or _token_for(credentials, str(credentials.server)))
+    named = base_url or (credentials.server if credentials.server != LOCAL else None)
+    if named is not None:
+        url = _checked_url(named)
+        return Place(url, token or _token_for(credentials, url))
     local = _background_server(environ)
     if local is None or token is not None:
         raise NotConfigured(
@@ -54,14 +57,29 @@ def place_from(environ: Mapping[str, str]) -> Place:
 def _read_credentials(environ: Mapping[str, str]) -> Credentials:
     try:
         return read_credentials(credentials_path(environ))
-    except CredentialsError as error:
-        raise NotConfigured(f"The logins can't be read: {error}.", "Mend the file, or log in again.") from error
+    except RuntimeError:  # nobody has a home here, as in some containers
+        return Credentials(None, {})
+    except CredentialsError as error:  # its traceback may show the file
+        raise NotConfigured(f"The logins can't be read: {error}.", "Mend the file, or log in again.") from None
 
 
-def _token_for(credentials: Credentials, server: str) -> str | None:
-    name = server if server == LOCAL else normalize_base_url(server)
-    login = credentials.logins.get(name)
-    return None if login is None else login.token
+def _checked_url(base_url: str) -> str:
+    try:
+        return normalize_base_url(base_url)
+    except ValueError as error:
+        raise NotConfigured(str(error), "See BERAY_BASE_URL.") from None
+
+
+def _checked_token(token: str | None) -> Secret | None:
+    try:
+        return None if token is None else Secret(header_value("token", token))
+    except ValueError as error:
+        raise NotConfigured(str(error), "See BERAY_TOKEN.") from None
+
+
+def _token_for(credentials: Credentials, server: str) -> Secret | None:
+    login = credentials.logins.get(server)
+    return None if login is None else _checked_token(login.token)
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:
@@ -81,8 +99,8 @@ def _background_server(environ: Mapping[str, str]) -> Place | None:
     try:
         content: Any = json.loads((default_data_dir(environ) / "server.json").read_text(encoding="utf-8"))
         os.kill(int(content["pid"]), 0)
-        return Place(str(content["base_url"]), content.get("token"))
-    except (OSError, ValueError, KeyError, TypeError):
+        return Place(str(content["base_url"]), _checked_token(content.get("token")))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # RuntimeError: no home
         return None
 
 
@@ -90,7 +108,12 @@ def certificates(environ: Mapping[str, str]) -> str:
     """The file or folder of the authorities to trust, as requests has it."""
     import certifi  # comes with requests; only for a secure connection
 
-    return environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE") or certifi.where()
+    return named_certificates(environ) or certifi.where()
+
+
+def named_certificates(environ: Mapping[str, str]) -> str | None:
+    """The same, where the environment names one."""
+    return environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE") or None
 
 
 def start_logging(environ: Mapping[str, str]) -> None:
@@ -98,10 +121,12 @@ def start_logging(environ: Mapping[str, str]) -> None:
     level = _LEVELS.get(environ.get("BERAY_LOG", "").strip().lower())
     if level is None or LOG.handlers:
         return
+    LOG.setLevel(level)
+    if LOG.hasHandlers():  # the program's own prints it
+        return
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s beray %(levelname)s %(message)s"))
     LOG.addHandler(handler)
-    LOG.setLevel(level)
 
 
 def add_trace_context(headers: MutableMapping[str, str]) -> None:

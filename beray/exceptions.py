@@ -18,7 +18,8 @@
     |- DownloadDamaged                 what came is not what the server has
     |- UploadDamaged                   what the server has is not what was to be sent
     |- FolderRefused                   a folder that could do harm, or is too large, and was not transferred
-    `- ArchiveRefused                  a ZIP that could do harm, or is damaged, and was not unpacked
+    |- ArchiveRefused                  a ZIP that could do harm, or is damaged, and was not unpacked
+    `- WebhookRefused                  a request that is not proven to be a webhook of the server's
 
 `str(error)` is always one line, and no error tells a token. `hint` says what to do next, where that is known. Errors
 can be pickled; `response` stays behind, since it holds the request's token.
@@ -282,6 +283,21 @@ class ArchiveRefused(BeRayException):
         return _one_line(f"The archive was not unpacked: {self.args[0]}")
 
 
+class WebhookRefused(BeRayException):
+    """`webhooks.verify` did not believe a request. Answer it with 400.
+
+    Attributes:
+        reason: `signature`, `timestamp` (too far from now, or none), `headers` (missing, malformed) or `body`.
+    """
+
+    def __init__(self, message: str, *, reason: str = "signature") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return _one_line(f"The webhook was not accepted: {self.args[0]}")
+
+
 def _sentence(detail: Any, depth: int = 0) -> str:
     """`detail` for people: a list of field errors becomes `body.email: msg; ...`."""
     if detail is None:
@@ -302,7 +318,7 @@ def _sentence(detail: Any, depth: int = 0) -> str:
 
 _HINTS: Final = {
     401: "Log in (again) with login(), or give a good token: the client's `token`, or BERAY_TOKEN.",
-    403: "This account may not do that; log in with another one.",
+    403: "This token may not do that: if it is an API token, log in with login(); else take another account.",
     404: "See whether the id and the path are right: list_tasks() and list_files_tree() show what there is.",
     413: "Send less at once; get_info() tells the server's limits.",
     429: "Wait, then try again.",

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import stat
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -44,7 +45,10 @@ _TRIES: Final = 3  # the part may be moved away between its opening and its lock
 
 
 class PartFile:
-    """Bytes `0` to `size` of a file. Close it; made by `open_part`. One thread at a time.
+    """Bytes `0` to `size` of a file. Close it; made by `open_part`.
+
+    One caller at a time. But who is cancelled on an event loop leaves a thread behind that is still at work here, so
+    `close` waits for that: a megabyte to write, or a few to hash.
 
     Attributes:
         path: Where it is.
@@ -62,6 +66,8 @@ class PartFile:
         self._hash = hashlib.sha256()
         self._hashed = 0
         self._is_gone = False
+        self._is_closed = False
+        self._lock = threading.RLock()
         if self._written and is_found_again:
             self.etag = _noted(self._note)
         if self.etag is None:
@@ -76,14 +82,15 @@ class PartFile:
 
     def restart(self, etag: str | None) -> None:
         """Empty it, to become the file with this tag."""
-        self._gathered.clear()
-        self._file.truncate(0)
-        self._written = self._hashed = 0
-        self._hash = hashlib.sha256()
-        self.etag = etag
-        if self._is_found_again:
-            self._note.unlink(missing_ok=True)
-            self._is_found_again = etag is None or _is_noted(self._note, etag)
+        with self._lock:
+            self._gathered.clear()
+            self._file.truncate(0)
+            self._written = self._hashed = 0
+            self._hash = hashlib.sha256()
+            self.etag = etag
+            if self._is_found_again:
+                self._note.unlink(missing_ok=True)
+                self._is_found_again = etag is None or _is_noted(self._note, etag)
 
     def add(self, data: bytes) -> bool:
         """Take bytes in, without blocking; whether it is time to `flush`."""
@@ -96,27 +103,32 @@ class PartFile:
         Raises:
             OSError: As usual; a full disk says what is kept.
         """
-        while self._gathered:
-            try:
-                self._file.seek(self._written)  # an interrupted write is made again at its place
-                count = self._file.write(self._gathered)
-            except OSError as error:
-                raise self._told(error) from error
-            with memoryview(self._gathered) as data:
-                if self._hashed == self._written:
-                    self._hash.update(data[:count])
-                    self._hashed += count
-            self._written += count
-            del self._gathered[:count]
+        with self._lock:
+            while self._gathered:
+                try:
+                    self._file.seek(self._written)  # an interrupted write is made again at its place
+                    count = self._file.write(self._gathered)
+                except OSError as error:
+                    raise self._told(error) from error
+                with memoryview(self._gathered) as data:
+                    if self._hashed == self._written:
+                        self._hash.update(data[:count])
+                        self._hashed += count
+                self._written += count
+                del self._gathered[:count]
 
     def hash_some(self) -> bool:
         """Hash a bounded number of the bytes not hashed yet; whether all are."""
-        stop = min(self._hashed + HASH_BYTES, self._written)
-        self._file.seek(self._hashed)
-        while self._hashed < stop and (data := self._file.read(min(READ_BYTES, stop - self._hashed))):
-            self._hash.update(data)
-            self._hashed += len(data)
-        return self._hashed >= self._written
+        with self._lock:
+            stop = min(self._hashed + HASH_BYTES, self._written)
+            self._file.seek(self._hashed)
+            while self._hashed < stop:
+                data = self._file.read(min(READ_BYTES, stop - self._hashed))
+                if not data:
+                    return True  # somebody has cut it: the digest will show it
+                self._hash.update(data)
+                self._hashed += len(data)
+            return self._hashed >= self._written
 
     @property
     def sha256(self) -> bytes:
@@ -129,28 +141,35 @@ class PartFile:
         Raises:
             FileExistsError: It is there, and may not be replaced.
         """
-        if not CAN_LOCK:
-            self._file.close()  # Windows moves no open file
-        if can_replace:
-            self.path.replace(target)
-        else:
-            _move_to_free_place(self.path, target)
-        self._is_gone = True
-        self._note.unlink(missing_ok=True)
+        with self._lock:
+            if not CAN_LOCK:
+                self._file.close()  # Windows moves no open file
+            if can_replace:
+                self.path.replace(target)
+            else:
+                _move_to_free_place(self.path, target)
+            self._is_gone = True
+            self._note.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Keep it for a later call if that could use it, else remove it; twice is harmless."""
-        if self._file.closed:
-            return
-        with suppress(OSError):
-            self.flush()
-        is_kept = self._is_found_again and self.etag is not None and self._written > 0
-        if not self._is_gone and not is_kept:
-            for path in (self.path, self._note):
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
-            self._is_gone = True
-        self._file.close()
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            with suppress(OSError, ValueError):  # ValueError: it is closed already, to be moved
+                self.flush()
+            is_kept = self._is_found_again and self.etag is not None and self._written > 0
+            if not self._is_gone and not is_kept:
+                for path in (self.path, self._note):
+                    with suppress(OSError):
+                        path.unlink(missing_ok=True)
+                self._is_gone = True
+            self._file.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_lock"):
+            self.close()  # whoever was cancelled while it was being opened has never had it
 
     def _told(self, error: OSError) -> OSError:
         if error.errno not in _OUT_OF_ROOM:

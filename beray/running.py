@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from beray.exceptions import BeRayException
@@ -43,6 +44,7 @@ def run(job: Job, conditions: Conditions) -> Flow[Task]:
     """
     deadline = deadline_of(job.attention.timeout, conditions)
     attachments = list(_attachments(job.files))
+    yield Do(partial(_look_at, attachments))
     answer = yield from request(job.create, conditions)
     task = value_of(answer)
     if not isinstance(task, dict) or type(task.get("id")) is not int:
@@ -83,17 +85,31 @@ def _attachments(files: Files | None) -> Iterator[_Attachment]:
         yield _Attachment(name, local)
 
 
+def _look_at(attachments: Sequence[_Attachment]) -> None:
+    """Before a task is made: whether its local files are there; blocking.
+
+    Raises:
+        OSError: One is not.
+    """
+    for attachment in attachments:
+        if isinstance(attachment.content, os.PathLike):
+            Path(attachment.content).stat()
+
+
 def _start_with(attachments: Sequence[_Attachment], task_id: int, conditions: Conditions) -> Flow[None]:
-    """Upload and start; a task that can't have its files is deleted, since nobody would ever start it."""
+    """Upload and start; a task that can't have its files is deleted, since nobody would ever start it.
+
+    A start whose answer was lost may have happened; a task that is still held ends by itself.
+    """
     try:
         for attachment in attachments:
             yield from _upload(attachment, task_id, conditions)
-        yield from request(calls.start_task(task_id), conditions)
     except GeneratorExit:
         raise
     except BaseException:
         yield from _discard(task_id, conditions)
         raise
+    yield from request(calls.start_task(task_id), conditions)
 
 
 def _upload(attachment: _Attachment, task_id: int, conditions: Conditions) -> Flow[None]:

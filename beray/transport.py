@@ -23,7 +23,7 @@ from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
 from beray import __version__
-from beray.driving import IS_IT_RUNNING, MOST_COOKIES, check_redirect, no_connection
+from beray.driving import IS_IT_RUNNING, MOST_COOKIES, check_redirect, left_until, no_connection
 from beray.exceptions import BeRayException, ConnectionFailed, ProtocolError, RequestTimeout, TLSError
 from beray.protocol.access import Secret
 
@@ -44,8 +44,16 @@ _NO_PROTOCOL = (
 )
 
 
-_CUT = (http.client.HTTPException, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
-"""urllib3 gives up by MaxRetryError before it has sent; but with a proxy also when the connection breaks later."""
+_CUT = (
+    http.client.HTTPException,
+    ConnectionResetError,
+    ConnectionAbortedError,
+    BrokenPipeError,
+    urllib3.exceptions.ReadTimeoutError,
+    urllib3.exceptions.ResponseError,
+)
+"""urllib3 gives up by MaxRetryError before it has sent; but later too with a proxy, or where a session of the caller's
+repeats by itself."""
 
 
 class BearerAuth(requests.auth.AuthBase):
@@ -68,6 +76,30 @@ class _FewCookies(RequestsCookieJar):
         """Keep a cookie, if there is room."""
         if len(cookie.value or "") <= _MOST_COOKIE_CHARACTERS and len(self) < MOST_COOKIES:
             super().set_cookie(cookie, *args, **kwargs)
+
+
+class Until(urllib3.Timeout):
+    """Seconds to connect and seconds of silence, but not beyond a deadline; each redirect has what is left then."""
+
+    def __init__(self, connect: float, read: float, *, deadline: float) -> None:
+        super().__init__(connect=connect, read=read)
+        self._seconds = (connect, read)
+        self._deadline = deadline
+
+    def clone(self) -> "Until":
+        """Another one, for one request."""
+        connect, read = self._seconds
+        return Until(connect, read, deadline=self._deadline)
+
+    @property
+    def connect_timeout(self) -> float:
+        """Seconds to connect, from now on."""
+        return min(self._seconds[0], left_until(self._deadline))
+
+    @property
+    def read_timeout(self) -> float:
+        """Seconds the server may be silent, from now on."""
+        return min(self._seconds[1], left_until(self._deadline))
 
 
 class TunedSession(requests.Session):

@@ -68,6 +68,9 @@ from beray.protocol.types import (
     ToolInfo,
     UploadAnswer,
     User,
+    Webhook,
+    WebhookEvent,
+    WebhookTask,
 )
 
 __all__ = [  # noqa: RUF022  # answers, what they hold, then events in the order of the documentation
@@ -75,6 +78,9 @@ __all__ = [  # noqa: RUF022  # answers, what they hold, then events in the order
     "Session",
     "ApiToken",
     "CreatedApiToken",
+    "Webhook",
+    "WebhookEvent",
+    "WebhookTask",
     "Message",
     "Task",
     "Status",

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, BinaryIO, Final, cast
 
 from beray.exceptions import NetworkError, UploadDamaged
@@ -42,9 +43,11 @@ class UploadBody:
     Attributes:
         size: Its bytes, where they are known before.
         failure: What went wrong with the source itself, whatever the HTTP library made of it.
+        deadline: When `__iter__` gives up, by `time.monotonic`.
     """
 
     size: int | None = None
+    deadline: float | None = None
 
     def __init__(self, source: BinaryIO, *, progress: Progress | None = None, name: str = "") -> None:
         self._source = source
@@ -60,6 +63,8 @@ class UploadBody:
         while piece := self.next_piece():
             yield piece
             self.report()
+            if self.deadline is not None and monotonic() >= self.deadline:
+                raise TimeoutError("the deadline has passed")
 
     @property
     def sha256(self) -> str:

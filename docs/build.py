@@ -51,7 +51,8 @@ def build() -> None:
     shutil.rmtree(SITE, ignore_errors=True)
     for config in CONFIGS:
         command = ["zensical", "build", "--strict", "--clean", "--config-file", config]
-        subprocess.run(command, cwd=ROOT, check=True, timeout=BUILD_SECONDS)
+        with_tabs = ["env", f"PYTHONPATH={ROOT / 'docs'}"]  # for tabs.py
+        subprocess.run([*with_tabs, *command], cwd=ROOT, check=True, timeout=BUILD_SECONDS)
 
 
 def faults(pages: dict[Path, Page]) -> list[str]:

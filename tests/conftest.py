@@ -125,7 +125,7 @@ def make_server(service_dir: Path) -> Iterator[Callable[..., ServerProcess]]:
 @pytest.fixture(scope="session")
 def server(service_dir: Path) -> Iterator[ServerProcess]:
     """One ready server for all tests of this process; tests share it, so each makes users of its own."""
-    running = ServerProcess(service_dir / "data").start()
+    running = ServerProcess(service_dir / "data", webhook_allow_private="127.0.0.1").start()
     yield running
     assert running.stop() == 0
 

@@ -52,6 +52,10 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "任务自己的限额：requests、tool_calls、tokens、wall_seconds 或 cost_usd，可重复使用。",
         "A limit of the task's own: requests, tool_calls, tokens, wall_seconds or cost_usd; can be repeated.",
     ),
+    "help.run.webhook": (
+        "任务结束或提问时，让服务器调用此地址。",
+        "Have the server call this URL when the task ends, or asks.",
+    ),
     "help.run.detach": ("只创建任务并打印编号，不等待。", "Only create the task and print its id; do not wait."),
     "help.run.timeout": (
         "超过此时间则停止任务，退出码 124（例如 30s、5m、1h）。",

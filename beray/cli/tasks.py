@@ -55,6 +55,7 @@ class Wish:
     model: str | None
     tools: list[str] | None
     limits: Mapping[str, float] | None
+    webhook_url: str | None
 
 
 @click.command(help=say("help.run"))
@@ -66,6 +67,7 @@ class Wish:
 @click.option("-m", "--model", metavar="NAME", help=say("help.run.model"))
 @click.option("--tool", "tools", metavar="NAME", multiple=True, help=say("help.run.tool"))
 @click.option("--limit", "limits", type=Limit(), metavar="NAME=VALUE", multiple=True, help=say("help.run.limit"))
+@click.option("--webhook", "webhook_url", metavar="URL", help=say("help.run.webhook"))
 @click.option("-d", "--detach", is_flag=True, help=say("help.run.detach"))
 @click.option("--timeout", type=Duration(), help=say("help.run.timeout"))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help=say("help.run.out"))
@@ -86,6 +88,7 @@ def run(
     model: str | None,
     tools: tuple[str, ...],
     limits: tuple[tuple[str, float], ...],
+    webhook_url: str | None,
     detach: bool,
     timeout: float | None,
     out: Path | None,
@@ -100,7 +103,7 @@ def run(
     _check_shape(shape)
     if detach and (out is not None or timeout is not None or is_events):
         raise click.UsageError(say("usage.detach_alone"))
-    wish = Wish(read_goal(goal, goal_file), attach, model, list(tools) or None, dict(limits) or None)
+    wish = Wish(read_goal(goal, goal_file), attach, model, list(tools) or None, dict(limits) or None, webhook_url)
     server = app.logged_in("settings")
     with app.client_of(server) as client:
         task = _create(app, client, wish)
@@ -271,7 +274,14 @@ def _create(app: App, client: "BeRayClient", wish: Wish) -> JsonObject:
     tools = wish.tools
     if tools is None and not sys.stdin.isatty():
         tools = _tools_without_asking(client)
-    create = partial(client.create_task, wish.goal, tools, model=wish.model, limits=wish.limits)
+    create = partial(
+        client.create_task,
+        wish.goal,
+        tools,
+        model=wish.model,
+        limits=wish.limits,
+        webhook_url=wish.webhook_url,
+    )
     if not wish.attachments:
         return dict(create())
     from beray.cli.transfer import attached_files, upload

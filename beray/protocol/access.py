@@ -42,8 +42,10 @@ class Access:
         Raises:
             ValueError: It holds characters that no token has.
         """
-        self.token = None if token is None else Secret(header_value("token", token))
+        checked = None if token is None else Secret(header_value("token", token))
+        # First its end: a thread that sees the new token with the old one's end would ask for yet another.
         self.expires_at = None if token is None or expires_in is None else self._end(expires_in)
+        self.token = checked
 
     def _end(self, seconds: float) -> datetime | None:
         """When `seconds` are over; None where that is beyond all use, or no number (a server may say anything)."""

@@ -5,9 +5,10 @@ Paths and bodies are those of WIRE.md. Nothing is sent here; `flows.py` decides 
 
 import json
 import operator
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from secrets import token_hex
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -16,6 +17,7 @@ from beray.protocol.shown import shown_files, shown_task, shown_tasks
 from beray.protocol.types import (
     ApiToken,
     CreatedApiToken,
+    DayUsage,
     FileNode,
     Health,
     Info,
@@ -27,6 +29,7 @@ from beray.protocol.types import (
     Task,
     UploadAnswer,
     User,
+    Webhook,
 )
 
 API: Final = "/api/v1"
@@ -61,7 +64,7 @@ class Call(Generic[Result]):
     path: str
     params: Sequence[tuple[str, str]] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: Body | None = None
+    body: Body | None = field(default=None, repr=False)  # a traceback with its locals shows no password
     is_idempotent: bool = False
     has_key: bool = False
     is_repeatable: bool = True
@@ -74,7 +77,12 @@ class Call(Generic[Result]):
     @property
     def target(self) -> str:
         """Path and query as they stand in the URL."""
-        return f"{self.path}?{urlencode(self.params, quote_via=quote)}" if self.params else self.path
+        return f"{self.path}?{_query(tuple(self.params))}" if self.params else self.path
+
+
+@lru_cache(256)  # mostly the same few: `events=none`
+def _query(params: tuple[tuple[str, str], ...]) -> str:
+    return urlencode(params, quote_via=quote)
 
 
 # Accounts
@@ -131,9 +139,27 @@ def create_token(name: str, *, expires_in: int | None = None) -> Call[CreatedApi
 def delete_token(token_id: int) -> Call[Message]:
     return Call(
         method="DELETE",
-        path=f"{API}/users/me/tokens/{operator.index(token_id)}",
+        path=f"{API}/users/me/tokens/{_id(token_id)}",
         is_idempotent=True,
         is_done_when_gone=True,
+    )
+
+
+def get_webhook() -> Call[Webhook]:
+    return _get("/users/me/webhook")
+
+
+def set_webhook(url: str | None, *, rotate_secret: bool = False) -> Call[Webhook]:
+    """Repeated only where the secret stays: a second change would make the first answer's secret worthless."""
+    content: dict[str, Any] = {"url": url}
+    if rotate_secret:
+        content["rotate_secret"] = True
+    return Call(
+        method="PUT",
+        path=f"{API}/users/me/webhook",
+        headers={"Content-Type": "application/json"},
+        body=json.dumps(content, separators=(",", ":")).encode("ascii"),
+        is_idempotent=not rotate_secret,
     )
 
 
@@ -147,6 +173,7 @@ def create_task(
     limits: Mapping[str, float] | None = None,
     model: str | None = None,
     hold: bool = False,
+    webhook_url: str | None = None,
     idempotency_key: str | None = None,
 ) -> Call[Task]:
     content: dict[str, Any] = {"goal": goal, "tools": None if tools is None else list(tools)}
@@ -156,6 +183,8 @@ def create_task(
         content["model"] = model
     if hold:
         content["hold"] = True
+    if webhook_url is not None:
+        content["webhook_url"] = webhook_url
     return _post_json("/tasks/", content, headers=_key(idempotency_key), has_key=True, shown=shown_task)
 
 
@@ -167,7 +196,7 @@ def send_message(
     task_id: int, content: str, *, question_id: str | None = None, idempotency_key: str | None = None
 ) -> Call[Task]:
     body = {"content": content} if question_id is None else {"content": content, "question_id": question_id}
-    path = f"/tasks/{operator.index(task_id)}/messages"
+    path = f"/tasks/{_id(task_id)}/messages"
     return _post_json(path, body, headers=_key(idempotency_key), has_key=True, shown=shown_task)
 
 
@@ -181,7 +210,7 @@ def list_tasks(
 
 def get_task(task_id: int, *, events: str | None = None) -> Call[Task]:
     """`events` is `all` (what None means), `none` or `tail:N`."""
-    return _get(f"/tasks/{operator.index(task_id)}", shown_task, events=events)
+    return _get(f"/tasks/{_id(task_id)}", shown_task, events=events)
 
 
 def stream_task(task_id: int, *, last_event_id: str) -> Call[bytes]:
@@ -206,11 +235,11 @@ def delete_task(task_id: int) -> Call[Message]:
 def list_files_tree(
     task_id: int, path: str, *, depth: int | None = None, limit: int | None = None
 ) -> Call[list[FileNode]]:
-    return _get(f"/tasks/{operator.index(task_id)}/files/tree", shown_files, path=path, depth=depth, limit=limit)
+    return _get(f"/tasks/{_id(task_id)}/files/tree", shown_files, path=path, depth=depth, limit=limit)
 
 
 def get_file_content(task_id: int, path: str) -> Call[bytes]:
-    return replace(_get(f"/tasks/{operator.index(task_id)}/files/content", path=path), is_file=True)
+    return replace(_get(f"/tasks/{_id(task_id)}/files/content", path=path), is_file=True)
 
 
 def upload_file(
@@ -238,9 +267,7 @@ def delete_file(task_id: int, path: str) -> Call[Message]:
 
 
 def download_files_as_zip(task_id: int, paths: Sequence[str]) -> Call[bytes]:
-    call: Call[bytes] = _post_json(
-        f"/tasks/{operator.index(task_id)}/files/download", {"paths": list(paths)}, is_idempotent=True
-    )
+    call: Call[bytes] = _post_json(f"/tasks/{_id(task_id)}/files/download", {"paths": list(paths)}, is_idempotent=True)
     return replace(call, is_file=True)
 
 
@@ -256,6 +283,10 @@ def get_ready() -> Call[Ready]:
     return Call(method="GET", path="/ready", is_idempotent=True, accepted=frozenset({503}))
 
 
+def get_usage() -> Call[DayUsage]:
+    return _get("/users/me/usage")
+
+
 def get_info() -> Call[Info]:
     return _get("/info")
 
@@ -267,12 +298,20 @@ def check_model(model: str | None = None) -> Call[ModelCheck]:
 
 def _key(idempotency_key: str | None) -> dict[str, str]:
     """The header that lets a server do a repeated call once; without a key given, one for this call alone."""
-    key = uuid.uuid4().hex if idempotency_key is None else header_value("idempotency_key", idempotency_key)
+    key = token_hex(16) if idempotency_key is None else header_value("idempotency_key", idempotency_key)
     return {"Idempotency-Key": key}
 
 
+def _id(value: int) -> int:
+    """An id, which stands in a path: a text such as "../users" never does."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"an id must be an integer, as the server gave it; got {value!r}") from None
+
+
 def _task(task_id: int) -> str:
-    return f"{API}/tasks/{operator.index(task_id)}"  # index(): a text such as "../users" never becomes a path
+    return f"{API}/tasks/{_id(task_id)}"
 
 
 def _get(path: str, shown: Callable[[Any], Any] | None = None, /, **params: str | int | None) -> Call[Any]:

@@ -17,8 +17,8 @@ flow ends or is closed, or opens the next one. A streamed answer that the flow r
 """
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
 from beray.protocol.access import Access
 from beray.protocol.calls import Call
@@ -26,8 +26,7 @@ from beray.protocol.retry import RetryPolicy
 from beray.protocol.watching import Watch
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Make the request. A streamed answer's body stays unread, unless the status is no success.
 
     Attributes:
@@ -92,6 +91,17 @@ Result = TypeVar("Result")
 Flow = Generator[Effect, Any, Result]
 
 
+@dataclass(slots=True)
+class Learned:
+    """What answers have told about the server; the copies that `with_options` makes share it.
+
+    Attributes:
+        is_key_honoured: It has said `Idempotency-Supported: true`.
+    """
+
+    is_key_honoured: bool = False
+
+
 @dataclass(slots=True, kw_only=True)
 class Conditions:
     """What flows of one client share.
@@ -101,7 +111,7 @@ class Conditions:
         clock: Seconds that only rise.
         random: Gives numbers from 0 to 1.
         language: What the client asks for as `Accept-Language`; None is Chinese.
-        is_key_honoured: Whether the server has ever said `Idempotency-Supported: true`; flows note it here.
+        learned: What is known about the server; flows note it here.
         base_url: The server's root, for what is said about a request.
         access: The token and its end.
         watch: Who is told of each request.
@@ -112,7 +122,7 @@ class Conditions:
     clock: Callable[[], float]
     random: Callable[[], float]
     language: str | None = None
-    is_key_honoured: bool = False
+    learned: Learned = field(default_factory=Learned)
     base_url: str = ""
     access: Access | None = None
     watch: Watch | None = None
@@ -128,6 +138,9 @@ class Conditions:
         """Whether the token has ended, as is known without asking the server, and another can be had."""
         return self.access is not None and self.access.renew is not None and self.access.is_expired
 
-    def deadline(self) -> float | None:
-        """When a call that begins now must have ended."""
-        return None if self.deadline_seconds is None else self.clock() + self.deadline_seconds
+    def deadline(self, latest: float | None = None) -> float | None:
+        """When a call that begins now must have ended: at `latest` if that is sooner."""
+        if self.deadline_seconds is None:
+            return latest
+        own = self.clock() + self.deadline_seconds
+        return own if latest is None else min(own, latest)

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from beray.exceptions import APIError, NetworkError
 from beray.protocol.calls import Call, Result
-from beray.protocol.effects import Conditions, Flow, Renew, Send, Sleep
+from beray.protocol.effects import Conditions, Flow, Renew, Send, Sleep, Tell
 from beray.protocol.responses import Answer, error_of, name_of, value_of
 from beray.protocol.retry import Failure, is_worth_repeating
 from beray.protocol.watching import RequestInfo, ResponseInfo, Watch
@@ -30,7 +30,7 @@ def value(call: Call[Result], conditions: Conditions) -> Flow[Result]:
     Raises:
         ProtocolError: It is no JSON.
     """
-    return value_in((yield from request(call, conditions)), call)
+    return value_in((yield from repeated(Send(call, False, False, conditions.deadline()), conditions)), call)
 
 
 def value_in(answer: Answer, call: Call[Result]) -> Result:
@@ -44,9 +44,11 @@ def repeated(send: Send, conditions: Conditions) -> Flow[Answer]:
     call = send.call
     began = conditions.clock()
     retries = 0
-    has_renewed = False
+    has_asked = False  # for another token: once for each call
+    token = conditions.token  # before the question: another thread may just have got another one
     if conditions.renews_ahead and not call.is_about_login:
-        has_renewed = yield Renew(conditions.token)
+        yield Renew(token)
+        has_asked = True
     while True:
         token = conditions.token
         outcome = yield from attempt(send, conditions, number=retries + 1)
@@ -54,10 +56,10 @@ def repeated(send: Send, conditions: Conditions) -> Flow[Answer]:
             return outcome
         if retries and call.is_done_when_gone and isinstance(outcome, APIError) and outcome.status_code == 404:
             return _gone(call, conditions)
-        if not has_renewed and (yield from token_is_renewed(call, outcome, token)):
-            has_renewed = True
+        if not has_asked and (yield from token_is_renewed(call, outcome, token)):
+            has_asked = True
             continue
-        if not is_worth_repeating(call, outcome, is_key_honoured=conditions.is_key_honoured):
+        if not is_worth_repeating(call, outcome, is_key_honoured=conditions.learned.is_key_honoured):
             raise outcome
         delay = conditions.policy.delay_seconds(
             retries,
@@ -89,7 +91,7 @@ def attempt(send: Send, conditions: Conditions, *, number: int = 1) -> Flow[Answ
         return outcome
     assert isinstance(outcome, Answer)
     if outcome.headers.get("Idempotency-Supported", "").lower() == "true":
-        conditions.is_key_honoured = True
+        conditions.learned.is_key_honoured = True
     if outcome.is_success or outcome.status in send.call.accepted:
         return outcome
     return error_of(outcome, secret=conditions.token)
@@ -97,19 +99,20 @@ def attempt(send: Send, conditions: Conditions, *, number: int = 1) -> Flow[Answ
 
 def _watched(send: Send, conditions: Conditions, watch: Watch, number: int) -> Flow[Answer | NetworkError]:
     info = RequestInfo(method=send.call.method, url=conditions.base_url + send.call.target, attempt=number)
-    watch.on_request(info)
+    for on_request in watch.on_request:
+        yield Tell(on_request, (info,))
     began = conditions.clock()
     outcome = yield send
     is_answer = isinstance(outcome, Answer)
-    watch.on_response(
-        ResponseInfo(
-            request=info,
-            status_code=outcome.status if is_answer else None,
-            request_id=name_of(outcome.headers.get("X-Request-ID")) if is_answer else None,
-            elapsed_seconds=conditions.clock() - began,
-            error=None if is_answer else outcome,
-        )
+    told = ResponseInfo(
+        request=info,
+        status_code=outcome.status if is_answer else None,
+        request_id=name_of(outcome.headers.get("X-Request-ID")) if is_answer else None,
+        elapsed_seconds=conditions.clock() - began,
+        error=None if is_answer else outcome,
     )
+    for on_response in watch.on_response:
+        yield Tell(on_response, (told,))
     return outcome  # type: ignore[no-any-return]  # what a driver gives back for Send
 
 

@@ -1,10 +1,9 @@
 """An answer's status, headers and bytes become a value, or the right exception."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from beray.exceptions import (
     APIError,
@@ -44,9 +43,8 @@ _ERROR_OF_STATUS: Final[Mapping[int, type[APIError]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What came back.
+class Answer(NamedTuple):
+    """What came back. A tuple, since one is made for each call: a frozen dataclass takes three times as long.
 
     Attributes:
         status: HTTP status.

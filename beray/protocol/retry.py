@@ -3,9 +3,10 @@
 | outcome                                      | repeated                                                       |
 |----------------------------------------------|----------------------------------------------------------------|
 | the request was never sent (refused connect) | always                                                         |
-| 429, 503                                     | always: the server says that it did nothing                    |
-| cut or timed out after sending; 408, 502, 504| if that can't do it twice: idempotent call, or a key that the  |
-|                                              | server is known to honour                                      |
+| 429; 503 with Retry-After                    | always: the server says that it did nothing                    |
+| cut or timed out after sending; 408, 502,    | if that can't do it twice: idempotent call, or a key that the  |
+| 504; 503 without Retry-After: a proxy that   | server is known to honour                                      |
+| lost the server in the midst says that too   |                                                                |
 | 409 `idempotency_in_progress`                | if the call has a key: the first attempt still runs            |
 | TLS failure, any other answer                | never                                                          |
 """
@@ -17,8 +18,7 @@ from typing import Any, Final
 from beray.exceptions import APIError, NetworkError, TLSError
 from beray.protocol.calls import Call
 
-_NOTHING_DONE: Final = frozenset({429, 503})
-_UNKNOWN_WHETHER_DONE: Final = frozenset({408, 502, 504})
+_UNKNOWN_WHETHER_DONE: Final = frozenset({408, 502, 503, 504})
 
 Failure = APIError | NetworkError
 
@@ -84,7 +84,7 @@ def is_worth_repeating(call: Call[Any], failure: Failure, *, is_key_honoured: bo
     can_repeat = call.is_idempotent or (call.has_key and is_key_honoured)
     if isinstance(failure, NetworkError):
         return not isinstance(failure, TLSError) and (can_repeat or not failure.was_sent)
-    if failure.status_code in _NOTHING_DONE:
+    if failure.status_code == 429 or (failure.status_code == 503 and failure.retry_after is not None):
         return True
     if failure.status_code in _UNKNOWN_WHETHER_DONE:
         return can_repeat

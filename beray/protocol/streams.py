@@ -62,7 +62,7 @@ def _timed(task_id: int, conditions: Conditions, *, after: int, deadline: float 
 
 def _stream(task_id: int, conditions: Conditions, *, after: int, deadline: float | None) -> Flow[None]:
     cursor = _Cursor(task_id=task_id, last_seq=after, deadline=deadline)
-    answer = yield from repeated(cursor.send(), conditions)
+    answer = yield from repeated(cursor.send(conditions.deadline(deadline)), conditions)
     while True:
         cut = yield from _read_events(answer, cursor, conditions)
         if cut is None and (cursor.is_at_end or not cursor.can_resume):
@@ -98,11 +98,11 @@ class _Cursor:
         """Whether a further connection can't repeat what was emitted."""
         return self.has_numbered or not self.has_emitted
 
-    def send(self) -> Send:
-        """The request for what comes next."""
+    def send(self, deadline: float | None) -> Send:
+        """The request for what comes next, whose answer begins by `deadline`."""
         last_event_id = str(self.last_seq) if self.last_seq else ""
         call = calls.stream_task(self.task_id, last_event_id=last_event_id)
-        return Send(call, is_streamed=True, is_event_stream=True, deadline=self.deadline)
+        return Send(call, is_streamed=True, is_event_stream=True, deadline=deadline)
 
     def take(self, event: ServerSentEvent) -> JsonObject | None:
         """What the caller gets of `event`; None for a repeated or empty one."""
@@ -189,7 +189,8 @@ def _check_is_event_stream(answer: Answer) -> None:
 
 def _has_task_ended(cursor: _Cursor, conditions: Conditions) -> Flow[bool]:
     """Ask the task whether more is to come; while it can't be asked, more may come."""
-    outcome = yield from attempt(Send(calls.get_task(cursor.task_id, events="none")), conditions)
+    send = Send(calls.get_task(cursor.task_id, events="none"), deadline=cursor.deadline)
+    outcome = yield from attempt(send, conditions)
     if not isinstance(outcome, Answer):
         return False  # the reconnect meets the same and knows what to do
     task = value_of(outcome)
@@ -203,7 +204,7 @@ def _has_task_ended(cursor: _Cursor, conditions: Conditions) -> Flow[bool]:
 
 def _reconnect(cursor: _Cursor, conditions: Conditions, failure: Failure) -> Flow[Answer]:
     """Open the stream again after the last event, with growing patience; `failure` is why."""
-    send = cursor.send()
+    send = cursor.send(cursor.deadline)
     token = conditions.token
     has_renewed = False  # a server that takes no token at all would be given one after the other
     while True:

@@ -268,3 +268,39 @@ class Problem(TypedDict):
     title: str
     request_id: str
     errors: NotRequired[list[ErrorItem]]
+
+
+class Webhook(TypedDict):
+    """Where the account's webhooks go, and how the latest deliveries went."""
+
+    url: str | None
+    secret: str | None
+    """Shown for ten minutes after it was made, to who sets the webhook; else null."""
+    old_secret_until: str | None
+    """Until then messages are signed with the secret before, too."""
+    pending: int
+    """Messages that wait for their first, or next, try."""
+    given_up: int
+    """Messages that were never taken, or had to make room; counted since the secret was first made."""
+    last_attempt_at: str | None
+    last_delivered_at: str | None
+    last_status: int | None
+    """What the receiver answered at the latest attempt; null: nothing came."""
+    last_error: str | None
+    """Why the latest attempt failed, for people; null: it did not."""
+
+
+class WebhookTask(Task):
+    """The task when the event happened."""
+
+    truncated: NotRequired[list[str]]
+    """Fields that are cut: what is long is to be had from `get_task`."""
+
+
+class WebhookEvent(TypedDict):
+    """A webhook's body."""
+
+    type: Literal["task.finished", "input.requested"]
+    timestamp: str
+    """When it happened; `webhook-timestamp` says when it was sent."""
+    data: WebhookTask

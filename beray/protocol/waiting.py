@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from beray.exceptions import APIError, ConflictError, ProtocolError, WaitTimeout
+from beray.exceptions import APIError, ConflictError, ProtocolError, RequestTimeout, WaitTimeout
 from beray.protocol import calls
-from beray.protocol.effects import Conditions, Emit, Flow, Result, Sleep, Tell
-from beray.protocol.flows import request, value_in
+from beray.protocol.effects import Conditions, Emit, Flow, Result, Send, Sleep, Tell
+from beray.protocol.flows import repeated, request, value_in
 from beray.protocol.responses import is_task, no_task
 from beray.protocol.status import ENDED
 from beray.protocol.streams import stream
@@ -15,6 +15,9 @@ from beray.protocol.types import Task
 
 _NO_STREAM: Final = frozenset({404, 405, 406, 429, 501})
 """Statuses of a server that streams nothing, or not so much at once; a task that is gone is told by asking for it."""
+
+_ANSWER_SECONDS: Final = 5.0
+"""What a request about the task itself may take though the time is over: its state is told with no patience at all."""
 
 _FIRST_POLL_SECONDS: Final = 1.0
 _MOST_POLL_SECONDS: Final = 5.0
@@ -43,7 +46,7 @@ def wait(task_id: int, conditions: Conditions, attention: Attention) -> Flow[Tas
         WaitTimeout: It has not in the time given.
     """
     deadline = deadline_of(attention.timeout, conditions)
-    task = yield from _task(task_id, conditions)
+    task = yield from _task(task_id, conditions, deadline)
     if task["status"] in ENDED:
         return task
     question = task.get("question")
@@ -72,25 +75,30 @@ def follow(
 ) -> Flow[Task]:
     """Tell the events after `after` until the task has ended; the task then."""
     seen = after
+    of_telling: BaseException | None = None
 
     def take(events: Sequence[Any]) -> Flow[None]:
-        nonlocal seen
+        nonlocal seen, of_telling
         for event in events:
             seq = event.get("seq")
             seen = seq if type(seq) is int and seq > seen else seen
-            yield from _tell(task_id, event, attention, conditions)
+            try:
+                yield from _tell(task_id, event, attention, conditions)
+            except BaseException as error:
+                of_telling = error
+                raise
 
     polls = 0
     while True:
         try:
             yield from tapped(stream(task_id, conditions, after=seen, deadline=deadline), take)
         except APIError as refused:
-            if refused.status_code not in _NO_STREAM:
+            if refused is of_telling or refused.status_code not in _NO_STREAM:
                 raise
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(f"Task {task_id} goes on. wait_for_task({task_id}) waits again, stop_task ends it.")
             raise
-        task = yield from _task(task_id, conditions)
+        task = yield from _task(task_id, conditions, deadline)
         if task["status"] in ENDED:
             return task
         yield Sleep(_poll_seconds(task_id, polls, conditions, deadline))
@@ -138,13 +146,19 @@ def _answer(task_id: int, question: Any, ask: Callable[[Any], Any], conditions: 
         return  # somebody else has answered, or the agent goes on without an answer
 
 
-def _task(task_id: int, conditions: Conditions) -> Flow[Task]:
+def _task(task_id: int, conditions: Conditions, deadline: float | None) -> Flow[Task]:
     call = calls.get_task(task_id, events="tail:1")
-    answer = yield from request(call, conditions)
-    task = value_in(answer, call)
+    latest = None if deadline is None else max(deadline, conditions.clock() + _ANSWER_SECONDS)
+    try:
+        answer = yield from repeated(Send(call, deadline=conditions.deadline(latest)), conditions)
+    except RequestTimeout as error:
+        if deadline is not None and conditions.clock() >= deadline:
+            raise WaitTimeout(task_id) from error
+        raise
+    task: Any = value_in(answer, call)
     if not is_task(task):
         raise no_task(answer)
-    return task
+    return cast(Task, task)
 
 
 def _poll_seconds(task_id: int, polls: int, conditions: Conditions, deadline: float | None) -> float:

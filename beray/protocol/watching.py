@@ -1,6 +1,6 @@
 """What a program can see of each request: hooks, and the log that `BERAY_LOG` switches on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -42,5 +42,5 @@ class ResponseInfo:
 class Watch:
     """Who is told of each request; may raise, which ends the call."""
 
-    on_request: Callable[[RequestInfo], object]
-    on_response: Callable[[ResponseInfo], object]
+    on_request: Sequence[Callable[[RequestInfo], object]]
+    on_response: Sequence[Callable[[ResponseInfo], object]]

@@ -38,6 +38,7 @@ from beray.server.api_page import add_api_page
 from beray.server.audit import AuditTrail
 from beray.server.auth import routes as auth_routes
 from beray.server.auth.client_address import ClientAddresses
+from beray.server.auth.secret_key import load_secret_key
 from beray.server.auth.service import Accounts, open_accounts
 from beray.server.clock import DAY_MS, Clock, system_clock
 from beray.server.cluster import SEEN_MS, Cluster
@@ -69,7 +70,14 @@ from beray.server.tasks.runner import RunAgent, Runner, Workshop
 from beray.server.tasks.service import Tasks
 from beray.server.tasks.stream import Streams
 from beray.server.tasks.usage import DayUsage
+from beray.server.tasks.view import task_view
 from beray.server.validation import malformed_body, validation_refusal
+from beray.server.webhooks import routes as webhook_routes
+from beray.server.webhooks.delivery import Deliveries
+from beray.server.webhooks.messages import Announcer
+from beray.server.webhooks.reach import open_reach
+from beray.server.webhooks.secrets import Secrets
+from beray.server.webhooks.service import Webhooks
 from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.work_dir import WorkDirs
 
@@ -153,11 +161,17 @@ class App:
         self._clock = clock
         self.trail = AuditTrail(self.database, clock)
         self.wakeups = Wakeups()
-        self.events = EventLog(self.database, self.wakeups, clock)
+        announcer = Announcer(task_view, clock)
+        self.events = EventLog(self.database, self.wakeups, clock, on_stored=announcer)
         self.streams = Streams(settings.max_streams_per_user)
         self._accounts: Accounts | None = None
+        self._reach = open_reach(settings)
+        self._deliveries: Deliveries | None = None
         if settings.role != "worker":
             self._accounts = open_accounts(settings, self.database, clock=clock, trail=self.trail, announce=announce)
+            secrets = Secrets(load_secret_key(settings))
+            self._webhooks = Webhooks(self.database, clock, secrets=secrets, reach=self._reach, trail=self.trail)
+            self._deliveries = Deliveries(self.database, clock, secrets=secrets, reach=self._reach)
         self.model_checks = ModelChecks(
             models,
             prices=self.prices,
@@ -187,11 +201,12 @@ class App:
             stored=self.stored,
             prices=self.prices,
             catalogue=self.catalogue,
+            reach=self._reach,
         )
         patient = self.database.patient
         self.runner = Runner(
             database=patient,
-            events=EventLog(patient, self.wakeups, clock),
+            events=EventLog(patient, self.wakeups, clock, on_stored=announcer),
             work_dirs=work_dirs,
             control=control,
             clock=clock,
@@ -246,6 +261,7 @@ class App:
         web.include_router(info, prefix=API)
         web.include_router(model_routes.build_router(self.model_checks, self.accounts), prefix=API)
         web.include_router(auth_routes.build_router(self.accounts), prefix=API)
+        web.include_router(webhook_routes.build_router(self._webhooks, self.accounts), prefix=API)
         usage = DayUsage(self.database, self._clock, self._budgets)
         tasks = task_routes.build_router(self.tasks, self.accounts, self.events, self.streams, usage)
         web.include_router(tasks, prefix=API)
@@ -287,6 +303,8 @@ class App:
         # A notice can be lost with its connection; a stop must not be.
         self._spawn(repeat(self._stop_asked, "looking for stops", first=LOOK_SECONDS, every=LOOK_SECONDS))
         self._spawn(self.trail.run())
+        if self._deliveries is not None:
+            self._spawn(self._deliveries.run())
         if self.settings.role != "worker":
             self._spawn(repeat(self.tasks.tidy, "tidying", first=TIDY_SECONDS, every=TIDY_SECONDS))
             finish = self.tasks.deletions.finish
@@ -331,6 +349,8 @@ class App:
         kinds = {notice.kind for notice in notices}
         if kinds & {"queue", "all"}:
             self._engine.wake()
+        if self._deliveries is not None and kinds & {"webhook", "all"}:
+            self._deliveries.wake()
         if kinds & {"stop", "all"}:
             self._spawn(self._stop_asked())
 

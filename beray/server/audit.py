@@ -36,6 +36,8 @@ Action = Literal[
     "token.created",
     "token.deleted",
     "rate.refused",
+    "webhook.changed",
+    "webhook.secret",
     "task.created",
     "task.started",
     "task.message",

@@ -77,6 +77,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "mail_not_sent": 503,
     "api_token_not_found": 404,
     "too_many_api_tokens": 409,
+    "webhook_url_invalid": 422,
     # tasks
     "task_not_found": 404,
     "task_already_ended": 409,

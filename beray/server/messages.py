@@ -186,6 +186,46 @@ who asked, ignore this mail: without this code your password stays as it is. Tel
         "邮件暂时无法发送，请稍后重试。",
         "The mail could not be sent; try again shortly.",
     ),
+    "webhook_url_invalid": (
+        (
+            "不能向该地址发送 webhook：须以 https:// 开头、写明完整主机名（不能是 IP 地址，不带用户名和 #），"
+            "端口为 443 或 1024 到 65535，只用 ASCII 字符，最多 {most} 个字符。"
+            "其他主机须由管理员在 BERAY_WEBHOOK_ALLOW_PRIVATE 中列出。"
+        ),
+        (
+            "No webhooks are sent to this URL. It must begin with https:// and name a full host (no IP address, user"
+            " name or #), with port 443 or 1024 to 65535, in ASCII and at most {most} characters. Other hosts only"
+            " where the operator lists them in BERAY_WEBHOOK_ALLOW_PRIVATE."
+        ),
+    ),
+    "webhook_fault_status": (
+        "接收方返回了 {status}；返回 2xx 才算收下。",
+        "The receiver answered {status}; 2xx says that it has taken the message.",
+    ),
+    "webhook_fault_redirect": (
+        "接收方返回了重定向（{status}），不会跟随。请设置最终的地址。",
+        "The receiver answered with a redirect ({status}), which is not followed. Set the URL it leads to.",
+    ),
+    "webhook_fault_timeout": ("接收方没有在 10 秒内回答。", "The receiver did not answer within 10 seconds."),
+    "webhook_fault_unreachable": (
+        "无法连接接收方。请检查主机名和端口。",
+        "The receiver could not be connected to. Check host name and port.",
+    ),
+    "webhook_fault_tls": (
+        "与接收方的 TLS 连接失败，多半是证书不被信任。",
+        "The TLS connection to the receiver failed, mostly because its certificate is not believed.",
+    ),
+    "webhook_fault_not_http": (
+        "接收方的回答不是 HTTP，或中途断开。",
+        "What the receiver answered is no HTTP, or was cut off.",
+    ),
+    "webhook_fault_forbidden": (
+        "该主机不在公共互联网上，不能向它发送。管理员可以在 BERAY_WEBHOOK_ALLOW_PRIVATE 中列出它。",
+        (
+            "The host is not on the public internet, so nothing is sent there. The operator can list it in"
+            " BERAY_WEBHOOK_ALLOW_PRIVATE."
+        ),
+    ),
     # tasks
     "task_not_found": ("没有任务 {task_id}。", "There is no task {task_id}."),
     "task_already_ended": (

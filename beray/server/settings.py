@@ -151,9 +151,9 @@ class Settings:
     secret_key: str | None = _set(
         None,
         _text,
-        "Key for verification codes, 32 bytes or more. Unset: one is made once and kept in the data folder; "
-        "with PostgreSQL only workers start without it.",
-        "验证码所用的密钥，至少 32 字节。未设置时自动生成一次，保存在数据文件夹中；"
+        "Key for verification codes and webhooks' secrets, 32 bytes or more. Unset: one is made once and kept in the "
+        "data folder; with PostgreSQL only workers start without it.",
+        "验证码和 webhook 密钥所用的密钥，至少 32 字节。未设置时自动生成一次，保存在数据文件夹中；"
         "使用 PostgreSQL 时必须设置，只有 worker 不需要。",
         is_secret=True,
     )
@@ -185,6 +185,13 @@ class Settings:
         _flag,
         "1: limit the rate of codes and logins; 0 switches that off.",
         "1：限制获取验证码和登录的频率；0：不限制。",
+    )
+
+    webhook_allow_private: tuple[str, ...] = _set(
+        (),
+        _words,
+        "Hosts and networks of your own that webhooks may call, by http too, like hooks.lan, 10.0.0.0/8; 1: any.",
+        "允许 webhook 调用（包括用 http）的自有主机和网络，例如 hooks.lan, 10.0.0.0/8；1 表示任意。",
     )
 
     model: str | None = _set(

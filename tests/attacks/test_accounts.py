@@ -166,6 +166,8 @@ NOBODYS = {  # operations that name no task: a new one must be put here by someb
     ("POST", "/api/v1/users/me/tokens"),
     ("DELETE", "/api/v1/users/me/tokens/{token_id}"),
     ("GET", "/api/v1/users/me/usage"),
+    ("GET", "/api/v1/users/me/webhook"),
+    ("PUT", "/api/v1/users/me/webhook"),
     ("POST", "/api/v1/model/check"),
     ("POST", "/api/v1/tasks"),
     ("GET", "/api/v1/tasks"),

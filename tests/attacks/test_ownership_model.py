@@ -32,6 +32,7 @@ KEYS = (None, None, "the-same-key")
 UNKNOWN = 2**62
 UNHEARD = {"rules_read_no_messages", "task_being_stopped"}
 TIMEOUT_SECONDS = 30
+NOBODY = "http://127.0.0.1:9/"  # who listens there is none of ours
 
 _numbers = itertools.count(1)
 
@@ -61,6 +62,8 @@ class User:
     tasks: dict[int, OwnTask] = field(default_factory=dict)
     answers: dict[str, tuple[str, int]] = field(default_factory=dict)  # Idempotency-Key -> goal, task id
     api_tokens: dict[int, str] = field(default_factory=dict)  # id -> the token
+    webhook_url: str | None = None
+    secrets: set[str] = field(default_factory=set)
 
     @property
     def living(self) -> list[int]:
@@ -274,9 +277,19 @@ class Ownership(RuleBasedStateMachine):
             headers = {"Authorization": f"Bearer {token}"}
             assert self.call(who, "GET /users/me", headers=headers).json()["email"] == user.email
 
+    @rule(who=users, has_one=st.booleans(), rotates=st.booleans())
+    def set_webhook(self, who: int, has_one: bool, rotates: bool) -> None:
+        user = self.users[who]
+        user.webhook_url = f"{NOBODY}{user.mark}" if has_one else None
+        answer = self.call(who, "PUT /users/me/webhook", json={"url": user.webhook_url, "rotate_secret": rotates})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["secret"] not in self.users[1 - who].secrets
+        user.secrets.add(answer.json()["secret"])
+
     @invariant()
     def everybody_sees_their_own(self) -> None:
         for who, user in enumerate(self.users):
+            assert self.call(who, "GET /users/me/webhook").json()["url"] == user.webhook_url
             assert self.call(who, "GET /users/me").json()["email"] == user.email
             assert [task["id"] for task in self.call(who, "GET /tasks").json()] == user.living
 

@@ -235,6 +235,14 @@ def test_run_can_name_tools_and_limits(beray: CommandLine, fake: FakeServer, hom
         assert fake.tasks[number].limits == {"requests": 6, "cost_usd": 0.25}
 
 
+def test_run_can_have_a_url_called(beray: CommandLine, fake: FakeServer) -> None:
+    fake.next_script = [*BEGINNING, finished()]
+
+    assert beray("run", "--webhook", "https://hooks.example.com/x", "do it").status == 0
+
+    assert fake.tasks[42].webhook_url == "https://hooks.example.com/x"
+
+
 def test_run_without_them_leaves_limits_to_the_server(beray: CommandLine, fake: FakeServer) -> None:
     fake.next_script = [*BEGINNING, finished()]
 

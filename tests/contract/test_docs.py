@@ -20,7 +20,7 @@ from beray.server.messages import MESSAGES
 from beray.server.sandbox.base import Confinement
 from beray.server.settings import Settings, env_name
 from tests.support.server import ServerProcess
-from tests.support.snippets import run_snippet
+from tests.support.snippets import FENCE, is_as_told, programs_of, run_programs
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -28,18 +28,25 @@ LANGUAGES = ("zh", "en")
 CJK = re.compile(r"[\u4e00-\u9fff]")
 HEADING = re.compile(r"^(#{1,6}) (.+)$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMON_FIELDS = {"v", "seq", "at", "task_id", "type"}
 
 both_languages = pytest.mark.parametrize("language", LANGUAGES)
 
 
 def page(language: str, name: str) -> str:
+    if name == "README":
+        return (ROOT / ("README.md" if language == "en" else "README.zh-CN.md")).read_text(encoding="utf-8")
     return (DOCS / language / f"{name}.md").read_text(encoding="utf-8")
 
 
 def page_names(language: str) -> list[str]:
     return sorted(str(path.relative_to(DOCS / language)) for path in (DOCS / language).rglob("*.md"))
+
+
+def pages_with_programs() -> list[str]:
+    """Those whose programs are tested here; a tool and a receiver of webhooks are run by tests of their own."""
+    names = ["README", *(name.removesuffix(".md") for name in page_names("en"))]
+    return [name for name in names if programs_of(page("en", name)) and name not in {"write-a-tool", "webhooks"}]
 
 
 def prose(text: str) -> str:
@@ -87,7 +94,7 @@ def test_page_has_the_same_tables_and_code_in_both_languages(name: str) -> None:
 def test_every_page_is_in_the_navigation(language: str) -> None:
     config = (ROOT / ("mkdocs.yml" if language == "zh" else "mkdocs.en.yml")).read_text(encoding="utf-8")
 
-    listed = re.findall(r"^  - .+: (\S+\.md)$", config, re.MULTILINE)
+    listed = re.findall(r"^ +- .+: (\S+\.md)$", config, re.MULTILINE)
     assert sorted(listed) == page_names(language)
 
 
@@ -193,43 +200,58 @@ def test_generated_tables_are_up_to_date() -> None:
 
 @pytest.fixture(scope="session")
 def account(server: ServerProcess) -> str:
-    """The token of the account that the quick start logs in to."""
+    """The token of the account that the pages log in to."""
     return server.register("user@example.com", "your_secure_password")
 
 
-@both_languages
-def test_snippets_of_the_quick_start_run(language: str, server: ServerProcess, account: str, tmp_path: Path) -> None:
-    snippets = [code for kind, code in FENCE.findall(page(language, "quick-start")) if kind == "python"]
-
-    outputs = [run_snippet(snippet, server, tmp_path) for snippet in snippets]
-
-    work, files, refusal = outputs
-    assert work.startswith("1 task.created\n2 task.started\n")
-    assert 'task.finished\ncompleted\nprint("hello world")\n' in work
-    assert files == "created sorted.txt\n"
-    assert (tmp_path / "result" / "sorted.txt").read_bytes() == b"Ada\nZoe\n"
-    assert refusal.startswith("404 task_not_found ")
-    assert bool(CJK.search(refusal)) is (language == "zh")
+@pytest.fixture
+def readers_folder(tmp_path: Path) -> Path:
+    """What lies where a reader works. `tqdm` is none of our dependencies, so it is one with the same face."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "names.txt").write_text("Zoe\nAda\n")
+    (tmp_path / "report.csv").write_text("a,b\n")
+    (tmp_path / "tqdm.py").write_text(BAR)
+    return tmp_path
 
 
-@both_languages
-def test_snippet_about_limits_runs(language: str, server: ServerProcess, account: str, tmp_path: Path) -> None:
-    snippet, *others = [code for kind, code in FENCE.findall(page(language, "limits")) if kind == "python"]
+@pytest.mark.parametrize("name", pages_with_programs())
+def test_programs_run_and_print_what_their_page_says(
+    name: str, server: ServerProcess, account: str, readers_folder: Path
+) -> None:
+    """In their order. Those of the other language too, where they are not the same."""
+    english, chinese = (programs_of(page(language, name)) for language in ("en", "zh"))
+    told = english + [program for program in chinese if program not in english]
 
-    shown = run_snippet(snippet, server, tmp_path)
+    outputs = run_programs(told, server, readers_folder, token=account)
 
-    assert "'requests': 2" in shown
-    assert others == []
+    for program, printed in zip(told, outputs, strict=True):
+        assert program.output is None or is_as_told(printed, program.output), (program.source, printed)
 
 
-@both_languages
-def test_snippet_about_api_tokens_runs(language: str, server: ServerProcess, account: str, tmp_path: Path) -> None:
-    [snippet] = [code for kind, code in FENCE.findall(page(language, "accounts")) if kind == "python"]
+@pytest.mark.parametrize("name", pages_with_programs())
+def test_whoever_prints_says_what(name: str) -> None:
+    """A program that prints has its output below it, or below its twin for the other client."""
+    programs = programs_of(page("en", name))
 
-    shown = run_snippet(snippet, server, tmp_path).splitlines()
+    assert [program.source for program in programs if "print(" in program.source and program.output is None] == []
 
-    assert " nightly build 20" in shown[0]
-    assert shown[1] == "user@example.com"
+
+BAR = """
+class tqdm:
+    total, n = None, 0
+
+    def __init__(self, **options):
+        assert options == {"unit": "B", "unit_scale": True}
+
+    def __enter__(self):
+        return self
+
+    def update(self, by):
+        self.n += by
+
+    def __exit__(self, *error):
+        assert self.n == self.total == 4
+"""
 
 
 @both_languages
@@ -247,60 +269,6 @@ def test_the_example_of_a_tool_is_the_tested_one(language: str) -> None:
 
     assert shown["python"] == (ROOT / "examples/tool_plugin/office_tools.py").read_text(encoding="utf-8")
     assert shown["toml"] == (ROOT / "examples/tool_plugin/pyproject.toml").read_text(encoding="utf-8")
-
-
-@both_languages
-def test_snippet_of_the_conversation_runs(language: str, server: ServerProcess, account: str, tmp_path: Path) -> None:
-    [snippet] = [code for kind, code in FENCE.findall(page(language, "conversation")) if kind == "python"]
-
-    assert run_snippet(snippet, server, tmp_path) == "2\ncompleted\n"
-
-
-@both_languages
-def test_snippets_about_types_run(language: str, server: ServerProcess, account: str, tmp_path: Path) -> None:
-    snippets = [code for kind, code in FENCE.findall(page(language, "types-and-notebooks")) if kind == "python"]
-
-    outputs = [run_snippet(snippet, server, tmp_path) for snippet in snippets]
-
-    assert outputs == ["hello\ncompleted, cost unknown\n", "", ""]
-
-
-@both_languages
-def test_snippets_about_files_run(language: str, server: ServerProcess, account: str, tmp_path: Path) -> None:
-    """In their order; `tqdm` is none of our dependencies, so it is one with the same face."""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "names.txt").write_text("Zoe\nAda\n")
-    (tmp_path / "report.csv").write_text("a,b\n")
-    (tmp_path / "tqdm.py").write_text(BAR)
-    snippets = [code for kind, code in FENCE.findall(page(language, "files-sdk")) if kind == "python"]
-
-    up, down, rich, tqdm = (run_snippet(snippet, server, tmp_path) for snippet in snippets)
-
-    assert up == "data/names.txt 8\n"
-    assert down == "sorted.txt\nnames.txt\n4\n"
-    assert (tmp_path / "sorted.txt").read_text() == (tmp_path / "unpacked" / "sorted.txt").read_text() == "Ada\nZoe\n"
-    assert (tmp_path / "copy of data" / "names.txt").read_text() == "Zoe\nAda\n"
-    assert "100%" in rich
-    assert tqdm == "4 of 4\n"
-    assert (tmp_path / "copy.csv").read_text() == "a,b\n"
-
-
-BAR = """
-class tqdm:
-    total, n = None, 0
-
-    def __init__(self, **options):
-        assert options == {"unit": "B", "unit_scale": True}
-
-    def __enter__(self):
-        return self
-
-    def update(self, by):
-        self.n += by
-
-    def __exit__(self, *error):
-        print(self.n, "of", self.total)
-"""
 
 
 @pytest.mark.parametrize(

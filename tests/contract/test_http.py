@@ -19,6 +19,8 @@ WIRE_ROUTES = {
     ("post", "/api/v1/users/me/tokens"),
     ("delete", "/api/v1/users/me/tokens/{token_id}"),
     ("get", "/api/v1/users/me/usage"),
+    ("get", "/api/v1/users/me/webhook"),
+    ("put", "/api/v1/users/me/webhook"),
     ("post", "/api/v1/tasks"),
     ("get", "/api/v1/tasks"),
     ("get", "/api/v1/tasks/{task_id}"),
@@ -56,7 +58,7 @@ def test_every_other_route_needs_a_login(server):
     for method, path in sorted(WIRE_ROUTES):
         if path not in OPEN:
             url = server.base_url + re.sub(r"{\w+}", "1", path)
-            body = {"goal": "x", "content": "x", "name": "x"}
+            body = {"goal": "x", "content": "x", "name": "x", "url": None}
             answer = requests.request(method, url, params={"path": "x"}, json=body, timeout=10)
             assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated"), (method, path)
             assert answer.headers["www-authenticate"] == "Bearer"

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 
 import pytest
@@ -17,6 +18,7 @@ from beray.server.auth import routes as auth_routes
 from beray.server.files import routes as files_routes
 from beray.server.refusals import ErrorItemBody, ProblemBody
 from beray.server.tasks import bodies
+from beray.server.webhooks import routes as webhook_routes
 from tests.support.server import PASSWORD, ServerProcess
 from tests.support.typed_dicts import faults
 from tests.support.waiting import wait_until
@@ -79,6 +81,7 @@ def test_users_find_every_type_in_one_module() -> None:
         (auth_routes.SessionBody, types.Session),
         (auth_routes.ApiTokenBody, types.ApiToken),
         (auth_routes.CreatedApiTokenBody, types.CreatedApiToken),
+        (webhook_routes.WebhookBody, types.Webhook),
         (files_routes.FileNodeBody, types.FileNode),
         (files_routes.UploadBody, types.UploadAnswer),
         (ProblemBody, types.Problem),
@@ -110,7 +113,7 @@ class Asked:
         return answer
 
 
-def test_every_answer_is_what_the_method_says(server: ServerProcess) -> None:
+def test_every_answer_is_what_the_method_says(server: ServerProcess, tmp_path: Path) -> None:
     with BeRayClient(server.base_url) as client:
         asked = Asked(client)
         asked(client.request_verification_code, "typed@example.com")
@@ -122,11 +125,16 @@ def test_every_answer_is_what_the_method_says(server: ServerProcess) -> None:
         asked(client.create_token, "once", expires_in=3600)
         asked(client.list_tokens)
         asked(client.delete_token, token_id)
-        for service in (client.get_health, client.get_ready, client.get_info, client.check_model):
+        asked(client.set_webhook, "https://hooks.example.com/beray")
+        asked(client.get_webhook)
+        asked(client.delete_webhook)
+        for service in (client.get_health, client.get_ready, client.get_info, client.check_model, client.get_usage):
             asked(service)
 
         task_id = asked(client.create_task, "`mkdir -p a/b; ln -s b a/link; cat in`", hold=True)["id"]
         asked(client.upload_file, task_id, "in", "text")
+        (tmp_path / "file").touch()
+        assert asked(client.upload_dir, task_id, tmp_path, "folder")
         asked(client.start_task, task_id)
         list(client.stream_task_updates(task_id))
         assert asked(client.get_task, task_id)["status"] == "completed"

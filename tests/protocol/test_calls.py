@@ -45,6 +45,14 @@ JSON_CALLS = [
         "/tasks/",
         {"goal": "g", "tools": None, "model": "openai:x"},
     ),
+    (
+        calls.create_task("g", tools=None, webhook_url="https://h.example/"),
+        "POST",
+        "/tasks/",
+        {"goal": "g", "tools": None, "webhook_url": "https://h.example/"},
+    ),
+    (calls.set_webhook("https://h.example/"), "PUT", "/users/me/webhook", {"url": "https://h.example/"}),
+    (calls.set_webhook(None, rotate_secret=True), "PUT", "/users/me/webhook", {"url": None, "rotate_secret": True}),
     (calls.check_model(), "POST", "/model/check", {"model": None}),
     (calls.check_model("openai:x"), "POST", "/model/check", {"model": "openai:x"}),
     (calls.send_message(7, "go on"), "POST", "/tasks/7/messages", {"content": "go on"}),
@@ -77,6 +85,8 @@ PLAIN_CALLS = [
     ),
     (calls.delete_file(7, "x"), "DELETE", "/tasks/7/files/content?path=x"),
     (calls.get_info(), "GET", "/info"),
+    (calls.get_usage(), "GET", "/users/me/usage"),
+    (calls.get_webhook(), "GET", "/users/me/webhook"),
 ]
 
 
@@ -92,6 +102,12 @@ def test_calls_without_a_body(call, method, target):
     assert (call.method, call.target, call.body) == (method, "/api/v1" + target, None)
 
 
+def test_secret_is_changed_once():
+    """A repetition would put the secret that the first answer has shown, and nobody has read, before the old one."""
+    assert calls.set_webhook("https://h.example/").is_idempotent
+    assert not calls.set_webhook("https://h.example/", rotate_secret=True).is_idempotent
+
+
 def test_form_login_is_the_oauth2_password_grant():
     call = calls.login_with_form("a+b@c.d", "p&w=ü")
 
@@ -104,6 +120,13 @@ def test_upload_carries_path_type_and_raw_body():
 
     assert (call.method, call.target) == ("PUT", "/api/v1/tasks/3/files/content?path=src%2Fa.py")
     assert (call.body, call.headers["Content-Type"]) == (b"x", "text/x-python")
+
+
+def test_an_id_that_is_none_is_refused():
+    """Above all a text, which could name another path."""
+    for call in (calls.get_task, calls.stop_task, calls.delete_token):
+        with pytest.raises(TypeError, match=r"must be an integer.*'\.\./users'"):
+            call("../users")
 
 
 def test_stream_resumes_by_last_event_id():
@@ -138,6 +161,7 @@ def test_what_could_do_its_work_twice_is_not_called_idempotent():
         "/tasks/",
         "/tasks/7/start",
         "/tasks/7/messages",
+        "/users/me/webhook",
     }
     assert calls.create_task("g", tools=None, idempotency_key="k").has_key
 

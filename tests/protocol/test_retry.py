@@ -39,13 +39,13 @@ def test_network_failures(call, failure, is_key_honoured, is_repeated):
     assert is_worth_repeating(call, failure, is_key_honoured=is_key_honoured) is is_repeated
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("refusal", [APIError(429), APIError(503, retry_after=1.0)], ids=str)
 @pytest.mark.parametrize("call", [GET, PLAIN_POST, KEYED_POST])
-def test_a_server_that_did_nothing_is_asked_again(call, status):
-    assert is_worth_repeating(call, APIError(status), is_key_honoured=False)
+def test_a_server_that_did_nothing_is_asked_again(call, refusal):
+    assert is_worth_repeating(call, refusal, is_key_honoured=False)
 
 
-@pytest.mark.parametrize("status", [408, 502, 504])
+@pytest.mark.parametrize("status", [408, 502, 503, 504])
 def test_where_it_is_unknown_only_what_is_safe_is_repeated(status):
     assert is_worth_repeating(GET, APIError(status), is_key_honoured=False)
     assert is_worth_repeating(KEYED_POST, APIError(status), is_key_honoured=True)

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from beray.exceptions import AuthenticationError, NotFoundError, RequestTimeout, WaitTimeout
+from beray.exceptions import AuthenticationError, NotFoundError, ProtocolError, RequestTimeout, WaitTimeout
 from beray.protocol import waiting
-from beray.protocol.effects import Read
+from beray.protocol.effects import Read, Send
 from beray.protocol.sse import HEARTBEAT
 from beray.protocol.waiting import Attention
 from tests.support.scripted_driver import CUT, Driver, Stream, answer, conditions, frame, frames
@@ -201,6 +201,41 @@ def test_an_error_of_a_callback_is_the_callers_own() -> None:
 
     with pytest.raises(ZeroDivisionError):
         wait(driver, Attention(on_event=lambda event: 1 / 0))
+
+
+def test_a_refusal_within_a_callback_is_no_word_about_the_stream() -> None:
+    driver = Driver([task("running"), Stream([frame(3), frame(4, "task.finished")]), task("completed")])
+
+    def look_for_a_file(event: Any) -> None:
+        raise NotFoundError(404, "No such file.")
+
+    with pytest.raises(NotFoundError, match="No such file"):
+        wait(driver, Attention(on_event=look_for_a_file))
+
+    assert len(driver.script) == 1, "it was not asked how the task is"
+
+
+@pytest.mark.parametrize("content", [[], {}, {"status": 7}, "x"])
+def test_an_answer_that_is_no_task_is_told(content: Any) -> None:
+    with pytest.raises(ProtocolError, match="no task"):
+        wait(Driver([answer(200, content)]))
+
+
+def test_a_silent_server_is_asked_no_longer_than_the_time_given() -> None:
+    class Slow(Driver):
+        now = 0.0
+
+        def _do(self, effect: Any) -> Any:
+            if isinstance(effect, Send):
+                self.now = effect.deadline or 1000.0
+            return super()._do(effect)
+
+    driver = Slow([task("running"), Stream([frame(3, "task.finished")]), RequestTimeout("silent")])
+
+    with pytest.raises(WaitTimeout):
+        wait(driver, Attention(timeout=60.0), clock=lambda: driver.now)
+
+    assert [send.deadline for send in driver.sent] == [60.0, 60.0, 65.0], "the last one asks how it ended"
 
 
 def test_ctrl_c_leaves_the_task_running_and_says_how_to_come_back() -> None:

@@ -4,15 +4,20 @@ import asyncio
 import gc
 import inspect
 import pickle
+import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
 from beray import AsyncBeRayClient, BeRayClient, ProtocolError
+from beray.protocol.effects import Do
 from beray.protocol.sse import encode_event
-from tests.support.loopback import Exchange, LoopbackServer, loopback_server, reply, silence
+from tests.support.loopback import Exchange, LoopbackServer, events, loopback_server, reply, silence
 from tests.support.waiting import until
 
 
@@ -42,7 +47,7 @@ def test_what_blocks_there_is_awaited_here() -> None:
 def test_both_say_the_same_in_their_first_line() -> None:
     for name in surface(BeRayClient):
         there, here = getattr(BeRayClient, name).__doc__, getattr(AsyncBeRayClient, name).__doc__
-        if name != "__init__":
+        if name not in {"__init__", "get_file_content", "download_files_as_zip"}:  # these name their library's response
             assert (there or "").split("\n\n")[0] == (here or "").split("\n\n")[0], name
 
 
@@ -101,6 +106,82 @@ def test_connections_of_an_event_loop_that_is_over_are_left(peer: LoopbackServer
     gc.collect()
 
 
+def test_event_loops_of_several_threads_have_connections_of_their_own(peer: LoopbackServer) -> None:
+    may_answer = threading.Event()
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.path.endswith("/1"):
+            may_answer.wait(10)
+        reply(200, {"id": 3})(exchange)
+
+    peer.always(answer)
+    client = AsyncBeRayClient(peer.url, max_retries=0)
+
+    async def call_that_is_held() -> object:
+        async with client:
+            return await client.get_task(1)
+
+    async def call_meanwhile() -> object:
+        await until(lambda: bool(peer.received))
+        async with client:
+            task = await client.get_task(2)
+        may_answer.set()
+        return task
+
+    with ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(asyncio.run, call()) for call in (call_that_is_held, call_meanwhile)]
+        assert [call.result(20) for call in calls] == [{"id": 3}] * 2
+    assert peer.connections == 2
+
+
+FORKING = """
+import asyncio, multiprocessing, sys
+from beray import AsyncBeRayClient
+
+client = AsyncBeRayClient(sys.argv[1], "t0k")
+
+async def call():
+    async with client:
+        await client.get_task(3)
+
+async def main():
+    async with client:
+        updates = client.stream_task_updates(3)
+        seen = [(await anext(updates))["seq"]]
+        child = multiprocessing.get_context("fork").Process(target=lambda: asyncio.run(call()))
+        child.start()
+        await asyncio.to_thread(child.join, 20)
+        assert child.exitcode == 0, child.exitcode
+        async with asyncio.timeout(10):
+            seen += [update["seq"] async for update in updates]
+        assert seen == [1, 2], seen
+
+asyncio.run(main())
+"""
+
+
+def test_a_fork_leaves_the_parents_event_loop_its_connections(peer: LoopbackServer) -> None:
+    """The two processes have one epoll: what the child closes there, the parent hears no more of."""
+    has_forked = threading.Event()
+
+    def stream(exchange: Exchange) -> None:
+        events([encode_event(1, "a", b'{"seq":1,"type":"a"}')], end="open")(exchange)
+        assert has_forked.wait(20)
+        exchange.write_chunk(encode_event(2, "task.finished", b'{"seq":2,"type":"task.finished"}'))
+        exchange.wfile.write(b"0\r\n\r\n")
+
+    def answer_the_child(exchange: Exchange) -> None:
+        reply(200, {"id": 3})(exchange)
+        has_forked.set()
+
+    peer.script(stream, answer_the_child)
+
+    command = [sys.executable, "-W", "error", "-c", FORKING, peer.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 async def test_many_calls_run_at_once(peer: LoopbackServer) -> None:
     all_here = threading.Barrier(16)
 
@@ -149,6 +230,33 @@ async def test_a_cancelled_call_closes_its_connection(peer: LoopbackServer) -> N
             await call
 
 
+async def test_cancelled_work_in_a_thread_is_over_before_its_file_is_closed(tmp_path: Path) -> None:
+    """Else a download's part could be written and closed at the same time."""
+    begun, may_end = threading.Event(), threading.Event()
+    opened: list[Any] = []
+
+    def work() -> Any:
+        begun.set()
+        may_end.wait(10)
+        opened.append((tmp_path / "part").open("wb"))
+        return opened[0]
+
+    def flow() -> Any:
+        try:
+            yield Do(work)
+        finally:
+            assert opened[0].closed, "nobody else can close what nobody got"
+
+    driver = AsyncBeRayClient("http://h")._driver
+    running = asyncio.create_task(driver.run(flow()))
+    await until(begun.is_set)
+    running.cancel()
+    asyncio.get_running_loop().call_soon(may_end.set)
+
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
 async def test_leaving_a_stream_by_break_closes_its_connection(peer: LoopbackServer) -> None:
     def stream(exchange: Exchange) -> None:
         exchange.begin(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
@@ -180,6 +288,20 @@ async def test_callbacks_may_be_coroutine_functions(peer: LoopbackServer) -> Non
         assert (await client.wait_for_task(3, on_event=note))["status"] == "completed"
 
     assert seen == [1]
+
+
+async def test_hooks_may_be_coroutine_functions(peer: LoopbackServer) -> None:
+    seen: list[Any] = []
+
+    async def note(info: Any) -> None:
+        await asyncio.sleep(0)
+        seen.append(info)
+
+    peer.script(reply(200, {"id": 3}))
+    async with AsyncBeRayClient(peer.url, on_request=note, on_response=note) as client:
+        await client.get_task(3)
+
+    assert [type(info).__name__ for info in seen] == ["RequestInfo", "ResponseInfo"]
 
 
 async def test_a_session_of_ones_own_is_used_and_left_open(peer: LoopbackServer) -> None:

@@ -1,12 +1,10 @@
 """What a client is made of, and how it lives: address, options, token, threads, processes."""
 
-import gc
 import json
 import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,10 @@ import pytest
 import requests
 
 from beray.client import BeRayClient
+from beray.driver import Connections
 from beray.protocol.sse import encode_event
+from beray.transport import TunedSession
 from tests.support.loopback import Exchange, LoopbackServer, events, reply
-from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -133,6 +132,22 @@ def test_many_threads_share_a_client(peer: LoopbackServer, peer_client: BeRayCli
     assert peer.connections <= 16
 
 
+def test_threads_that_begin_at_once_use_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    both_make_one = threading.Barrier(2)
+
+    def make(base_url: str) -> TunedSession:
+        both_make_one.wait(10)
+        return TunedSession(base_url)
+
+    monkeypatch.setattr("beray.driver.TunedSession", make)
+    connections = Connections("http://h", None)
+
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(lambda _: connections.session(), range(2))
+
+    assert one is other
+
+
 def test_closing_ends_the_connections(peer: LoopbackServer) -> None:
     left = threading.Event()
 
@@ -209,26 +224,44 @@ def test_after_a_fork_parent_and_child_share_no_connection(peer: LoopbackServer)
     assert peer.connections == 3  # the first call's, which the stream took over; the child's; the parent's last call's
 
 
-@pytest.mark.parametrize("leave", [BeRayClient.close, lambda client: None], ids=["close", "forget"])
-def test_a_thousand_clients_leave_nothing_behind(peer: LoopbackServer, leave: Callable[[BeRayClient], None]) -> None:
-    peer.always(reply(200, []))
+FORKING_WHILE_A_TOKEN_IS_ASKED_FOR = """
+import os, signal, sys, threading
+from beray import BeRayClient
 
-    def make(count: int) -> None:
-        for _ in range(count):
-            client = BeRayClient(peer.url, "t0k")
-            client.list_tasks()
-            leave(client)
-            peer.received.clear()
+asked, may_go_on = threading.Event(), threading.Event()
 
-    def objects() -> int:
-        gc.collect()
-        return len(gc.get_objects())
+def another_token():
+    asked.set()
+    may_go_on.wait(20)
+    return "fresh"
 
-    make(20)
-    before = objects()
-    make(1000)
+client = BeRayClient(sys.argv[1], "old", on_token_expired=another_token)
+thread = threading.Thread(target=client.get_task, args=[3])
+thread.start()
+asked.wait(20)
+child = os.fork()
+if child == 0:
+    signal.alarm(10)
+    may_go_on.set()
+    client.get_task(3)
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+may_go_on.set()
+thread.join()
+sys.exit(status)
+"""
 
-    wait_until(lambda: objects() - before < 500, what="the objects to be gone, also those of the server's threads")
+
+def test_a_fork_while_a_token_is_asked_for_leaves_the_child_free(peer: LoopbackServer) -> None:
+    def answer(exchange: Exchange) -> None:
+        reply(401 if exchange.headers["Authorization"] == "Bearer old" else 200, {})(exchange)
+
+    peer.always(answer)
+    command = [sys.executable, "-c", FORKING_WHILE_A_TOKEN_IS_ASKED_FOR, peer.url]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stderr
 
 
 # Files as responses of requests

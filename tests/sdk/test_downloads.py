@@ -1,8 +1,11 @@
 """Downloads as flows: no network, real files. `test_files.py` has them against a real server."""
 
 import errno
+import gc
+import io
 import os
 import stat
+import threading
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -610,6 +613,57 @@ def test_part_that_was_moved_away_before_it_was_locked_is_opened_anew(
     second.close()
 
     assert target.read_bytes() == CONTENT
+
+
+def test_part_that_somebody_cuts_meanwhile_is_noticed(tmp_path: Path) -> None:
+    remote = ScriptedRemote(CONTENT)
+    part = leave_part(tmp_path, remote, after=200)
+
+    def cut(done: int, total: int | None) -> None:
+        if len(remote.calls) == 1:
+            os.truncate(part, 10)
+
+    download(remote, tmp_path / "data.bin", progress=cut)
+
+    assert len(remote.calls) == 2
+    assert (tmp_path / "data.bin").read_bytes() == CONTENT
+
+
+def test_closing_waits_for_a_thread_that_still_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is cancelled on an event loop closes the part while a thread of theirs may be in the middle of a write."""
+    is_writing, may_write = threading.Event(), threading.Event()
+    real = io.FileIO.write
+
+    def write(file: io.FileIO, data: Any) -> int:
+        is_writing.set()
+        assert may_write.wait(20)
+        return real(file, data)
+
+    monkeypatch.setattr(part_file.io, "FileIO", type("Slow", (io.FileIO,), {"write": write}))
+    part = open_part(tmp_path / "x", "source")
+    may_write.set()
+    part.restart('"e"')
+    may_write.clear()
+    is_writing.clear()
+    part.add(CONTENT)
+    writing = threading.Thread(target=part.flush)
+    writing.start()
+    assert is_writing.wait(20)
+    closing = threading.Thread(target=part.close)
+    closing.start()
+    may_write.set()
+    for thread in (writing, closing):
+        thread.join(20)
+
+    assert part.path.read_bytes() == CONTENT
+
+
+def test_part_that_nobody_got_is_closed_and_removed(tmp_path: Path) -> None:
+    """Such as that of a call that was cancelled while a thread opened it."""
+    open_part(tmp_path / "x", "source")
+    gc.collect()
+
+    assert list(tmp_path.iterdir()) == []
 
 
 # archives

@@ -57,6 +57,11 @@ def test_an_api_error_survives_pickling_but_its_response_stays_behind() -> None:
     assert str(again) == str(error)
 
 
+def test_a_refusal_for_want_of_a_login_says_so() -> None:
+    """Of a BeRay server, 403 is always about an API token that does what only a login may."""
+    assert "login()" in (AuthenticationError(403, code="login_needed").hint or "")
+
+
 def test_a_network_error_survives_pickling() -> None:
     error = ConnectionFailed("cut", method="GET", url="http://h/", was_sent=False)
 

@@ -1,21 +1,24 @@
 """Files by the SDK against the real server: up, down, cut on the way, and back again."""
 
+import asyncio
+import base64
 import hashlib
 import os
 import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from beray import extract_zip_safely
+from beray import AsyncBeRayClient, extract_zip_safely
 from beray.client import BeRayClient
 from beray.exceptions import NotFoundError, RequestTimeout
 from beray.zip_end import is_whole_zip
 from tests.server.files.files_server import OWNER, FilesServer, TaskFiles
-from tests.support.loopback import Exchange, LoopbackServer, loopback_server
+from tests.support.loopback import Exchange, LoopbackServer, reply
 
 BIG = os.urandom(3_000_000)
 
@@ -26,8 +29,8 @@ def task(files_server: FilesServer) -> TaskFiles:
 
 
 @pytest.fixture
-def owner(files_server: FilesServer) -> BeRayClient:
-    return BeRayClient(files_server.base_url, token=OWNER.email, language="en")
+def owner(files_server: FilesServer, new_client: Callable[..., BeRayClient]) -> BeRayClient:
+    return new_client(files_server.base_url, token=OWNER.email, language="en")
 
 
 def test_file_goes_up_and_comes_back(owner: BeRayClient, task: TaskFiles, tmp_path: Path) -> None:
@@ -59,15 +62,15 @@ def test_pipe_goes_up(owner: BeRayClient, task: TaskFiles) -> None:
     assert task.get("x").content == b"from a pipe"
 
 
-def test_download_that_is_cut_on_the_way_goes_on(task: TaskFiles, tmp_path: Path) -> None:
+def test_download_that_is_cut_on_the_way_goes_on(
+    task: TaskFiles, peer: LoopbackServer, peer_client: BeRayClient, tmp_path: Path
+) -> None:
     """Through a peer that passes everything on, and cuts the first three answers."""
     task.put("big.bin", BIG)
     ranges: list[str | None] = []
+    peer.always(lambda exchange: pass_on(exchange, peer, task, ranges))
 
-    with loopback_server() as peer, BeRayClient(peer.url, token=OWNER.email) as client:
-        client._conditions.random = lambda: 0.0
-        peer.always(lambda exchange: pass_on(exchange, peer, task, ranges))
-        target = client.download_file(task.id, "big.bin", tmp_path)
+    target = peer_client.download_file(task.id, "big.bin", tmp_path)
 
     assert target.read_bytes() == BIG
     assert ranges[0] is None
@@ -112,6 +115,28 @@ def test_download_of_a_process_that_was_killed_goes_on_in_another(
 
     assert killed.returncode == -signal.SIGKILL
     assert told[0] >= (1 << 20) - 1
+    assert target.read_bytes() == BIG
+    assert [path.name for path in tmp_path.iterdir()] == ["big.bin"]
+
+
+async def test_cancelled_download_keeps_what_came(files_server: FilesServer, task: TaskFiles, tmp_path: Path) -> None:
+    task.put("big.bin", BIG)
+    told: list[int] = []
+
+    async with AsyncBeRayClient(files_server.base_url, token=OWNER.email) as client:
+
+        def cancel(done: int, total: int | None) -> None:
+            if done > 2_000_000:
+                downloading.cancel()
+
+        downloading = asyncio.create_task(client.download_file(task.id, "big.bin", tmp_path, progress=cancel))
+        with pytest.raises(asyncio.CancelledError):
+            await downloading
+        target = await client.download_file(
+            task.id, "big.bin", tmp_path, progress=lambda done, total: told.append(done)
+        )
+
+    assert told[0] > 1_900_000
     assert target.read_bytes() == BIG
     assert [path.name for path in tmp_path.iterdir()] == ["big.bin"]
 
@@ -199,12 +224,31 @@ def test_large_archive_is_known_whole_by_its_64_bit_records(tmp_path: Path, monk
         assert not is_whole_zip(path), at
 
 
-def test_silent_server_is_told_by_the_read_timeout(peer: LoopbackServer, tmp_path: Path) -> None:
+def test_file_that_is_there_is_known_through_a_redirect(
+    peer: LoopbackServer, peer_client: BeRayClient, tmp_path: Path
+) -> None:
+    """Unlike a PUT, a HEAD loses nothing by it."""
+    (tmp_path / "x").write_bytes(b"content")
+    digest = base64.b64encode(hashlib.sha256(b"content").digest()).decode()
+    peer.script(
+        reply(301, {}, {"Location": f"{peer.url}/elsewhere"}),
+        reply(200, b"content", {"Repr-Digest": f"sha-256=:{digest}:"}),
+    )
+
+    assert peer_client.download_file(1, "x", tmp_path, overwrite=False) == tmp_path / "x"
+
+    assert [(one.method, one.path) for one in peer.received][1] == ("HEAD", "/elsewhere")
+
+
+def test_silent_server_is_told_by_the_read_timeout(
+    peer: LoopbackServer, new_client: Callable[..., BeRayClient], tmp_path: Path
+) -> None:
     def stall(exchange: Exchange) -> None:
         exchange.begin(200, {"Content-Length": "100", "ETag": '"e"'})
         exchange.wfile.write(b"12345")
         exchange.wait_for_close()
 
     peer.always(stall)
-    with BeRayClient(peer.url, token="t", timeout=0.3, max_retries=0) as client, pytest.raises(RequestTimeout):
+    client = new_client(peer.url, token="t", timeout=0.3, max_retries=0)
+    with pytest.raises(RequestTimeout):
         client.download_file(1, "x", tmp_path)

@@ -1,5 +1,6 @@
 """Options of both clients: hooks, log, deadlines, renewed tokens, the environment, with_options."""
 
+import io
 import json
 import logging
 import os
@@ -18,8 +19,9 @@ import pytest
 from beray import AuthenticationError, ConnectionFailed, NotConfigured, RequestTimeout, WaitTimeout
 from beray.client import BeRayClient
 from beray.credentials import Credentials, Login, write_credentials
+from beray.protocol.sse import encode_event
 from beray.protocol.watching import RequestInfo, ResponseInfo
-from tests.support.loopback import Exchange, LoopbackServer, drop, reply, silence
+from tests.support.loopback import Exchange, LoopbackServer, drop, events, reply, silence
 
 SESSION = {"access_token": "new", "token_type": "bearer", "expires_in": 3600, "user": {"id": 1}}
 
@@ -74,9 +76,11 @@ def test_beray_log_prints_calls_without_secrets(
     monkeypatch.setenv("BERAY_LOG", "debug")
     peer.script(reply(200, SESSION, {"X-Request-ID": "r1"}), reply(200, {"id": 3}))
 
-    client = new_client(peer.url, "t0k-secret")
-    client.login("a@b.c", "pass-secret")
-    client.get_task(3)
+    with monkeypatch.context() as without_a_log:
+        without_a_log.setattr(logging.root, "handlers", [])  # pytest's own
+        client = new_client(peer.url, "t0k-secret")
+        client.login("a@b.c", "pass-secret")
+        client.get_task(3)
 
     printed = capsys.readouterr().err
     assert f"POST {peer.url}/api/v1/auth/login: 200 in" in printed
@@ -84,6 +88,23 @@ def test_beray_log_prints_calls_without_secrets(
     assert f"curl -X GET -H 'Authorization: Bearer ***' '{peer.url}/api/v1/tasks/3'" in printed
     assert "secret" not in printed
     assert "new" not in printed
+
+
+def test_a_program_with_a_log_of_its_own_gets_each_line_once(
+    peer: LoopbackServer,
+    new_client: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    quiet_log: logging.Logger,
+) -> None:
+    monkeypatch.setenv("BERAY_LOG", "info")
+    peer.script(reply(200, {}))
+
+    with monkeypatch.context() as with_a_log:
+        with_a_log.setattr(logging.root, "handlers", [logging.StreamHandler(sys.stderr)])
+        new_client(peer.url).get_info()
+
+    assert capsys.readouterr().err.count("/api/v1/info: 200 in") == 1
 
 
 def test_nothing_is_logged_unasked(
@@ -152,6 +173,32 @@ def test_a_token_known_to_have_ended_is_renewed_before_the_call(peer: LoopbackSe
     assert [one.headers["authorization"] for one in peer.received] == ["Bearer fresh"]
 
 
+def test_a_hook_asked_ahead_in_vain_is_not_asked_again(peer: LoopbackServer, new_client: Any) -> None:
+    asked: list[int] = []
+    peer.script(reply(401, {}))
+    client = new_client(peer.url, on_token_expired=lambda: asked.append(1))
+    client.set_token("old", expires_in=1)
+
+    with pytest.raises(AuthenticationError):
+        client.get_task(3)
+
+    assert asked == [1]
+
+
+def test_the_hook_of_one_client_may_renew_that_of_another(peer: LoopbackServer) -> None:
+    other = BeRayClient(peer.url, "other-old", on_token_expired=lambda: "other-new")
+
+    def ask_the_other() -> str:
+        return str(other.get_task(1)["goal"])
+
+    peer.script(reply(401, {}), reply(401, {}), reply(200, {"goal": "fresh"}), reply(200, {"id": 3}))
+    with other, BeRayClient(peer.url, "old", on_token_expired=ask_the_other) as client:
+        client.get_task(3)
+
+    sent = [one.headers["authorization"] for one in peer.received]
+    assert sent == ["Bearer old", "Bearer other-old", "Bearer other-new", "Bearer fresh"]
+
+
 def test_a_refused_login_asks_for_no_token(peer: LoopbackServer, new_client: Any) -> None:
     peer.script(reply(401, {}))
 
@@ -178,6 +225,19 @@ def test_a_stream_goes_on_with_a_renewed_token(peer: LoopbackServer, waits: list
     assert peer.received[2].headers["authorization"] == "Bearer fresh"
 
 
+def test_a_cut_stream_asks_for_one_token_only(peer: LoopbackServer, waits: list[float], new_client: Any) -> None:
+    tokens = iter(["one", "two", "three"])
+    event = encode_event(1, "text.delta", b'{"seq":1,"type":"text.delta"}')
+    peer.script(events([event], end="cut"))
+    peer.always(reply(401, {}))
+    client = new_client(peer.url, "old", on_token_expired=lambda: next(tokens))
+
+    with pytest.raises(AuthenticationError):
+        list(client.stream_task_updates(3))
+
+    assert [one.headers["authorization"] for one in peer.received] == ["Bearer old", "Bearer old", "Bearer one"]
+
+
 def test_of_many_threads_one_asks_for_a_token(peer: LoopbackServer) -> None:
     asked: list[int] = []
     all_refused = threading.Barrier(8)
@@ -195,6 +255,31 @@ def test_of_many_threads_one_asks_for_a_token(peer: LoopbackServer) -> None:
         ThreadPoolExecutor(8) as threads,
     ):
         assert list(threads.map(client.get_task, range(8))) == [{"id": 3}] * 8
+
+    assert asked == [1]
+
+
+def test_of_a_client_and_its_copy_one_asks_for_a_token(peer: LoopbackServer) -> None:
+    asked: list[int] = []
+    both_refused = threading.Barrier(2)
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.headers["Authorization"] == "Bearer old":
+            both_refused.wait(10)
+            reply(401, {})(exchange)
+        else:
+            reply(200, {"id": 3})(exchange)
+
+    def renew() -> str:
+        asked.append(1)
+        other_waits.wait(0.5)  # nothing sets it: time for the other one to ask too
+        return "fresh"
+
+    other_waits = threading.Event()
+    peer.always(answer)
+    with BeRayClient(peer.url, "old", on_token_expired=renew) as client, ThreadPoolExecutor(2) as threads:
+        both = [client, client.with_options(timeout=9.0)]
+        assert list(threads.map(lambda one: one.get_task(3), both)) == [{"id": 3}] * 2
 
     assert asked == [1]
 
@@ -248,6 +333,54 @@ def test_a_deadline_ends_an_answer_that_drips(peer: LoopbackServer, new_client: 
     left.set()
 
 
+def test_a_deadline_ends_redirects(peer: LoopbackServer, new_client: Any) -> None:
+    def hop(exchange: Exchange) -> None:
+        if len(peer.received) == 1:
+            enough.wait(0.25)
+            reply(307, b"", {"Location": f"{peer.url}/api/v1/tasks/3"})(exchange)
+        else:
+            silence(exchange)
+
+    enough = threading.Event()
+    peer.always(hop)
+
+    with pytest.raises(RequestTimeout, match="not there in time"):
+        new_client(peer.url, deadline=0.5, max_retries=0).get_task(3)
+
+    assert len(peer.received) == 2
+    assert peer.client_left.wait(10)
+
+
+class Slow(io.BytesIO):
+    """Content that comes slowly, in pieces of 256 KiB."""
+
+    pieces = 0
+
+    def read1(self, size: int | None = -1) -> bytes:
+        self.pieces += 1
+        threading.Event().wait(0.1)
+        return super().read1(size)
+
+
+def test_a_deadline_ends_an_upload(peer: LoopbackServer, new_client: Any) -> None:
+    slow = Slow(bytes(40 * 256 * 1024))
+    peer.always(silence)
+
+    with pytest.raises(RequestTimeout, match="not there in time"):
+        new_client(peer.url, deadline=0.4).upload_file(3, "a", slow)
+
+    assert slow.pieces < 20
+
+
+def test_a_deadline_ends_the_opening_of_a_stream(peer: LoopbackServer, new_client: Any) -> None:
+    peer.always(silence)
+
+    with pytest.raises(RequestTimeout):
+        list(new_client(peer.url, stream_timeout=60, deadline=0.3).stream_task_updates(3))
+
+    assert peer.client_left.wait(10)
+
+
 def test_a_wait_ends_in_time_on_a_silent_stream(peer: LoopbackServer, new_client: Any) -> None:
     def stream(exchange: Exchange) -> None:
         exchange.begin(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
@@ -281,6 +414,35 @@ def test_other_options_for_one_call(peer: LoopbackServer, waits: list[float], ne
         client.with_options(max_retries=-1)
 
 
+def test_what_a_copy_learns_of_the_server_counts_for_all(
+    peer: LoopbackServer, waits: list[float], new_client: Any
+) -> None:
+    peer.script(reply(200, {}, {"Idempotency-Supported": "true"}), drop, reply(201, {"id": 1}))
+    client = new_client(peer.url)
+
+    client.with_options(timeout=9.0).get_info()
+
+    assert client.create_task("g") == {"id": 1}
+
+
+class NamedClient(BeRayClient):
+    """A user's own, with another constructor."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("http://h", "t0k")
+        self.name = name
+
+
+def test_a_subclass_and_its_tokens_end_survive_pickling() -> None:
+    client = NamedClient("ada")
+    client.set_token("t0k", expires_in=60)
+
+    again = pickle.loads(pickle.dumps(client))
+
+    assert (again.name, again.base_url, again.token) == ("ada", "http://h", "t0k")
+    assert again.token_expires_at == client.token_expires_at
+
+
 def test_every_option_survives_pickling() -> None:
     client = BeRayClient("http://h", "t0k", deadline=9.0, on_response=print, on_token_expired=str)
 
@@ -311,6 +473,7 @@ def test_the_environment_names_server_and_token(home: Path, monkeypatch: pytest.
 
     assert (client.base_url, client.token) == ("https://beray.example", "t0k")
     assert client._options.max_retries == 7
+    assert BeRayClient.from_env(token="own").token == "own"
 
 
 def test_the_command_lines_login_is_used(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,6 +512,39 @@ def test_a_wrong_address_in_the_environment_is_named(home: Path, monkeypatch: py
 
     with pytest.raises(NotConfigured, match="base_url must begin with"):
         BeRayClient.from_env()
+
+
+def test_an_option_that_cannot_be_right_is_no_matter_of_the_environment(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BERAY_BASE_URL", "http://h")
+
+    with pytest.raises(ValueError, match="timeout must be"):
+        BeRayClient.from_env(timeout=-1)
+
+
+def test_an_environment_that_tells_all_needs_no_logins(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "config" / "beray").mkdir(parents=True)
+    (home / "config" / "beray" / "credentials.toml").write_text("= broken")
+    monkeypatch.setenv("BERAY_BASE_URL", "http://h")
+    monkeypatch.setenv("BERAY_TOKEN", "t0k")
+
+    assert BeRayClient.from_env().token == "t0k"
+
+
+def test_a_user_without_a_home_has_no_logins(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobodys_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XDG_CONFIG_HOME", "BERAY_DATA_DIR", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nobodys_home)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+    with pytest.raises(NotConfigured, match="Set BERAY_BASE_URL"):
+        BeRayClient.from_env()
+    monkeypatch.setenv("BERAY_BASE_URL", "http://h")
+    assert BeRayClient.from_env().token is None
 
 
 def test_logins_that_cannot_be_read_are_named(home: Path) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from beray import BeRayClient, TaskFailed, UnprocessableEntityError, WaitTimeout
+from beray import BeRayClient, ConnectionFailed, TaskFailed, UnprocessableEntityError, WaitTimeout
 from beray.protocol.sse import encode_event
-from tests.support.loopback import Answer, Exchange, LoopbackServer, reply
+from tests.support.loopback import Answer, Exchange, LoopbackServer, drop, reply
 
 USAGE = {"requests": 1, "tool_calls": 1, "input_tokens": None, "output_tokens": None, "cost_usd": None}
 FILES = [{"path": "out.txt", "size": 3}]
@@ -95,15 +95,24 @@ def test_a_task_that_cannot_have_its_files_is_deleted(peer: LoopbackServer, peer
     assert asked(peer) == ["POST /", "PUT /7/files/content", "DELETE /7"]
 
 
+def test_a_start_whose_answer_was_lost_deletes_nothing(peer: LoopbackServer, peer_client: BeRayClient) -> None:
+    """The task may be at work."""
+    peer.script(reply(201, task("queued")), reply(201, {}), drop)
+
+    with pytest.raises(ConnectionFailed):
+        peer_client.run("sort", files={"a": "x"})
+
+    assert asked(peer)[-1] == "POST /7/start"
+
+
 def test_a_file_that_is_not_there_is_the_callers_own_error(
     peer: LoopbackServer, peer_client: BeRayClient, tmp_path: Path
 ) -> None:
-    peer.script(reply(201, task("queued")), reply(200, {"message": "gone"}))
-
+    """It is told before a task is made."""
     with pytest.raises(FileNotFoundError):
         peer_client.run("sort", files=[tmp_path / "missing"])
 
-    assert asked(peer) == ["POST /", "DELETE /7"]
+    assert peer.received == []
 
 
 @pytest.mark.parametrize(("files", "kind"), [("a.txt", TypeError), (["x/a", "y/a"], ValueError)])

@@ -163,13 +163,12 @@ def test_a_certificate_of_another_host_is_refused_behind_a_tunnel_too(
 
 @pytest.mark.usefixtures("believing")
 def test_a_redirect_to_the_secure_server_is_verified_and_carries_no_token(
-    peer: LoopbackServer, secure_peer: LoopbackServer
+    peer: LoopbackServer, peer_client: BeRayClient, secure_peer: LoopbackServer
 ) -> None:
     """The same host, but another port: another server as far as anybody knows."""
     peer.script(reply(307, b"", {"Location": f"{secure_peer.url}/api/v1/tasks/1"}))
 
-    with BeRayClient(peer.url, token="t0k") as client:
-        assert client.get_task(1) == {"secure": True}
+    assert peer_client.get_task(1) == {"secure": True}
     assert "authorization" not in secure_peer.received[0].headers
 
 

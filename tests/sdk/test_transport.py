@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import requests
+import urllib3
+from requests.adapters import HTTPAdapter
 
 from beray.client import BeRayClient
-from beray.exceptions import ProtocolError
+from beray.exceptions import ProtocolError, RequestTimeout
 from beray.transport import TunedSession
-from tests.support.loopback import LoopbackServer, loopback_server, reply
+from tests.support.loopback import LoopbackServer, loopback_server, reply, silence
 
 
 @pytest.fixture
@@ -94,6 +96,19 @@ def test_a_session_of_ones_own_is_used_and_left_open(peer, waits):
     assert peer.received[1].headers["authorization"] == "Bearer t"
     assert session.get(f"{peer.url}/still").status_code == 200
     session.close()
+
+
+def test_what_a_session_of_ones_own_has_repeated_counts_as_sent(peer, waits):
+    """Else a login that the server has seen would be made again."""
+    peer.always(silence)
+    repeating = HTTPAdapter(max_retries=urllib3.Retry(total=1, allowed_methods=None))
+    with requests.Session() as session, BeRayClient(peer.url, session=session, timeout=0.2) as client:
+        session.mount("http://", repeating)
+        with pytest.raises(RequestTimeout) as error:
+            client.login("a@b.c", "p")
+
+    assert error.value.was_sent
+    assert len(peer.received) == 2, "by the session; none by the client"
 
 
 def redirect(status: int, location: str) -> Any:
@@ -221,10 +236,25 @@ def run_python(code: str) -> object:
     return json.loads(done.stdout)
 
 
-def test_importing_the_package_imports_nothing_heavy():
-    code = "import sys, json, beray; print(json.dumps(sorted(m.partition('.')[0] for m in sys.modules)))"
+MODULES = "import sys, json, beray; {}; print(json.dumps(sorted(m.partition('.')[0] for m in sys.modules)))"
 
-    assert not set(run_python(code)) & {"requests", "urllib3", "asyncio", "ssl", "fastapi", "sqlalchemy", "pydantic"}
+
+def test_importing_the_package_imports_nothing_heavy():
+    loaded = run_python(MODULES.format("pass"))
+
+    assert not set(loaded) & {
+        "requests", "urllib3", "aiohttp", "asyncio", "ssl", "typing", "fastapi", "sqlalchemy", "pydantic",
+    }  # fmt: skip
+
+
+def test_each_client_imports_its_own_http_library_alone():
+    sync = run_python(MODULES.format("beray.BeRayClient('http://h')"))
+    asynchronous = run_python(MODULES.format("beray.AsyncBeRayClient('http://h')"))
+
+    assert "requests" in sync
+    assert not {"aiohttp", "asyncio"} & set(sync)
+    assert "aiohttp" in asynchronous
+    assert "requests" not in asynchronous
 
 
 def test_the_sdk_needs_requests_alone():

@@ -56,6 +56,7 @@ class FakeTask:
     """What it was told."""
     tools: list[str] | None = None
     limits: dict[str, float] | None = None
+    webhook_url: str | None = None
     run: int = 1
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -285,6 +286,7 @@ class _Handler(BaseHTTPRequestHandler):
             fields = {"model": asked["model"], "model_kind": "model"} if "model" in asked else {}
             made = self.fake.add(list(self.fake.next_script), goal=asked["goal"], tools=asked["tools"], **fields)
             made.limits = asked.get("limits")
+            made.webhook_url = asked.get("webhook_url")
             self._json(made.view(), 201)
             return
         views = [task.view() for _, task in sorted(self.fake.tasks.items(), reverse=True)]

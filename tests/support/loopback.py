@@ -47,7 +47,7 @@ class Exchange(BaseHTTPRequestHandler):
         received = Received(self.command, parts.path, parse_qs(parts.query), headers, body)
         self.server.next_answer(received)(self)
 
-    do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815  # the parent looks for these names
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815  # the parent looks for these names
 
     def begin(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -135,7 +135,8 @@ def reply(status: int = 200, content: Any = None, headers: dict[str, str] | None
 
     def answer(exchange: Exchange) -> None:
         exchange.begin(status, {"Content-Type": kind, "Content-Length": str(len(body)), **(headers or {})})
-        exchange.wfile.write(body)
+        if exchange.command != "HEAD":
+            exchange.wfile.write(body)
 
     return answer
 

@@ -13,15 +13,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
 from beray.client import BeRayClient
+from tests.support.snippets import programs_of
 
 PROGRAMS = Path(__file__).parent / "programs"
 REFUSED = re.compile(r"  # refused: ([\w-]+), (\w+)( \(strict\))?$")
-PAGE = Path(__file__).parents[2] / "docs/en/types-and-notebooks.md"
-SNIPPET = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PAGES = Path(__file__).parents[2] / "docs/en"
+ROUGH = {"webhooks", "write-a-tool"}  # pages whose programs are written without types, or are for the server's side
 CHECK_SECONDS = 100
 
 Faults = dict[str, set[str]]
@@ -50,9 +52,30 @@ def folder(tmp_path: Path) -> Path:
     """The programs, those of the documentation too, where nothing else of this repository is seen."""
     for mode in ("basic", "strict"):
         shutil.copytree(PROGRAMS, tmp_path / mode)
-        for number, snippet in enumerate(SNIPPET.findall(PAGE.read_text(encoding="utf-8"))):
-            (tmp_path / mode / f"snippet_{number}.py").write_text(snippet, encoding="utf-8")
+        for name, program in programs_of_pages().items():
+            (tmp_path / mode / name).write_text(as_program(program), encoding="utf-8")
     return tmp_path
+
+
+def programs_of_pages() -> dict[str, str]:
+    """Those that use typed packages alone, by a name for a file."""
+    return {
+        f"{page.stem.replace('-', '_')}_{number}.py": program.source
+        for page in sorted(PAGES.glob("*.md"))
+        if page.stem not in ROUGH
+        for number, program in enumerate(programs_of(page.read_text(encoding="utf-8")))
+        if "import tqdm" not in program.source
+    }
+
+
+def as_program(snippet: str) -> str:
+    """A notebook's cell awaits at its top level, which a file may not, and ends with what it shows."""
+    try:
+        compile(snippet, "snippet", "exec")
+    except SyntaxError:
+        *lines, shown = snippet.splitlines()
+        return "async def cell() -> None:\n" + indent("\n".join([*lines, f"print({shown})\n"]), "    ")
+    return snippet
 
 
 def check(command: Sequence[str], folder: Path) -> str:

@@ -109,6 +109,7 @@ class Coalescer(Generic[Key]):
     async def _pause(self, seconds: float) -> None:
         """Let pieces gather for a moment, unless there are many already or no more will come."""
         try:
-            await asyncio.wait_for(self._full.wait(), seconds)
+            async with asyncio.timeout(seconds):  # before Python 3.12 `wait_for` can lose a cancellation to a wake
+                await self._full.wait()
         except TimeoutError:
             return

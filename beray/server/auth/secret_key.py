@@ -61,6 +61,6 @@ def _read(path: Path) -> bytes:
     if len(key) < LEAST_BYTES:
         raise SettingError(
             f"{path} holds {len(key)} bytes, at least {LEAST_BYTES} are needed. Delete the file to have a new key "
-            "made; verification codes that are still open must then be requested again."
+            "made; verification codes that are still open must then be requested again, and webhooks get new secrets."
         )
     return key

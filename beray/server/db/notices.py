@@ -10,10 +10,10 @@ from typing import Final, Literal, NamedTuple
 
 from sqlalchemy import Connection
 
-Kind = Literal["log", "stop", "queue", "all"]
+Kind = Literal["log", "stop", "queue", "webhook", "all"]
 
 _KEY: Final = "beray.notices"
-_LETTERS: Final[dict[Kind, str]] = {"log": "l", "stop": "s", "queue": "q", "all": "a"}
+_LETTERS: Final[dict[Kind, str]] = {"log": "l", "stop": "s", "queue": "q", "webhook": "w", "all": "a"}
 _KINDS: Final[dict[str, Kind]] = {letter: kind for kind, letter in _LETTERS.items()}
 _DIGITS_MOST: Final = 18  # what fits into a task's id
 _PAYLOAD_MOST: Final = 7_900  # bytes; PostgreSQL takes payloads below 8000, and the sender's name stands before it
@@ -21,6 +21,7 @@ _PAYLOAD_MOST: Final = 7_900  # bytes; PostgreSQL takes payloads below 8000, and
 
 class Notice(NamedTuple):
     """`log`: the task's log has grown, or it is gone. `stop`: its run is to end. `queue`: a run has been submitted.
+    `webhook`: a message for a receiver waits.
 
     `all`: anything may have happened; look everywhere.
     """

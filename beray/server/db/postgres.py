@@ -128,7 +128,10 @@ class PostgresDatabase(Database):
         """See `Queries.read`. A database that says nothing is as good as away."""
         reading = asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
         try:
-            return await asyncio.wait_for(reading, READ_SECONDS)
+            async with asyncio.timeout(
+                READ_SECONDS
+            ):  # before Python 3.12 `wait_for` can lose its caller's cancellation
+                return await reading
         except TimeoutError as error:
             raise unavailable() from error
 

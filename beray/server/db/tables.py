@@ -119,6 +119,7 @@ task = Table(
     Column("held_until", BigInteger, index=True),  # made with "hold": not queued before /start
     Column("deleted_at", BigInteger, index=True),  # hidden at once; row, events and work_dir go in the background
     Column("stored_bytes", BigInteger),  # what its files take on the disk; null: not measured yet
+    Column("webhook_url", Text),  # in place of its user's
     Index("ix_task_user_id_id", "user_id", "id"),
     Index("ix_task_user_id_stored_bytes", "user_id", "stored_bytes"),  # a sum without reading goals and results
     sqlite_autoincrement=True,  # an id is never used twice: SSE clients and folders keep it
@@ -190,6 +191,38 @@ message = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("delivered_at", BigInteger),  # null: not told to the model yet
     PrimaryKeyConstraint("task_id", "number"),
+)
+
+webhook = Table(
+    "webhook",  # whom a user has us call; what its secrets are made of, and how the latest delivery went
+    metadata,
+    Column("user_id", ID, ForeignKey("user_account.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("url", Text),  # null: nobody, but for tasks that have a URL of their own
+    Column("salt", LargeBinary(16), nullable=False),  # of the secret; useless without the server's secret key
+    Column("made_at", BigInteger, nullable=False),  # the secret
+    Column("old_salt", LargeBinary(16)),
+    Column("old_until", BigInteger),  # when the secret before stops signing
+    Column("given_up", Integer, nullable=False, server_default=text("0")),
+    Column("last_attempt_at", BigInteger),
+    Column("last_delivered_at", BigInteger),
+    Column("last_status", Integer),
+    Column("last_fault", String(16)),  # why the latest attempt failed; null: it did not
+)
+
+webhook_delivery = Table(
+    "webhook_delivery",  # a message that a receiver has not taken yet
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("user_id", ID, ForeignKey("user_account.id", ondelete="CASCADE"), nullable=False),
+    Column("task_id", ID, ForeignKey("task.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("message_id", String(80), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False, index=True),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("leased_until", BigInteger),  # by the database's clock, where several processes share it
+    Index("ix_webhook_delivery_user_id_due_at", "user_id", "due_at"),
+    sqlite_autoincrement=True,
 )
 
 idempotency_key = Table(

@@ -17,7 +17,7 @@ from beray.server.db.tables import idempotency_key, task
 _COLUMNS = tuple(
     column
     for column in task.columns
-    if column.name not in {"held_until", "deleted_at", "limits", "interrupts", "asked_model"}
+    if column.name not in {"held_until", "deleted_at", "limits", "interrupts", "asked_model", "webhook_url"}
 )
 _GET = select(*_COLUMNS).where(task.c.deleted_at.is_(None))
 

@@ -192,7 +192,8 @@ class DbosWorker(DbosQueue):
                     log.warning("claiming queued runs failed; each poll tries again: %s", one_line(error))
                 is_failing = True
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), pause)
+                async with asyncio.timeout(pause):  # before Python 3.12 `wait_for` can lose a cancellation to a wake
+                    await self._wanted.wait()
 
     def _claim(self) -> bool:
         """Claim runs while there is room, one at a time, of whichever user has the fewest; whether a race was lost."""

@@ -38,13 +38,25 @@ class NewEvent:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
+Numbered = tuple[int, NewEvent]
+"""An event and its `seq`."""
+
+OnStored = Callable[[Connection, int, Sequence[Numbered]], None]
+"""Is told of a task's new events, within their transaction, when all else that belongs to them has been changed."""
+
+
+def _ignore(connection: Connection, task_id: int, events: Sequence[Numbered]) -> None:
+    pass
+
+
 class EventLog:
     """Append to, read and wait for the events of tasks."""
 
-    def __init__(self, database: Queries, wakeups: Wakeups, clock: Clock) -> None:
+    def __init__(self, database: Queries, wakeups: Wakeups, clock: Clock, *, on_stored: OnStored = _ignore) -> None:
         self._database = database
         self._wakeups = wakeups
         self._clock = clock
+        self._on_stored = on_stored
 
     async def append(
         self,
@@ -70,9 +82,10 @@ class EventLog:
         """
 
         def write(connection: Connection) -> int:
-            last = self.insert(connection, task_id, events, attempt=attempt)
+            last = self._insert(connection, task_id, events, attempt=attempt)
             if also is not None:
                 also(connection)
+            self._tell(connection, task_id, events, last)
             return last
 
         return await self._database.write(write)
@@ -80,15 +93,25 @@ class EventLog:
     def insert(
         self, connection: Connection, task_id: int, events: Sequence[NewEvent], *, attempt: Attempt | None = None
     ) -> int:
-        """Like `append`, within the caller's transaction."""
+        """Like `append`, within the caller's transaction, as the last of its changes to the task."""
+        last = self._insert(connection, task_id, events, attempt=attempt)
+        self._tell(connection, task_id, events, last)
+        return last
+
+    def _tell(self, connection: Connection, task_id: int, events: Sequence[NewEvent], last_seq: int) -> None:
+        self._on_stored(connection, task_id, list(enumerate(events, last_seq - len(events) + 1)))
+
+    def _insert(
+        self, connection: Connection, task_id: int, events: Sequence[NewEvent], *, attempt: Attempt | None
+    ) -> int:
         last_seq = queries.advance_seq(connection, task_id, len(events), attempt=attempt)
         if last_seq is None:
             raise Fenced(f"task {task_id}: {attempt} may not write any more")
         if not events:
             return last_seq
         at = iso(self._clock())
-        first = last_seq - len(events) + 1
-        frames = [(first + index, _frame(task_id, first + index, at, new)) for index, new in enumerate(events)]
+        numbered = enumerate(events, last_seq - len(events) + 1)
+        frames = [(seq, _frame(task_id, seq, at, new)) for seq, new in numbered]
         queries.insert_frames(connection, task_id, frames)
         notify(connection, Notice("log", task_id))
         return last_seq

@@ -45,7 +45,8 @@ class Wakeups:
 async def wait_changed(changed: asyncio.Event, timeout_seconds: float) -> bool:
     """Wait for a watcher's event; False when the time is up."""
     try:
-        await asyncio.wait_for(changed.wait(), timeout_seconds)
+        async with asyncio.timeout(timeout_seconds):  # before Python 3.12 `wait_for` can lose a cancellation to a wake
+            await changed.wait()
     except TimeoutError:
         return False
     return True

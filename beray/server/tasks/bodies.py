@@ -13,6 +13,7 @@ from beray.protocol.types import ModelKind
 from beray.server.bodies import Plain, whole
 from beray.server.errors import shown
 from beray.server.tasks.service import GOAL_MOST, NewTask
+from beray.server.webhooks.routes import WebhookUrl
 
 
 def _real(value: object) -> object:
@@ -63,6 +64,7 @@ class CreateTask(BaseModel):
     model: Plain | None = None
     limits: AskedLimits | None = None
     hold: StrictBool = False
+    webhook_url: WebhookUrl | None = None
 
     def new_task(self) -> NewTask:
         """What it asks for."""
@@ -72,6 +74,7 @@ class CreateTask(BaseModel):
             model=self.model,
             limits=None if self.limits is None else self.limits.model_dump(exclude_none=True),
             is_held=self.hold,
+            webhook_url=self.webhook_url,
         )
 
 

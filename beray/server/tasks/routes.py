@@ -48,6 +48,7 @@ CREATE_REFUSALS = refused_with(
     "unknown_tools",
     "unknown_model",
     "cost_limit_unknown",
+    "webhook_url_invalid",
     "storage_full",
     "idempotency_mismatch",
     "starting",

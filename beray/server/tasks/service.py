@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import orjson
@@ -24,6 +24,7 @@ from beray.server.db.connect import Database
 from beray.server.db.stored import add_bytes
 from beray.server.db.tables import ID_MOST
 from beray.server.db.tasks import TaskFilter, TaskRecord
+from beray.server.db.webhooks import ensure_webhook
 from beray.server.engine.base import Engine
 from beray.server.errors import STORAGE_FAULTS, Refused, shown
 from beray.server.events.log import EventLog, NewEvent
@@ -33,6 +34,9 @@ from beray.server.tasks.control import RunControl
 from beray.server.tasks.conversation import Conversation
 from beray.server.tasks.deletions import Deletions
 from beray.server.tasks.view import NO_USAGE, task_body
+from beray.server.webhooks.reach import Reach
+from beray.server.webhooks.secrets import new_salt
+from beray.server.webhooks.service import check_url
 from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 
@@ -53,6 +57,15 @@ class NewTask:
     model: str | None = None
     limits: JsonObject | None = None
     is_held: bool = False
+    webhook_url: str | None = None
+
+    def digest(self) -> bytes:
+        """By which the same request is known again; what names no webhook, by versions before those too."""
+        asked = asdict(self)
+        asked["limits"] = self.limits and dict(sorted(self.limits.items()))
+        if self.webhook_url is None:
+            del asked["webhook_url"]
+        return hashlib.sha256(orjson.dumps(asked)).digest()
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,7 @@ class Tasks:
         stored: StoredBytes,
         prices: PriceTable,
         catalogue: ToolCatalogue = ToolCatalogue(),  # noqa: B008 - frozen: the tools built in
+        reach: Reach = Reach(),  # noqa: B008 - frozen: the public internet
     ) -> None:
         self._database = database
         self._events = events
@@ -93,6 +107,7 @@ class Tasks:
         self._stored = stored
         self._prices = prices
         self._catalogue = catalogue
+        self._reach = reach
         self._conversation = Conversation(events, clock)
         self.deletions = Deletions(
             database=database, work_dirs=work_dirs, control=control, clock=clock, is_alone=not database.is_shared
@@ -119,12 +134,12 @@ class Tasks:
             The task's JSON bytes.
 
         Raises:
-            Refused: goal_empty, goal_too_long, unknown_tools, unknown_model, cost_limit_unknown, idempotency_mismatch,
-                storage_full, starting.
+            Refused: goal_empty, goal_too_long, unknown_tools, unknown_model, cost_limit_unknown, webhook_url_invalid,
+                idempotency_mismatch, storage_full, starting.
         """
         await self._check(new)
         engine = self._require_engine()
-        asked = _Asked(user, key, hashlib.sha256(orjson.dumps(new, option=orjson.OPT_SORT_KEYS)).digest())
+        asked = _Asked(user, key, new.digest())
         entry = self._trail.row("task.created", user=user)
         full = await self._fullness(user)
 
@@ -226,8 +241,11 @@ class Tasks:
                 "usage": orjson.dumps(NO_USAGE).decode(),
                 "held_until": now + HOLD_MS if new.is_held else None,
                 "stored_bytes": TASK_BYTES + len(new.goal.encode()),
+                "webhook_url": new.webhook_url,
             },
         )
+        if new.webhook_url is not None:  # something must sign what is said there
+            ensure_webhook(connection, user.id, salt=new_salt(), now=now)
         insert_row(connection, replace(entry, task_id=task_id))
         created = {
             "status": "queued",
@@ -262,6 +280,7 @@ class Tasks:
             raise _wrong_field(
                 "tools", "unknown_tools", unknown=shown(", ".join(unknown)), known=", ".join(self._catalogue.names)
             )
+        check_url(self._reach, "webhook_url", new.webhook_url)
         model = self._model_of(new)
         if "cost_usd" in (new.limits or {}):
             unpriced = await asyncio.to_thread(self._find_unpriced, model)

@@ -8,6 +8,7 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager
 
 import psycopg
@@ -841,3 +842,26 @@ async def test_writer_ends_though_a_lock_is_in_its_way(url):
         with pytest.raises(RuntimeError, match="closed"):
             await asyncio.wait_for(writing, 5)
     assert stored(url) == [1]
+
+
+class ByHand(Executor):
+    """Runs nothing; the test gives the result."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.future: Future[int] = Future()
+        return self.future
+
+
+async def test_reader_that_is_cancelled_when_its_result_comes_ends_cancelled(monkeypatch):
+    """A loop around it would go on for ever, and the process that closes with it."""
+    database = PostgresDatabase(make_url("postgresql://nobody@127.0.0.1:9/none"))
+    by_hand = ByHand()
+    monkeypatch.setattr(database, "_readers", by_hand)
+    [reading] = await begun(database.read(lambda connection: 1))
+
+    by_hand.future.set_result(1)
+    reading.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    database.close()

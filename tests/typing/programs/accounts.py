@@ -1,7 +1,9 @@
 """From a mail address to a session, and to its end."""
 
-from beray import AuthenticationError, BeRayClient, ConflictError
-from beray.types import CreatedApiToken, Message, Session, User
+from collections.abc import Mapping
+
+from beray import AuthenticationError, BeRayClient, ConflictError, WebhookRefused, webhooks
+from beray.types import CreatedApiToken, Message, Session, User, Webhook, WebhookEvent
 
 
 def register(client: BeRayClient, email: str, code: str) -> User:
@@ -55,3 +57,19 @@ def with_token(token: str) -> str | None:
 def without_context(client: BeRayClient) -> str:
     client.close()
     return client.base_url
+
+
+def call_me(client: BeRayClient, url: str) -> str:
+    webhook: Webhook = client.set_webhook(url)
+    secret = webhook["secret"] or client.set_webhook(url, rotate_secret=True)["secret"]
+    print(client.get_webhook()["last_error"], client.delete_webhook()["pending"])
+    client.create_task("goal", webhook_url=url)
+    return secret or ""
+
+
+def receive(headers: Mapping[str, str], body: bytes, secret: str) -> str:
+    try:
+        event: WebhookEvent = webhooks.verify(headers, body, [secret, "whsec_old"])
+    except WebhookRefused as refused:
+        return refused.reason
+    return event["data"]["status"] if event["type"] == "task.finished" else event["timestamp"]

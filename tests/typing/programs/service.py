@@ -1,7 +1,7 @@
 """What the server tells about itself."""
 
-from beray import BeRayClient
-from beray.types import Info, ModelCheck, Ready
+from beray import BeRayClient, RequestInfo, ResponseInfo
+from beray.types import DayUsage, Info, ModelCheck, Ready
 
 
 def tools_of(client: BeRayClient) -> list[str]:
@@ -27,3 +27,19 @@ def try_model(client: BeRayClient) -> str:
 
 def is_alive(client: BeRayClient) -> bool:
     return client.get_health()["status"] == "ok"
+
+
+def is_nearly_used_up(client: BeRayClient) -> bool:
+    usage: DayUsage = client.get_usage()
+    limit = usage["limits"]["cost_usd"]
+    return limit is not None and (usage["used"]["cost_usd"] or 0) > 0.9 * limit
+
+
+def watched(base_url: str) -> BeRayClient:
+    def before(request: RequestInfo) -> None:
+        print(request.method, request.url, request.attempt)
+
+    def after(response: ResponseInfo) -> None:
+        print(response.status_code, response.elapsed_seconds, response.request_id or response.error)
+
+    return BeRayClient(base_url, on_request=before, on_response=after, deadline=30)

@@ -44,6 +44,8 @@ async def open_client(
     headers: dict[str, str] | None = None,
     tls: ssl.SSLContext | None = None,
     seen: Seen = lambda response: None,
+    lookups: asyncio.Semaphore | None = None,
+    takes_compressed: bool = False,
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """A client that connects by `dialer`.
 
@@ -54,10 +56,13 @@ async def open_client(
         headers: Sent with every request.
         tls: Which certificates are believed; default those of this machine.
         seen: Told of each response when its head has come.
+        lookups: How many names are looked up at a time, with others that are given the same; default two.
+        takes_compressed: A compressed body is let through, for who reads none, or only raw.
     """
     if tls is None:
         tls = await asyncio.to_thread(_machines_certificates)
-    transport = _DialedTransport(dialer, tls, most_body_bytes, seen)
+    backend = _DialingBackend(dialer, lookups or asyncio.Semaphore(MOST_LOOKUPS))
+    transport = _DialedTransport(backend, tls, most_body_bytes, seen, takes_compressed=takes_compressed)
     async with httpx2.AsyncClient(
         transport=transport,
         headers={"accept-encoding": "identity", **(headers or {})},
@@ -74,14 +79,23 @@ def _machines_certificates() -> ssl.SSLContext:
 
 
 class _DialedTransport(httpx2.AsyncBaseTransport):
-    def __init__(self, dialer: Dialer, tls: ssl.SSLContext, most_body_bytes: int, seen: Seen) -> None:
+    def __init__(
+        self,
+        backend: "_DialingBackend",
+        tls: ssl.SSLContext,
+        most_body_bytes: int,
+        seen: Seen,
+        *,
+        takes_compressed: bool,
+    ) -> None:
         self._most_body_bytes = most_body_bytes
         self._seen = seen
+        self._takes_compressed = takes_compressed
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=tls,
             max_connections=MOST_CONNECTIONS,
             keepalive_expiry=KEEPALIVE_SECONDS,
-            network_backend=_DialingBackend(dialer),
+            network_backend=backend,
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -104,7 +118,8 @@ class _DialedTransport(httpx2.AsyncBaseTransport):
         response = httpx2.Response(answer.status, headers=answer.headers, stream=stream, extensions=answer.extensions)
         if response.headers.get("content-type", "").startswith(EVENT_STREAM):
             stream.most_bytes = None
-        if response.headers.get("content-encoding", "identity").lower() != "identity":
+        is_plain = response.headers.get("content-encoding", "identity").lower() == "identity"
+        if not is_plain and not self._takes_compressed:
             await stream.aclose()
             raise httpx2.RemoteProtocolError("it answered with a compressed body, which was not asked for")
         response.request = request
@@ -154,9 +169,9 @@ def _faults_translated() -> Any:
 
 
 class _DialingBackend(httpcore2.AsyncNetworkBackend):
-    def __init__(self, dialer: Dialer) -> None:
+    def __init__(self, dialer: Dialer, lookups: asyncio.Semaphore) -> None:
         self._dialer = dialer
-        self._lookups = asyncio.Semaphore(MOST_LOOKUPS)
+        self._lookups = lookups
 
     async def connect_tcp(
         self,

@@ -25,14 +25,19 @@ _ADDRESSES_TRIED = 4
 
 
 class SystemResolver:
-    """Asks as this machine is set up to (`getaddrinfo`)."""
+    """Asks as this machine is set up to (`getaddrinfo`).
 
-    def __init__(self) -> None:
+    Args:
+        is_whole: Names are whole, and no search domain of this machine is tried behind them.
+    """
+
+    def __init__(self, *, is_whole: bool = True) -> None:
+        self._suffix = "." if is_whole else ""
         self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="beray-lookup")
 
     async def __call__(self, host: str) -> Sequence[str]:
         """See `Resolve`."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host + self._suffix)
 
     def close(self) -> None:
         """Take no more; a lookup that runs can't be ended."""
@@ -40,8 +45,7 @@ class SystemResolver:
 
 
 def _look_up(host: str) -> Sequence[str]:
-    # With a dot at its end a name is whole: no search domain of this machine is tried behind it.
-    found = socket.getaddrinfo(host + ".", None, type=socket.SOCK_STREAM)
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
