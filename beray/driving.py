@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from http import HTTPStatus
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -88,7 +87,7 @@ def silence(method: str, url: str, seconds: float) -> RequestTimeout:
 
 def most_bytes(call: Call[Any], status: int) -> int | None:
     """How much of an answer's body is taken; None: all of it."""
-    if not (HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES or status in call.accepted):
+    if not (200 <= status < 300 or status in call.accepted):
         return MAX_REFUSAL_BYTES
     return None if call.is_file else MAX_ANSWER_BYTES
 
