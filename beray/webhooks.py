@@ -29,6 +29,8 @@ TOLERANCE_SECONDS: Final = 300.0
 """How far a message's time may be from now: older ones may have been recorded, and sent again by somebody else."""
 
 _SECONDS: Final = re.compile(r"[0-9]{1,12}")
+# What HTTP allows around a value. An id with more taken off it would be another id to who keeps those that came.
+_AROUND: Final = " \t"
 
 Text = str | bytes
 Headers = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tuple[Text, Text]]
@@ -58,7 +60,7 @@ def verify(
         WebhookRefused: Answer it with 400, and believe nothing of it. Its `reason` says why.
         ValueError: A secret is none.
     """
-    keys = [key_of(each) for each in ([secret] if isinstance(secret, str) else secret)]
+    keys = _keys_of(secret)
     if not keys:
         raise ValueError("a webhook can't be verified without a secret")
     content = _bytes_of(body)
@@ -79,8 +81,14 @@ def sign(
         ValueError: A secret is none, or the id has a full stop in it.
     """
     seconds = datetime.now(UTC).timestamp() if now is None else now
-    keys = [key_of(each) for each in ([secret] if isinstance(secret, str) else secret)]
+    keys = _keys_of(secret)
     return signed_headers(keys, message_id=message_id, timestamp=int(seconds), body=_bytes_of(body))
+
+
+def _keys_of(secret: str | Sequence[str]) -> list[bytes]:
+    if isinstance(secret, bytes | bytearray):
+        raise TypeError("secret must be text, whsec_..., or several of it; got bytes: decode them")
+    return [key_of(each) for each in ([secret] if isinstance(secret, str) else secret)]
 
 
 def _bytes_of(body: Text) -> bytes:
@@ -104,7 +112,7 @@ def _headers_of(headers: Headers) -> dict[str, str]:
             continue
         if name in found:
             raise WebhookRefused(f"the header {name} is there twice", reason="headers")
-        found[name] = _text_of(raw_value).strip()
+        found[name] = _text_of(raw_value).strip(_AROUND)
     for name in (ID_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER):
         if not found.get(name):
             raise WebhookRefused(f"the header {name} is missing", reason="headers")
@@ -133,7 +141,7 @@ def _check_signature(found: Mapping[str, str], body: bytes, keys: Sequence[bytes
         ]
     except ValueError:
         raise WebhookRefused("its webhook-id is malformed", reason="headers") from None
-    given = [each.encode() for each in found[SIGNATURE_HEADER].split()]
+    given = [each.encode(errors="surrogatepass") for each in found[SIGNATURE_HEADER].split()]  # WSGI makes such
     # Each with each, and to the end: how long it takes says nothing of how much of one is right.
     if not any([hmac.compare_digest(one, other) for one in expected for other in given]):  # noqa: C419 - see above
         raise WebhookRefused("none of its signatures is by this secret", reason="signature")

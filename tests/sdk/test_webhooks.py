@@ -113,6 +113,20 @@ def test_header_that_is_missing_or_there_twice_is_refused(name):
     assert refusal([*headers.items(), (name.upper(), "other")]) == "headers"
 
 
+@pytest.mark.parametrize("name", ["webhook-id", "webhook-timestamp", "webhook-signature"])
+def test_bytes_that_are_no_text_are_refused(name):
+    """As frameworks hand them over that decode with `surrogateescape`."""
+    assert refusal({**signed(), name: "\udcff"}) in {"headers", "timestamp", "signature"}
+
+
+@pytest.mark.parametrize("space", ["\xa0", "\x85", "\x0b", "\x0c", "\x1c", "\n"])
+def test_message_does_not_come_again_under_an_id_that_looks_new(space):
+    """HTTP takes spaces and tabs from around a value alone, so a receiver sees another id."""
+    headers = signed()
+
+    assert refusal({**headers, "webhook-id": headers["webhook-id"] + space}) == "headers"
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"null", b"[]", b"{}", b'{"type": 1, "data": {}}', b"\xff", b"[" * 100_000, b'{"type":"x"}']
 )
@@ -155,6 +169,11 @@ def test_parsed_body_is_the_callers_mistake_and_told_as_such():
 def test_secret_that_is_none_is_told_whatever_comes(secret):
     with pytest.raises(ValueError, match="secret"):
         verify({}, b"", secret, now=NOW)
+
+
+def test_secret_that_was_read_as_bytes_is_told():
+    with pytest.raises(TypeError, match="decode them"):
+        verify(signed(), BODY, SECRET.encode(), now=NOW)
 
 
 def test_refusal_is_one_line_says_why_and_survives_pickling():
