@@ -119,6 +119,8 @@ def test_request_id_comes_from_the_header_where_the_body_has_none():
         ({"Retry-After": "Tue, 24 Nov 2026 07:00:00 GMT", "Date": DATE}, 0.0),
         ({"Retry-After": "Tue, 24 Nov 2026 08:00:30 GMT"}, None),
         ({"Retry-After": "Tue, 24 Nov 2026 08:00:30", "Date": DATE}, None),
+        ({"Retry-After": "Mon, 01 Jan 99999999999999 00:00:00 GMT", "Date": DATE}, None),
+        ({"Retry-After": "Tue, 24 Nov 2026 08:00:30 +99999999999999", "Date": DATE}, None),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "-1"}, None),
         ({"Retry-After": "٣"}, None),
