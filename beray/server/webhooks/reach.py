@@ -20,17 +20,16 @@ ANYWHERE: Final = "1"
 _LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 # A last label that begins with a letter (RFC 3696) can't be part of an IPv4 address in any of its spellings.
 _FULL_NAME: Final = rf"(?:{_LABEL}\.)+[A-Za-z](?:[A-Za-z0-9_-]{{0,61}}[A-Za-z0-9_])?"
+_FIVE_DIGITS: Final = r"[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+_ANY_PORT: Final = rf"[1-9][0-9]{{0,3}}|{_FIVE_DIGITS}"
 # Below 1024 are other services' ports: a mail server should not be made to read our greeting.
-_PORT: Final = (
-    r"443|102[4-9]|10[3-9][0-9]|1[1-9][0-9]{2}|[2-9][0-9]{3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]"
-    r"|6553[0-5]"
-)
+_PORT: Final = rf"443|102[4-9]|10[3-9][0-9]|1[1-9][0-9]{{2}}|[2-9][0-9]{{3}}|{_FIVE_DIGITS}"
 _REST: Final = r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?(?:\?[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)?"
 PUBLIC_URL: Final = rf"https://{_FULL_NAME}(?::(?:{_PORT}))?{_REST}"
 """The form of a URL that needs no word of the operator's, for readers of /openapi.json too."""
 
 _PUBLIC: Final = re.compile(PUBLIC_URL)
-_LISTED: Final = re.compile(rf"https?://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{{0,4}})?{_REST}")
+_LISTED: Final = re.compile(rf"https?://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?:{_ANY_PORT}))?{_REST}")
 _NAME: Final = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}")
 _HOST: Final = re.compile(r"https?://(\[[^\]]*\]|[^/:?#]*)")
 

@@ -108,7 +108,15 @@ def test_operator_can_list_what_else_is_called(entries, url):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://u@hooks.lan/", "http://hooks.lan/#x", "ftp://hooks.lan/", "http://hooks.lan:0/"]
+    "url",
+    [
+        "http://u@hooks.lan/",
+        "http://hooks.lan/#x",
+        "ftp://hooks.lan/",
+        "http://hooks.lan:0/",
+        "http://hooks.lan:65536/",
+        "http://hooks.lan:99999/",
+    ],
 )
 def test_listed_host_gets_no_other_forms(url):
     assert not open_reach(Settings(webhook_allow_private=("hooks.lan", "1"))).takes(url)
