@@ -6,6 +6,7 @@ redirect followed and nothing of this machine's environment used. Each attempt h
 
 import asyncio
 import contextlib
+import logging
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ from beray.server.webhooks.reach import Reach, address_of, host_of
 ATTEMPT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 1.0  # for the body of an answer whose head has said all that counts
 ANSWER_BYTES: Final = 4096
+READ_BYTES: Final = 256 << 10  # of a whole connection: interim answers (1xx) without end would keep a core busy for 10 s
 REFUSED_STATUS: Final = 403  # of a `Refusal`: an address that may not be called
+
+log = logging.getLogger("beray.webhooks")
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,9 @@ class Sender:
             return Answered(None, "timeout")
         except httpx2.HTTPError as error:
             return Answered(None, _fault_of(error))
+        except Exception:  # what a receiver made us stumble over: raised, it would be sent again without end
+            log.exception("a webhook could not be sent")
+            return Answered(None, "unreachable")
 
     async def _post(self, url: str, body: bytes, headers: Mapping[str, str], lookups: asyncio.Semaphore) -> Answered:
         if self._tls is None:
@@ -98,6 +105,7 @@ class Sender:
                 tls=self._tls,
                 lookups=lookups,
                 takes_compressed=True,
+                most_read_bytes=READ_BYTES,
             ) as client,
             client.stream("POST", url, content=body) as response,
         ):

@@ -1,6 +1,7 @@
 """One attempt to hand a message over: what it may reach, and what counts as taken."""
 
 import asyncio
+import contextlib
 import gzip
 import ipaddress
 
@@ -107,12 +108,38 @@ async def test_receiver_that_never_ends_its_answer_has_taken_the_message(receive
     assert await send(receiver.url) == Answered(200, None)
 
 
+async def test_receiver_that_floods_with_interim_answers_is_left(receiver):
+    """Each is cheap to send and dear to read; there may be any number of them before the answer."""
+
+    def flood(exchange: Exchange) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                exchange.wfile.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
+
+    receiver.script(flood)
+
+    assert await send(receiver.url) == Answered(None, "not_http")
+
+
 async def test_nobody_there_is_unreachable():
     with loopback_server() as gone:
         pass
 
     assert await send(gone.url) == Answered(None, "unreachable")
     assert await send("https://unknown.example.org/", resolve=Names()) == Answered(None, "unreachable")
+
+
+async def test_fault_of_ours_is_an_attempt_that_failed(receiver, monkeypatch, caplog):
+    """Raised, the message would be sent again whenever its lease has lapsed, and never be given up."""
+    receiver.script(reply(503, {}))
+
+    def stumble(headers):
+        raise OverflowError
+
+    monkeypatch.setattr(sending, "retry_after_seconds", stumble)
+
+    assert await send(receiver.url) == Answered(None, "unreachable")
+    assert "could not be sent" in caplog.text
 
 
 async def test_environment_is_not_used(receiver, monkeypatch):

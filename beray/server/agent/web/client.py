@@ -46,6 +46,7 @@ async def open_client(
     seen: Seen = lambda response: None,
     lookups: asyncio.Semaphore | None = None,
     takes_compressed: bool = False,
+    most_read_bytes: int | None = None,
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """A client that connects by `dialer`.
 
@@ -58,10 +59,11 @@ async def open_client(
         seen: Told of each response when its head has come.
         lookups: How many names are looked up at a time, with others that are given the same; default two.
         takes_compressed: A compressed body is let through, for who reads none, or only raw.
+        most_read_bytes: Of one connection, heads and interim answers included, of which there may be any number.
     """
     if tls is None:
         tls = await asyncio.to_thread(_machines_certificates)
-    backend = _DialingBackend(dialer, lookups or asyncio.Semaphore(MOST_LOOKUPS))
+    backend = _DialingBackend(dialer, lookups or asyncio.Semaphore(MOST_LOOKUPS), most_read_bytes)
     transport = _DialedTransport(backend, tls, most_body_bytes, seen, takes_compressed=takes_compressed)
     async with httpx2.AsyncClient(
         transport=transport,
@@ -169,9 +171,10 @@ def _faults_translated() -> Any:
 
 
 class _DialingBackend(httpcore2.AsyncNetworkBackend):
-    def __init__(self, dialer: Dialer, lookups: asyncio.Semaphore) -> None:
+    def __init__(self, dialer: Dialer, lookups: asyncio.Semaphore, most_read_bytes: int | None) -> None:
         self._dialer = dialer
         self._lookups = lookups
+        self._most_read_bytes = most_read_bytes
 
     async def connect_tcp(
         self,
@@ -185,23 +188,29 @@ class _DialingBackend(httpcore2.AsyncNetworkBackend):
             connected = await self._dialer.connect(Target(host, port), self._lookups)
         except Refusal as refusal:
             raise httpcore2.ConnectError(str(refusal)) from refusal
-        return _Stream(await anyio.abc.SocketStream.from_socket(connected))
+        return _Stream(await anyio.abc.SocketStream.from_socket(connected), self._most_read_bytes)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
 class _Stream(httpcore2.AsyncNetworkStream):
-    def __init__(self, stream: anyio.abc.ByteStream) -> None:
+    def __init__(self, stream: anyio.abc.ByteStream, most_read_bytes: int | None) -> None:
         self._stream = stream
+        self._most_read_bytes = most_read_bytes
+        self._read_bytes = 0
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - see above
         with _stream_faults(httpcore2.ReadError, httpcore2.ReadTimeout):
             async with asyncio.timeout(timeout):
                 try:
-                    return await self._stream.receive(max_bytes)
+                    data = await self._stream.receive(max_bytes)
                 except anyio.EndOfStream:
                     return b""
+        self._read_bytes += len(data)
+        if self._most_read_bytes is not None and self._read_bytes > self._most_read_bytes:
+            raise httpcore2.RemoteProtocolError(f"it answered with more than {self._most_read_bytes} bytes")
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - see above
         if not buffer:
@@ -232,7 +241,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
         except BaseException:
             await self.aclose()
             raise
-        return _Stream(wrapped)
+        return _Stream(wrapped, self._most_read_bytes)
 
     def get_extra_info(self, info: str) -> Any:
         if info == "ssl_object":
