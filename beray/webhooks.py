@@ -85,8 +85,8 @@ def sign(
     return signed_headers(keys, message_id=message_id, timestamp=int(seconds), body=_bytes_of(body))
 
 
-def _keys_of(secret: str | Sequence[str]) -> list[bytes]:
-    if isinstance(secret, bytes | bytearray):
+def _keys_of(secret: Text | Sequence[str]) -> list[bytes]:
+    if isinstance(secret, bytes):
         raise TypeError("secret must be text, whsec_..., or several of it; got bytes: decode them")
     return [key_of(each) for each in ([secret] if isinstance(secret, str) else secret)]
 

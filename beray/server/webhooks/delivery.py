@@ -2,7 +2,8 @@
 
 A message is claimed with a lease that outlasts an attempt, sent, and settled. Whoever dies in between leaves it to the
 next, so a receiver may get it twice, with the same id. One dead receiver takes only its user's and its host's few
-places, and is not in the others' way: the oldest message of each user is looked at, not the oldest of all.
+places, and is not in the others' way: the oldest message of each user is looked at, not the oldest of all, and users
+take turns, so that dead receivers of many users, with a thousand old messages each, only make the others wait a turn.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
@@ -34,6 +36,7 @@ LOOKUPS_OF_USER: Final = 2
 LOOK_SECONDS: Final = 5.0  # between looks without being woken: a notice can be lost
 LOOK_LEAST_SECONDS: Final = 0.05
 DUE_MOST: Final = 500  # users whose oldest message is looked at in one round
+TURNS_MOST: Final = 10_000  # users whose turn is remembered; with more all are forgotten, and begin anew
 LEASE_MS: Final = 30_000  # an attempt takes 10 s at most
 
 log = logging.getLogger("beray.webhooks")
@@ -67,6 +70,8 @@ class Deliveries:
         self._sender: Sender | None = None
         self._woken = asyncio.Event()
         self._flying: dict[asyncio.Task[None], tuple[int, str]] = {}  # user and host
+        self._turns: dict[int, int] = {}  # user: the number of their latest attempt
+        self._numbers = count(1)
         # A lookup that was given up goes on in its thread, and keeps its place until it has ended.
         self._lookups: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
 
@@ -121,7 +126,7 @@ class Deliveries:
     def _choose(self, due: Sequence[Due]) -> list[Due]:
         chosen: list[Due] = []
         places = list(self._flying.values())
-        for one in due:
+        for one in sorted(due, key=lambda one: self._turns.get(one.user_id, 0)):
             place = (one.user_id, host_of(one.url or ""))
             is_user_free = sum(user_id == place[0] for user_id, _ in places) < AT_ONCE_OF_USER
             is_host_free = sum(host == place[1] for _, host in places) < AT_ONCE_TO_HOST
@@ -133,6 +138,9 @@ class Deliveries:
     def _begin(self, message: Claimed) -> None:
         job = asyncio.create_task(self._deliver(message))
         self._flying[job] = (message.user_id, host_of(message.url))
+        if len(self._turns) >= TURNS_MOST:
+            self._turns.clear()
+        self._turns[message.user_id] = next(self._numbers)
         job.add_done_callback(self._end)
 
     def _end(self, job: "asyncio.Task[None]") -> None:

@@ -26,7 +26,7 @@ from beray.server.webhooks.reach import Reach, address_of, host_of
 ATTEMPT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 1.0  # for the body of an answer whose head has said all that counts
 ANSWER_BYTES: Final = 4096
-READ_BYTES: Final = 256 << 10  # of a whole connection: interim answers (1xx) without end would keep a core busy for 10 s
+READ_BYTES: Final = 256 << 10  # of a connection: interim answers (1xx) without end would keep a core busy
 REFUSED_STATUS: Final = 403  # of a `Refusal`: an address that may not be called
 
 log = logging.getLogger("beray.webhooks")

@@ -228,21 +228,75 @@ async def test_host_that_many_users_call_has_few_places(post):
     await post.database.write(ten_users_who_wait)
     sender = FakeSender(held="dead")
     async with post.sending(sender):
-        await until(lambda: ("https://live.example.com/", "m11") in sender.sent, what="the live one's message")
+        await until(lambda: ("https://live.example.com/", "m11_11") in sender.sent, what="the live one's message")
 
         assert sender.flying == AT_ONCE_TO_HOST
 
 
 def ten_users_who_wait(connection: Connection) -> None:
-    """The first nine have the same dead receiver; each has a task, and a message about it."""
+    """The first nine have the same dead receiver."""
     for number in range(2, 12):
-        row = {"user_id": number, "goal": "g", "status": "completed", "usage": "{}", "created_at": 0, "updated_at": 0}
-        values = {"id": number, "email": f"{number}@example.com"}
-        connection.execute(text("INSERT INTO user_account (id, email, created_at) VALUES (:id, :email, 0)"), values)
-        queries.ensure_webhook(connection, number, salt=b"s" * 16, now=0)
-        queries.set_url(connection, number, "https://live.example.com/" if number == 11 else "https://dead.org/")
-        message = {"task_id": task_queries.insert_task(connection, row), "message_id": f"m{number}", "body": b"{}"}
-        queries.enqueue(connection, user_id=number, now=number, most=9, **message)
+        url = "https://live.example.com/" if number == 11 else "https://dead.org/"
+        wait_for(connection, number, url, now=number)
+
+
+async def test_users_take_turns_however_old_their_messages_are(post, monkeypatch):
+    """Dead receivers of many users take all places, and have old messages enough to take each that is left again."""
+    monkeypatch.setattr(delivery_module, "AT_ONCE", 4)
+    sender = EndingSender()
+    async with post.sending(sender):
+        await post.database.write(dead_users_with_old_messages)
+        await until(lambda: sender.flying == 4, what="all places of the dead ones")
+        await post.database.write(lambda connection: wait_for(connection, 9, "https://live.example.com/", now=9))
+        for ended in range(1, 8):
+            sender.end_one()
+            await until(partial(has_sent, sender, 4 + ended), what="the next attempt")
+
+    hosts = [url for url, _ in sender.sent]
+    assert len(set(hosts[4:8])) == 4, "each dead one that waits, and the live one, before anybody's next"
+    assert "https://live.example.com/" in hosts[4:8]
+
+
+def has_sent(sender: FakeSender, count: int) -> bool:
+    return len(sender.sent) == count
+
+
+class EndingSender(FakeSender):
+    """Whose attempts end, without an answer, one by one when it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[asyncio.Event] = []
+
+    async def send(self, url, body, headers, *, lookups):
+        self.sent.append((url, headers["webhook-id"]))
+        self.ends.append(asyncio.Event())
+        self.flying += 1
+        await self.ends[-1].wait()
+        self.flying -= 1
+        return Answered(None, "timeout")
+
+    def end_one(self) -> None:
+        next(end for end in self.ends if not end.is_set()).set()
+
+
+def dead_users_with_old_messages(connection: Connection) -> None:
+    for user_id in range(2, 8):
+        for now in range(4):
+            wait_for(connection, user_id, f"https://dead{user_id}.example.com/", now=now)
+
+
+def wait_for(connection: Connection, user_id: int, url: str, *, now: int) -> None:
+    """A message of that user's waits since then, about a task of its own."""
+    values = {"id": user_id, "email": f"{user_id}@example.com"}
+    connection.execute(
+        text("INSERT OR IGNORE INTO user_account (id, email, created_at) VALUES (:id, :email, 0)"), values
+    )
+    queries.ensure_webhook(connection, user_id, salt=b"s" * 16, now=0)
+    queries.set_url(connection, user_id, url)
+    row = {"user_id": user_id, "goal": "g", "status": "completed", "usage": "{}", "created_at": 0, "updated_at": 0}
+    message = {"task_id": task_queries.insert_task(connection, row), "message_id": f"m{user_id}_{now}", "body": b"{}"}
+    queries.enqueue(connection, user_id=user_id, now=now, most=9, **message)
 
 
 async def test_nothing_is_said_of_what_is_not_stored(post):
