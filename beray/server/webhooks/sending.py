@@ -27,6 +27,7 @@ ATTEMPT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 1.0  # for the body of an answer whose head has said all that counts
 ANSWER_BYTES: Final = 4096
 READ_BYTES: Final = 256 << 10  # of a connection: interim answers (1xx) without end would keep a core busy
+LOOKUP_THREADS: Final = 64  # a name that is not answered holds one for up to a minute, and each user may have two such
 REFUSED_STATUS: Final = 403  # of a `Refusal`: an address that may not be called
 
 log = logging.getLogger("beray.webhooks")
@@ -58,7 +59,8 @@ class Sender:
 
     def __init__(self, reach: Reach, *, resolve: Resolve | None = None, tls: ssl.SSLContext | None = None) -> None:
         self._reach = reach
-        self._whole, self._listed = SystemResolver(), SystemResolver(is_whole=False)
+        self._whole = SystemResolver(threads=LOOKUP_THREADS)
+        self._listed = SystemResolver(is_whole=False)
         self._resolve = resolve
         self._tls = tls
         self._limits = EgressLimits(lookup_seconds=ATTEMPT_SECONDS, connect_seconds=ATTEMPT_SECONDS)

@@ -4,15 +4,18 @@ import asyncio
 import contextlib
 import gzip
 import ipaddress
+import threading
 
 import pytest
 
+from beray.server.sandbox.egress import dial
 from beray.server.webhooks import sending
 from beray.server.webhooks.reach import Reach
 from beray.server.webhooks.sending import Answered, Sender
 from tests.support.certificates import tls_contexts
 from tests.support.egress import PUBLIC, EchoServer, Names
 from tests.support.loopback import Exchange, cut_body, drop, loopback_server, reply, silence
+from tests.support.waiting import until
 
 BODY = b'{"type":"task.finished"}'
 HEADERS = {"webhook-id": "msg_1", "webhook-timestamp": "1", "webhook-signature": "v1,x"}
@@ -140,6 +143,33 @@ async def test_fault_of_ours_is_an_attempt_that_failed(receiver, monkeypatch, ca
 
     assert await send(receiver.url) == Answered(None, "unreachable")
     assert "could not be sent" in caplog.text
+
+
+async def test_names_of_many_that_are_never_answered_leave_the_others_alone(receiver, monkeypatch):
+    """Who holds the name's server lets a lookup wait for as long as the system does, beyond the attempt."""
+    go, asked = threading.Event(), []
+
+    def look_up(host):
+        asked.append(host)
+        if host.startswith("dead"):
+            assert go.wait(30)
+        return [PUBLIC]
+
+    monkeypatch.setattr(dial, "_look_up", look_up)
+    sender = Sender(PUBLIC_NETWORK)
+
+    def begin(name):
+        url = f"https://{name}.example.com:{receiver.server_address[1]}/"
+        return asyncio.create_task(sender.send(url, BODY, HEADERS, lookups=asyncio.Semaphore(2)))
+
+    dead = [begin(f"dead{number}") for number in range(30)]
+    await until(lambda: len(asked) >= 8, what="lookups that wait")
+    try:
+        assert await begin("live") == Answered(None, "unreachable"), "looked up; nobody is there"
+    finally:
+        go.set()
+        await asyncio.gather(*dead)
+        sender.close()
 
 
 async def test_environment_is_not_used(receiver, monkeypatch):

@@ -29,11 +29,12 @@ class SystemResolver:
 
     Args:
         is_whole: Names are whole, and no search domain of this machine is tried behind them.
+        threads: Lookups at a time.
     """
 
-    def __init__(self, *, is_whole: bool = True) -> None:
+    def __init__(self, *, is_whole: bool = True, threads: int = _LOOKUP_THREADS) -> None:
         self._suffix = "." if is_whole else ""
-        self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="beray-lookup")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="beray-lookup")
 
     async def __call__(self, host: str) -> Sequence[str]:
         """See `Resolve`."""
