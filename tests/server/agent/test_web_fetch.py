@@ -263,6 +263,15 @@ async def test_a_large_page_is_read_in_part_and_said_to_be(web):
     assert len(fetch._say(read)[0]) < 17_000
 
 
+async def test_a_server_that_only_announces_an_answer_is_left(web, monkeypatch):
+    """Interim answers are dear to read, and there may be any number of them."""
+    monkeypatch.setattr(fetch, "MOST_READ_BYTES", 20_000, raising=False)
+    web.pages = {"/": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000 + page("x", "text/plain")}
+
+    with pytest.raises(ToolError, match="answered with more than 20000 bytes"):
+        await web.read()
+
+
 async def test_a_page_that_does_not_come_is_given_up(web, monkeypatch):
     monkeypatch.setattr(fetch, "FETCH_SECONDS", 0.5)
     web.pages = {"/": None}

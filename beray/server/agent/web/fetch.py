@@ -28,6 +28,7 @@ from beray.server.sandbox.egress.request import Refusal, Target, check_allowed
 
 FETCH_SECONDS: Final = 20.0
 MOST_BYTES: Final = 2 << 20
+MOST_READ_BYTES: Final = 4 << 20  # of a connection, heads and interim answers (1xx) included, which could be endless
 MOST_REDIRECTS: Final = 5
 MOST_URL_CHARACTERS: Final = 4000
 
@@ -94,6 +95,7 @@ async def read_page(access: WebAccess, url: str) -> Page:
             open_client(
                 access.dialer,
                 most_body_bytes=2 * MOST_BYTES,  # reading is ended before
+                most_read_bytes=MOST_READ_BYTES,
                 timeout_seconds=FETCH_SECONDS,
                 headers={"user-agent": "BeRay (web_fetch)", "accept": "text/html, text/*, application/json;q=0.9"},
                 tls=access.tls,
