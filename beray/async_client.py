@@ -5,7 +5,7 @@ calls and flows, which `async_driver.py` does here.
 """
 
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -491,15 +491,15 @@ class AsyncBeRayClient(BaseClient):
 
     # From calls and flows to answers
 
-    async def _value(self, call: Call[Result]) -> Result:
-        return await self._driver.run(flows.value(call, self._conditions))
+    def _value(self, call: Call[Result]) -> Coroutine[Any, Any, Result]:
+        return self._driver.run(flows.value(call, self._conditions))
 
     async def _response(self, call: Call[bytes], *, is_streamed: bool) -> aiohttp.ClientResponse:
         answer = await self._driver.run(flows.request(call, self._conditions, is_streamed=is_streamed))
         return cast(aiohttp.ClientResponse, answer.response)
 
-    async def _run(self, flow: Flow[Result]) -> Result:
-        return await self._driver.run(flow)
+    def _run(self, flow: Flow[Result]) -> Coroutine[Any, Any, Result]:
+        return self._driver.run(flow)
 
     def _iterate(self, flow: Flow[None]) -> AsyncGenerator[Any, None]:
         return self._driver.iterate(flow)

@@ -11,10 +11,12 @@ import sys
 import urllib.request
 from asyncio import sleep
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self, cast
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
@@ -51,6 +53,8 @@ from beray.protocol.responses import Answer
 from beray.uploads import UploadBody
 
 _LOOK_SECONDS: Final = 0.5
+_BUSY_SECONDS: Final = 0.005
+_SMALL_BYTES: Final = 16 * 1024  # a body of this size, announced, comes within the time that its head may take
 _SPARE_SECONDS: Final = 0.5  # so that aiohttp, which knows more, is the first to say what is not in time
 
 KEPT_SECONDS: Final = 4.0  # a connection is used again within this; servers commonly close an idle one after 5 s
@@ -72,24 +76,28 @@ class Connections:
         self.is_given = given is not None
         self.proxy, self.proxy_headers = (None, None) if self.is_given else _proxy_for(base_url)
         self._given = given
-        self._own: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        self._places: dict[asyncio.AbstractEventLoop, _Place] = {}
         self._of_parent: Any = None
         self._pid = os.getpid()
 
-    async def session(self) -> aiohttp.ClientSession:
-        """The session to use now."""
-        if self._given is not None:
-            return self._given
+    def at_hand(self) -> "_Place | None":
+        """What this event loop's calls go through, if that is there already."""
+        return self._places.get(asyncio.get_running_loop()) if self._pid == os.getpid() else None
+
+    async def place(self) -> "_Place":
+        """What this event loop's calls go through."""
         self._leave_those_of_parent()
         loop = asyncio.get_running_loop()
-        own = self._own.get(loop)
-        if own is None:
-            self._forget_loops(lambda other: other.is_closed())
+        self._forget_loops(lambda other: other.is_closed())
+        patience = _Patience()
+        session = self._given
+        if session is None:
             context = await asyncio.to_thread(_tls_context) if self._may_be_secure() else True
-            own = self._own.get(loop)  # another task may have been here meanwhile
-            if own is None:
-                own = self._own[loop] = _new_session(context)
-        return own
+            if loop in self._places:  # another task has been here meanwhile
+                return self._places[loop]
+            session = _new_session(context, patience)
+        place = self._places[loop] = _Place(session, patience)
+        return place
 
     def _may_be_secure(self) -> bool:
         """Whether authorities are needed: also for redirects to https, but a wrong name must not end plain calls."""
@@ -99,10 +107,10 @@ class Connections:
     async def close(self) -> None:
         """Close the connections, but for those of event loops that run elsewhere; a caller's session stays open."""
         self._leave_those_of_parent()
-        own = self._own.pop(asyncio.get_running_loop(), None)
+        place = self._places.pop(asyncio.get_running_loop(), None)
         self._forget_loops(lambda other: not other.is_running())
-        if own is not None:
-            await own.close()
+        if place is not None and not self.is_given:
+            await place.session.close()
 
     def _leave_those_of_parent(self) -> None:
         """In a forked process, touch them no more, and keep them from being collected.
@@ -110,15 +118,22 @@ class Connections:
         Closing them would take the sockets from the parent's event loop: both processes have the same epoll.
         """
         if self._pid != os.getpid():
-            self._of_parent, self._own, self._pid = (self._of_parent, self._own), {}, os.getpid()
+            self._of_parent, self._places, self._pid = (self._of_parent, self._places), {}, os.getpid()
 
     def _forget_loops(self, is_over: Callable[[asyncio.AbstractEventLoop], bool]) -> None:
         """Leave the sessions of event loops that are over: they can't be closed in any other."""
-        for loop in list(self._own):
-            own = self._own.pop(loop, None) if is_over(loop) else None
-            if own is not None and (connector := own.connector) is not None:
-                own.detach()
+        for loop in list(self._places):
+            place = self._places.pop(loop, None) if is_over(loop) else None
+            if place is not None and not self.is_given and (connector := place.session.connector) is not None:
+                place.session.detach()
                 _close_without_loop(connector)
+
+
+class _Place(NamedTuple):
+    """What the calls of an event loop share."""
+
+    session: aiohttp.ClientSession
+    patience: "_Patience"
 
 
 def _close_without_loop(connector: aiohttp.BaseConnector) -> None:
@@ -139,11 +154,15 @@ class AsyncDriver:
         self.options = options
         self._access = access
         self._renewals: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
-        timeouts = {
-            is_stream: aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout, sock_read=seconds)
-            for is_stream, seconds in ((False, options.read_timeout), (True, options.stream_timeout))
-        }
-        self._timeouts = timeouts
+        connect = options.connect_timeout
+        self._settings: dict[str, Any] = {"max_redirects": MOST_REDIRECTS}
+        if connections.proxy is not None:
+            self._settings |= {"proxy": connections.proxy, "proxy_headers": connections.proxy_headers}
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect)  # the rest is `_Patience`'s
+        self._timeout_of_body = aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=options.read_timeout)
+        self._timeout_of_stream = aiohttp.ClientTimeout(
+            total=None, sock_connect=connect, sock_read=options.stream_timeout
+        )
 
     @property
     def is_borrowed(self) -> bool:
@@ -162,7 +181,7 @@ class AsyncDriver:
 
     async def run(self, flow: Flow[Result]) -> Result:
         """What the flow returns; it emits nothing."""
-        steps = _Steps(self)
+        steps: _Steps | None = None
         try:
             effect = next(flow)
             while True:
@@ -170,17 +189,20 @@ class AsyncDriver:
                     if type(effect) is Send and not effect.is_streamed and effect.deadline is None:
                         result = await self._send(effect)  # most calls: each step between would cost as much again
                     else:
+                        steps = steps or _Steps(self)
                         result = await steps.do(effect)
                 except BaseException as error:  # the flow decides: it may have something to undo
                     effect = flow.throw(error)
                 else:
                     effect = flow.send(result)
         except StopIteration as end:
-            steps.hand_over(end.value)
+            if steps is not None:
+                steps.hand_over(end.value)
             return cast(Result, end.value)
         finally:
             flow.close()
-            steps.close()
+            if steps is not None:
+                steps.close()
 
     async def iterate(self, flow: Flow[Any]) -> AsyncGenerator[Any, None]:
         """What the flow emits; it is closed with the iterator."""
@@ -241,28 +263,24 @@ class AsyncDriver:
 
     async def _send(self, send: Send) -> Answer | NetworkError:
         call = send.call
+        is_question = call.method in _QUESTIONS
         url = self._connections.base_url + call.target
         headers = request_headers(call, self.options)
-        if self._access.token is not None:
-            headers["Authorization"] = Secret(f"Bearer {self._access.token}")
+        if self._access.authorization is not None:
+            headers["Authorization"] = self._access.authorization
         if self._connections.proxy_headers is not None and url.startswith("http://"):
             headers.update(self._connections.proxy_headers)  # aiohttp sends them to a tunnel's proxy alone
         response: aiohttp.ClientResponse | None = None
         try:
-            session = await self._connections.session()
-            connector = session.connector
-            patience = connector.patience if isinstance(connector, _Connector) else None
-            async with asyncio.timeout(None) as timeout:
-                wait = _Wait(timeout, self.options.connect_timeout + silence_seconds(send, self.options))
-                if patience is not None:
-                    patience.add(wait)
-                try:
-                    response = await self._answered(session, send, headers, wait)
-                    is_unread = send.is_streamed and 200 <= response.status < 300
-                    body = b"" if is_unread else await _whole_body(response, send, wait)
-                finally:
-                    if patience is not None:
-                        patience.remove(wait)
+            place = self._connections.at_hand() or await self._connections.place()
+            with _Wait(place.patience, self.options.connect_timeout + silence_seconds(send, self.options)) as wait:
+                response = await self._answered(place.session, send, url, headers, wait)
+                if send.is_streamed and 200 <= response.status < 300:
+                    body = b""
+                elif _is_small(response):
+                    body = await response.read()
+                else:
+                    body = await _whole_body(response, send, wait)
         except (aiohttp.ClientError, OSError, UnicodeError) as error:  # OSError: TimeoutError, a certificate's file
             if response is not None:
                 response.close()
@@ -270,56 +288,80 @@ class AsyncDriver:
                 raise call.body.failure from call.body.failure.__cause__  # no further attempt would help
             seconds = silence_seconds(send, self.options)
             return as_value(network_error(error, method=call.method, url=url, timeout_seconds=seconds), cause=error)
-        if call.method not in _QUESTIONS and response.status in (301, 302, 303):
+        if not is_question and response.status in (301, 302, 303):
             response.close()
             raise lost_body(call, url=url, target=response.headers.get("Location", "nowhere"))
-        return Answer(
-            status=response.status,
-            headers=cast(Any, response.headers),
-            body=body,
-            method=call.method,
-            url=url,
-            response=response,
-        )
+        return Answer(response.status, cast(Any, response.headers), body, call.method, url, response)
 
-    async def _answered(
-        self, session: aiohttp.ClientSession, send: Send, headers: dict[str, str], wait: "_Wait"
-    ) -> aiohttp.ClientResponse:
-        """The answer's head. A redirect of what is more than a question is judged before it is followed."""
+    def _timeout_for(self, send: Send) -> aiohttp.ClientTimeout:
+        if not send.is_streamed:
+            return self._timeout
+        return self._timeout_of_stream if send.is_event_stream else self._timeout_of_body
+
+    def _answered(
+        self, session: aiohttp.ClientSession, send: Send, url: str, headers: dict[str, str], wait: "_Wait"
+    ) -> Awaitable[aiohttp.ClientResponse]:
+        """The answer's head."""
         call = send.call
-        url = URL(self._connections.base_url + call.target, encoded=True)
-        for _ in range(MOST_REDIRECTS):
-            response = await session.request(
-                call.method,
-                url,
-                data=_body(call.body, headers, wait.begin_again),
-                headers=headers,
-                timeout=self._timeouts[send.is_event_stream],
-                proxy=self._connections.proxy,
-                proxy_headers=self._connections.proxy_headers,
-                allow_redirects=call.method in _QUESTIONS,
-                max_redirects=MOST_REDIRECTS,
-            )
-            if call.method in _QUESTIONS or response.status not in (307, 308):
-                break
-            url = _redirected(call.method, url, response)
-        return response
+        request: Callable[..., Awaitable[aiohttp.ClientResponse]] = partial(
+            session.request, call.method, headers=headers, timeout=self._timeout_for(send), **self._settings
+        )
+        place = URL(url, encoded=True)
+        if call.method in _QUESTIONS:
+            return request(place)
+        body = partial(_body, call.body, headers, wait.begin_again)
+        return _redirected(lambda url: request(url, data=body(), allow_redirects=False), call.method, place)
+
+
+async def _redirected(
+    request: Callable[[URL], Awaitable[aiohttp.ClientResponse]], method: str, url: URL
+) -> aiohttp.ClientResponse:
+    """The answer's head, of what is more than a question: a redirect is judged before it is followed."""
+    for _ in range(MOST_REDIRECTS):
+        response = await request(url)
+        if response.status not in (307, 308):
+            break
+        url = _target(method, url, response)
+    return response
 
 
 class _Wait:
-    """How long a call still waits for the next piece of its answer."""
+    """How long a call still waits for the next piece of its answer; beyond that, `TimeoutError`.
 
-    __slots__ = ("_loop", "_seconds", "due", "timeout")
+    It is what `asyncio.timeout` does, without a timer of its own: `_Patience` calls `end`.
+    """
 
-    def __init__(self, timeout: asyncio.Timeout, seconds: float) -> None:
-        self.timeout = timeout
+    __slots__ = ("_cancelling", "_is_over", "_patience", "_seconds", "_task", "due")
+
+    def __init__(self, patience: "_Patience", seconds: float) -> None:
+        self._patience = patience
         self._seconds = seconds
-        self._loop = asyncio.get_running_loop()
-        self.due = self._loop.time() + seconds
+        self._is_over = False
+        task = asyncio.current_task()
+        assert task is not None, "a call runs in a task"
+        self._task = task
+        self._cancelling = task.cancelling()
+        self.due = patience.time() + seconds
 
     def begin_again(self) -> None:
         """A piece has come, or gone."""
-        self.due = self._loop.time() + self._seconds
+        self.due = self._patience.time() + self._seconds
+
+    def end(self) -> None:
+        """The time is over."""
+        self._is_over = True
+        self._task.cancel()
+
+    def __enter__(self) -> Self:
+        self._patience.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._patience.remove(self)
+        if self._is_over and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error
 
 
 class _Patience:
@@ -327,16 +369,18 @@ class _Patience:
 
     aiohttp waits for each byte of a head anew, passes over as many interim answers (1xx) as come, and waits for ever
     where a peer breaks the protocol after the last chunk. A timer for each call would cost a tenth of it, so one for
-    all looks now and then.
+    all of an event loop looks now and then.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self.time = self._loop.time
         self._waits: set[_Wait] = set()
         self._next_look: asyncio.TimerHandle | None = None
+        self._ended_at = self.time()
 
     def add(self, wait: _Wait) -> None:
-        """Watch over a call; its timeout must have been entered."""
+        """Watch over a call."""
         self._waits.add(wait)
         if self._next_look is None:
             self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look)
@@ -344,16 +388,22 @@ class _Patience:
     def remove(self, wait: _Wait) -> None:
         """The call is over."""
         self._waits.discard(wait)
+        self._ended_at = self.time()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call has ended within the last moments."""
+        return self.time() - self._ended_at < _BUSY_SECONDS
 
     def _look(self) -> None:
-        now = self._loop.time()
+        now = self.time()
         for wait in [wait for wait in self._waits if wait.due <= now]:
             self._waits.discard(wait)
-            wait.timeout.reschedule(now)
+            wait.end()
         self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look) if self._waits else None
 
 
-def _redirected(method: str, url: URL, response: aiohttp.ClientResponse) -> URL:
+def _target(method: str, url: URL, response: aiohttp.ClientResponse) -> URL:
     """Where a redirect leads to."""
     location = response.headers.get("Location", "")
     response.close()
@@ -363,6 +413,12 @@ def _redirected(method: str, url: URL, response: aiohttp.ClientResponse) -> URL:
     except ValueError as error:
         raise aiohttp.InvalidURL(location, f"it was redirected to what is no URL: {error}") from error
     return target
+
+
+def _is_small(response: aiohttp.ClientResponse) -> bool:
+    """Whether the body needs no watching: it is announced, and unpacks to no more."""
+    size = response.content_length
+    return size is not None and size <= _SMALL_BYTES and "Content-Encoding" not in response.headers
 
 
 async def _whole_body(response: aiohttp.ClientResponse, send: Send, wait: _Wait) -> bytes:
@@ -504,24 +560,29 @@ class _FewCookies(aiohttp.CookieJar):
 class _Connector(aiohttp.TCPConnector):
     """Gives no connection on which something has come already: it would be taken for the next call's answer."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, patience: _Patience, **options: Any) -> None:
         super().__init__(**options)
-        self.patience = _Patience()
+        self._patience = patience
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent's."""
         while True:
             connection = await super().connect(*args, **kwargs)
             protocol = connection.protocol
-            if protocol is None or not (protocol.should_close or _has_news(connection.transport)):
+            if protocol is None or not (protocol.should_close or self._has_news(connection.transport)):
                 return connection
             connection.close()
+
+    def _has_news(self, transport: asyncio.BaseTransport | None) -> bool:
+        """Not asked while the event loop is at work: it reads what comes by itself, and asking costs 5 µs a call."""
+        return not self._patience.is_busy and _has_news(transport)
 
 
 def _has_news(transport: asyncio.BaseTransport | None) -> bool:
     """Whether bytes, or the connection's end, wait to be read. On a secure one that may be its own affairs: tickets."""
-    is_plain = transport is not None and transport.get_extra_info("sslcontext") is None
-    socket = transport.get_extra_info("socket") if transport is not None and is_plain else None
+    if transport is None or transport.get_extra_info("sslcontext") is not None:
+        return False
+    socket = transport.get_extra_info("socket")
     if socket is None or socket.fileno() < 0:
         return False
     if not hasattr(select, "poll"):
@@ -531,8 +592,9 @@ def _has_news(transport: asyncio.BaseTransport | None) -> bool:
     return bool(poll.poll(0))
 
 
-def _new_session(context: ssl.SSLContext | bool) -> aiohttp.ClientSession:
-    connector = _Connector(limit=0, ssl=context, keepalive_timeout=KEPT_SECONDS)  # the caller bounds the calls
+def _new_session(context: ssl.SSLContext | bool, patience: _Patience) -> aiohttp.ClientSession:
+    # Without a limit: the caller bounds the calls.
+    connector = _Connector(patience, limit=0, ssl=context, keepalive_timeout=KEPT_SECONDS)
     session = aiohttp.ClientSession(
         connector=connector,
         headers={"User-Agent": f"beray/{__version__} aiohttp/{aiohttp.__version__}"},

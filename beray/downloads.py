@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -237,7 +237,7 @@ def _ranged(download: _Download, part: PartFile) -> Call[bytes]:
         headers |= _WITH_DIGEST
     if part.size and part.etag is not None:
         headers |= {"Range": f"bytes={part.size}-", "If-Range": part.etag}
-    return replace(download.call, headers=headers)
+    return download.call._replace(headers=headers)
 
 
 def _facts_of(answer: Answer) -> _Facts:
@@ -283,11 +283,11 @@ def _size_if_same(call: Call[bytes], target: Path, conditions: Conditions) -> Fl
     size: int | None = yield Do(partial(_size_of_regular, target))
     if size is None:
         return None
-    head: Call[Any] = replace(call, method="HEAD", headers={**call.headers, **_AS_IT_IS, **_WITH_DIGEST})
+    head: Call[Any] = call._replace(method="HEAD", headers={**call.headers, **_AS_IT_IS, **_WITH_DIGEST})
     try:
         answer = yield from flows.request(head, conditions)
     except APIError:  # HEAD tells no reason, and not every server knows it
-        asked = replace(head, method=call.method)
+        asked = head._replace(method=call.method)
         answer = yield from flows.request(asked, conditions, is_streamed=True)
     facts = _facts_of(answer)
     if facts.sha256 is None or facts.total != size:

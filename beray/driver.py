@@ -180,7 +180,7 @@ class Driver:
                 url,
                 data=cast(Any, call.body),
                 headers=request_headers(call, self._options),
-                auth=BearerAuth(self._access.token),
+                auth=BearerAuth(self._access.authorization),
                 timeout=timeout,
                 stream=True,
             )

@@ -57,15 +57,15 @@ repeats by itself."""
 
 
 class BearerAuth(requests.auth.AuthBase):
-    """Sets the token's header; also keeps requests from putting a password of .netrc there instead."""
+    """Sets the token's header (`Access.authorization`), and keeps requests from putting a password of .netrc there."""
 
-    def __init__(self, token: str | None) -> None:
-        self._token = token
+    def __init__(self, authorization: Secret | None) -> None:
+        self._authorization = authorization
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add the header, if there is a token."""
-        if self._token is not None:
-            request.headers["Authorization"] = Secret(f"Bearer {self._token}")
+        if self._authorization is not None:
+            request.headers["Authorization"] = self._authorization
         return request
 
 

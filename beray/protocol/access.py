@@ -26,6 +26,7 @@ class Access:
 
     Attributes:
         token: The access token, or None.
+        authorization: The header that carries it, or None.
         expires_at: When it ends, where the server has said that.
         renew: What the user's program does to get another token; None where nothing was given.
     """
@@ -33,6 +34,7 @@ class Access:
     def __init__(self, now: Callable[[], datetime], *, renew: Callable[[], Any] | None = None) -> None:
         self._now = now
         self.token: Secret | None = None
+        self.authorization: Secret | None = None
         self.expires_at: datetime | None = None
         self.renew = renew
 
@@ -45,6 +47,7 @@ class Access:
         checked = None if token is None else Secret(header_value("token", token))
         # First its end: a thread that sees the new token with the old one's end would ask for yet another.
         self.expires_at = None if token is None or expires_in is None else self._end(expires_in)
+        self.authorization = None if checked is None else Secret(f"Bearer {checked}")
         self.token = checked
 
     def _end(self, seconds: float) -> datetime | None:

@@ -51,7 +51,10 @@ def repeated(send: Send, conditions: Conditions) -> Flow[Answer]:
         has_asked = True
     while True:
         token = conditions.token
-        outcome = yield from attempt(send, conditions, number=retries + 1)
+        if conditions.watch is None:
+            outcome = _judged((yield send), call, conditions)
+        else:
+            outcome = yield from attempt(send, conditions, number=retries + 1)
         if isinstance(outcome, Answer):
             return outcome
         if retries and call.is_done_when_gone and isinstance(outcome, APIError) and outcome.status_code == 404:
@@ -84,15 +87,18 @@ def token_is_renewed(call: Call[Any], failure: Failure, token: str | None) -> Fl
 def attempt(send: Send, conditions: Conditions, *, number: int = 1) -> Flow[Answer | Failure]:
     """One request: its answer if that is wanted, else what went wrong."""
     if conditions.watch is None:
-        outcome = yield send
-    else:
-        outcome = yield from _watched(send, conditions, conditions.watch, number)
+        return _judged((yield send), send.call, conditions)
+    return _judged((yield from _watched(send, conditions, conditions.watch, number)), send.call, conditions)
+
+
+def _judged(outcome: Answer | NetworkError, call: Call[Any], conditions: Conditions) -> Answer | Failure:
+    """The answer if it is wanted, else what went wrong."""
     if isinstance(outcome, NetworkError):
         return outcome
-    assert isinstance(outcome, Answer)
-    if outcome.headers.get("Idempotency-Supported", "").lower() == "true":
+    supported = outcome.headers.get("Idempotency-Supported")
+    if supported is not None and supported.lower() == "true":
         conditions.learned.is_key_honoured = True
-    if outcome.is_success or outcome.status in send.call.accepted:
+    if 200 <= outcome.status < 300 or outcome.status in call.accepted:
         return outcome
     return error_of(outcome, secret=conditions.token)
 
