@@ -1,7 +1,7 @@
 """The asynchronous client of the BeRay API, on `aiohttp` (`pip install 'beray[async]'`).
 
 It has the methods of `client.py`, under the same names and with the same arguments, to be awaited: both run the same
-calls and flows, which `async_driver.py` does here.
+calls and flows, which `drivers/on_aiohttp.py` does here.
 """
 
 import os
@@ -15,9 +15,10 @@ try:
 except ImportError as error:
     raise ImportError("AsyncBeRayClient needs an extra package: pip install 'beray[async]'") from error
 
-from beray import downloads, folders, running, uploads
-from beray.async_driver import AsyncDriver, Connections
+from beray import running
 from beray.base_client import BaseClient, Options, Timeout
+from beray.drivers.aiohttp_session import Connections
+from beray.drivers.on_aiohttp import AsyncDriver
 from beray.protocol import calls, flows, logins, paging, streams, waiting
 from beray.protocol.access import header_value
 from beray.protocol.calls import Call, Result
@@ -46,7 +47,8 @@ from beray.protocol.waiting import Attention
 from beray.protocol.watching import RequestInfo, ResponseInfo
 from beray.results import AsyncTaskResult
 from beray.running import Files, Job
-from beray.uploads import Content, Progress
+from beray.transfers import downloads, folders, uploads
+from beray.transfers.uploads import Content, Progress
 
 
 class AsyncBeRayClient(BaseClient):

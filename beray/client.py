@@ -1,7 +1,7 @@
 """The synchronous client of the BeRay API, on `requests`.
 
 Its methods are one line each: `protocol/calls.py` says what an operation is, the flows beside it how it is repeated,
-resumed and waited for, and `driver.py` does what those ask for. `async_client.py` has the same methods.
+resumed and waited for, and `drivers/` does what those ask for. `async_client.py` has the same methods.
 """
 
 import os
@@ -12,9 +12,9 @@ from typing import Any, Self, cast
 
 import requests
 
-from beray import downloads, folders, running, uploads
+from beray import running
 from beray.base_client import BaseClient, Options, Timeout
-from beray.driver import Connections, Driver
+from beray.drivers.on_requests import Connections, Driver
 from beray.protocol import calls, flows, logins, paging, streams, waiting
 from beray.protocol.access import header_value
 from beray.protocol.calls import Call, Result
@@ -43,7 +43,8 @@ from beray.protocol.waiting import Attention
 from beray.protocol.watching import RequestInfo, ResponseInfo
 from beray.results import TaskResult
 from beray.running import Files, Job
-from beray.uploads import Content, Progress
+from beray.transfers import downloads, folders, uploads
+from beray.transfers.uploads import Content, Progress
 
 
 class BeRayClient(BaseClient):

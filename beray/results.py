@@ -11,7 +11,7 @@ from beray.protocol.types import Task, TaskError, Usage
 if TYPE_CHECKING:
     from beray.async_client import AsyncBeRayClient
     from beray.client import BeRayClient
-    from beray.uploads import Progress
+    from beray.transfers.uploads import Progress
 
 
 class BaseResult:

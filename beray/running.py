@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 from beray.exceptions import BeRayException
-from beray.folders import upload_dir
 from beray.protocol import calls
 from beray.protocol.calls import Call
 from beray.protocol.effects import Conditions, Do, Flow
@@ -15,7 +14,8 @@ from beray.protocol.flows import request
 from beray.protocol.responses import no_task, value_of
 from beray.protocol.types import Task
 from beray.protocol.waiting import Attention, deadline_of, follow
-from beray.uploads import Content, upload_file
+from beray.transfers.folders import upload_dir
+from beray.transfers.uploads import Content, upload_file
 
 Files = Mapping[str, Content] | Sequence[str | os.PathLike[str]]
 """Paths of the work_dir with what they shall hold; or local files and folders, each under its own name."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from beray.exceptions import ArchiveRefused
-from beray.names import flaw_of, folded
+from beray.transfers.names import flaw_of, folded
 
 MAX_BYTES: Final = 4 << 30
 MAX_ENTRIES: Final = 100_000

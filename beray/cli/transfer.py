@@ -44,7 +44,7 @@ class Target:
         Raises:
             CliError: It would leave the folder, or something is there already.
         """
-        from beray.folders import place_below
+        from beray.transfers.folders import place_below
 
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def attached_files(paths: Sequence[Path]) -> list[LocalFile]:
 def _files_of(path: Path) -> Iterator[LocalFile]:
     name = path.resolve().name  # `.` and `data/..` have names too
     if path.is_dir():
-        from beray.folders import files_below
+        from beray.transfers.folders import files_below
 
         for file in files_below(path):
             yield LocalFile(path / file.path, PurePosixPath(name, file.path).as_posix())

@@ -1,7 +1,7 @@
 """What a flow asks of its driver, and what the flows of one client share.
 
 A flow is a generator: it yields an effect, its driver does it and sends the result back. So retrying, resuming, waiting
-and downloading are written once, and a driver (`driver.py` on requests, `async_driver.py` on aiohttp) is small.
+and downloading are written once, and a driver (`drivers/on_requests.py`, `drivers/on_aiohttp.py`) is small.
 
     Send(call)         the Answer, or the NetworkError that came instead (a value: the flow decides what it means)
     Sleep(seconds)     None

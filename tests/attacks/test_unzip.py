@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from beray import ArchiveRefused, extract_zip_safely, names
+from beray import ArchiveRefused, extract_zip_safely
+from beray.transfers import names
 from tests.support.archives import FLAGS_AT, METHOD_AT, OFFSET_AT, SIZE_AT, archive_of, names_of, patched
 
 ORDINARY = ("ordinary.txt", b"it is unpacked first")

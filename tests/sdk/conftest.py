@@ -52,8 +52,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def note(delay: float) -> None:
         seconds.append(delay)
 
-    monkeypatch.setattr("beray.driver.sleep", seconds.append)
-    monkeypatch.setattr("beray.async_driver.sleep", note)
+    monkeypatch.setattr("beray.drivers.on_requests.sleep", seconds.append)
+    monkeypatch.setattr("beray.drivers.on_aiohttp.sleep", note)
     return seconds
 
 

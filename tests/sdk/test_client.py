@@ -13,9 +13,9 @@ import pytest
 import requests
 
 from beray.client import BeRayClient
-from beray.driver import Connections
+from beray.drivers.on_requests import Connections
+from beray.drivers.requests_session import TunedSession
 from beray.protocol.sse import encode_event
-from beray.transport import TunedSession
 from tests.support.loopback import Exchange, LoopbackServer, events, reply
 
 
@@ -139,7 +139,7 @@ def test_threads_that_begin_at_once_use_one_session(monkeypatch: pytest.MonkeyPa
         both_make_one.wait(10)
         return TunedSession(base_url)
 
-    monkeypatch.setattr("beray.driver.TunedSession", make)
+    monkeypatch.setattr("beray.drivers.on_requests.TunedSession", make)
     connections = Connections("http://h", None)
 
     with ThreadPoolExecutor(2) as threads:

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beray import downloads, part_file
 from beray.exceptions import APIError, ConnectionFailed, DownloadDamaged, NotFoundError, ProtocolError
-from beray.part_file import PartFile, open_part
+from beray.transfers import downloads, part_file
+from beray.transfers.part_file import PartFile, open_part
 from tests.support.archives import archive_of
 from tests.support.scripted_remote import DROPPED, ScriptedRemote, answer_of, conditions
 

@@ -16,7 +16,7 @@ import pytest
 from beray import AsyncBeRayClient, extract_zip_safely
 from beray.client import BeRayClient
 from beray.exceptions import NotFoundError, RequestTimeout
-from beray.zip_end import is_whole_zip
+from beray.transfers.zip_end import is_whole_zip
 from tests.server.files.files_server import OWNER, FilesServer, TaskFiles
 from tests.support.loopback import Exchange, LoopbackServer, reply
 

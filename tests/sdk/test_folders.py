@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beray import folders, names
 from beray.client import BeRayClient
 from beray.exceptions import FolderRefused, NotFoundError, ProtocolError
-from beray.folders import files_below, place_below
+from beray.transfers import folders, names
+from beray.transfers.folders import files_below, place_below
 from tests.support.loopback import Answer, Exchange, LoopbackServer, Received, reply
 
 Node = dict[str, Any]

@@ -83,7 +83,7 @@ def by_path(stream: Answer, other: Answer) -> Answer:
 def test_an_answer_without_measure_is_not_read(
     peer: LoopbackServer, peer_client: BeRayClient, monkeypatch: pytest.MonkeyPatch, answer: Answer
 ) -> None:
-    monkeypatch.setattr("beray.driving.MAX_ANSWER_BYTES", 1 << 20)
+    monkeypatch.setattr("beray.drivers.alike.MAX_ANSWER_BYTES", 1 << 20)
     peer.script(answer, reply(200, {"id": 3}))
 
     with pytest.raises(ProtocolError, match="more than 1 MiB"):
@@ -106,7 +106,7 @@ def test_of_an_endless_refusal_the_beginning_is_read(peer: LoopbackServer, peer_
 def test_a_file_may_be_of_any_size(
     peer: LoopbackServer, peer_client: BeRayClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("beray.driving.MAX_ANSWER_BYTES", 10)
+    monkeypatch.setattr("beray.drivers.alike.MAX_ANSWER_BYTES", 10)
     peer.script(reply(200, b"x" * 1000))
 
     assert peer_client.get_file_content(1, "a").headers["Content-Length"] == "1000"
@@ -183,7 +183,7 @@ def test_an_answer_nobody_asked_for_is_not_the_next_calls(
     peer: LoopbackServer, peer_client: BeRayClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes when the connection waits for its next use."""
-    monkeypatch.setattr("beray.async_driver._BUSY_SECONDS", 0.0)  # this event loop runs only while a call does
+    monkeypatch.setattr("beray.drivers.patience._BUSY_SECONDS", 0.0)  # this event loop runs only while a call does
     forged = HEAD + b'Content-Length: 16\r\n\r\n{"by": "forger"}'
     is_forged = threading.Event()
 

@@ -12,8 +12,8 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from beray.client import BeRayClient
+from beray.drivers.requests_session import TunedSession
 from beray.exceptions import ProtocolError, RequestTimeout
-from beray.transport import TunedSession
 from tests.support.loopback import LoopbackServer, loopback_server, reply, silence
 
 

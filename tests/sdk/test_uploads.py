@@ -12,7 +12,7 @@ import pytest
 
 from beray.client import BeRayClient
 from beray.exceptions import ConnectionFailed, UploadDamaged
-from beray.uploads import UPLOAD_CHUNK_BYTES, SeekableBody, UploadBody
+from beray.transfers.uploads import UPLOAD_CHUNK_BYTES, SeekableBody, UploadBody
 from tests.support.loopback import Exchange, LoopbackServer, drop, reply
 
 LARGE = os.urandom(UPLOAD_CHUNK_BYTES * 2 + 5)

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from beray.exceptions import APIError, ConnectionFailed, DownloadDamaged, NetworkError, ProtocolError, TLSError
-from beray.names import own_name
-from beray.part_file import HASH_BYTES, READ_BYTES, STRONG_TAG, PartFile, open_part
 from beray.protocol import calls, flows
 from beray.protocol.calls import Call
 from beray.protocol.effects import Conditions, Do, Flow, Read, Sleep
 from beray.protocol.responses import Answer
-from beray.uploads import Progress
-from beray.zip_end import is_whole_zip
+from beray.transfers.names import own_name
+from beray.transfers.part_file import HASH_BYTES, READ_BYTES, STRONG_TAG, PartFile, open_part
+from beray.transfers.uploads import Progress
+from beray.transfers.zip_end import is_whole_zip
 
 Place = str | os.PathLike[str]
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from beray.names import shortened
+from beray.transfers.names import shortened
 
 try:
     import fcntl

@@ -14,15 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from beray.downloads import Place, fetch_file
 from beray.exceptions import FolderRefused, ProtocolError
-from beray.names import flaw_of, folded
 from beray.protocol import calls, flows
 from beray.protocol.calls import Call
 from beray.protocol.effects import Conditions, Do, Flow
 from beray.protocol.responses import value_of
 from beray.protocol.types import UploadAnswer
-from beray.uploads import Progress, upload_file
+from beray.transfers.downloads import Place, fetch_file
+from beray.transfers.names import flaw_of, folded
+from beray.transfers.uploads import Progress, upload_file
 
 MAX_ENTRIES: Final = 100_000
 """Most files and folders of one transfer; a ZIP takes more."""

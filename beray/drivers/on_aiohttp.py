@@ -1,33 +1,22 @@
-"""What does the effects of a flow for `AsyncBeRayClient`: the same as `driver.py`, on aiohttp."""
+"""What does the effects of a flow for `AsyncBeRayClient`: the same as `on_requests.py`, on aiohttp."""
 
 import asyncio
 import contextvars
-import errno
 import inspect
-import os
-import select
-import ssl
 import sys
-import urllib.request
 from asyncio import sleep
-from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, cast
-from urllib.parse import urlsplit
+from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 import aiohttp
 from yarl import URL
 
-from beray import __version__
 from beray.base_client import Options
-from beray.driving import (
-    IS_IT_RUNNING,
-    MOST_COOKIES,
+from beray.drivers.aiohttp_errors import network_error
+from beray.drivers.aiohttp_session import Connections
+from beray.drivers.alike import (
     MOST_REDIRECTS,
     RENEWAL_SECONDS,
     as_value,
@@ -37,113 +26,24 @@ from beray.driving import (
     left_until,
     lost_body,
     most_bytes,
-    no_connection,
     renewing,
     request_headers,
     silence,
     silence_seconds,
     too_late,
 )
-from beray.environment import certificates, named_certificates
-from beray.exceptions import BeRayException, ConnectionFailed, NetworkError, ProtocolError, RequestTimeout, TLSError
-from beray.protocol.access import Access, Secret
+from beray.drivers.patience import Wait
+from beray.exceptions import NetworkError
+from beray.protocol.access import Access
 from beray.protocol.calls import Body
 from beray.protocol.effects import Do, Effect, Emit, Flow, Read, Renew, Result, Send, Sleep, Tell
 from beray.protocol.responses import Answer
-from beray.uploads import UploadBody
+from beray.transfers.uploads import UploadBody
 
-_LOOK_SECONDS: Final = 0.5
-_BUSY_SECONDS: Final = 0.005
 _SMALL_BYTES: Final = 16 * 1024  # a body of this size, announced, comes within the time that its head may take
 _SPARE_SECONDS: Final = 0.5  # so that aiohttp, which knows more, is the first to say what is not in time
 
-KEPT_SECONDS: Final = 4.0  # a connection is used again within this; servers commonly close an idle one after 5 s
-
-_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)
 _QUESTIONS = ("GET", "HEAD")
-_NO_TLS = (aiohttp.ClientConnectorSSLError, aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)
-_NO_PROTOCOL = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError)
-
-
-class Connections:
-    """The sessions of a client: the caller's own, or one that is made at the first request in each event loop.
-
-    Loops may run at the same time, in several threads.
-    """
-
-    def __init__(self, base_url: str, given: aiohttp.ClientSession | None) -> None:
-        self.base_url = base_url
-        self.is_given = given is not None
-        self.proxy, self.proxy_headers = (None, None) if self.is_given else _proxy_for(base_url)
-        self._given = given
-        self._places: dict[asyncio.AbstractEventLoop, _Place] = {}
-        self._of_parent: Any = None
-        self._pid = os.getpid()
-
-    def at_hand(self) -> "_Place | None":
-        """What this event loop's calls go through, if that is there already."""
-        return self._places.get(asyncio.get_running_loop()) if self._pid == os.getpid() else None
-
-    async def place(self) -> "_Place":
-        """What this event loop's calls go through."""
-        self._leave_those_of_parent()
-        loop = asyncio.get_running_loop()
-        self._forget_loops(lambda other: other.is_closed())
-        patience = _Patience()
-        session = self._given
-        if session is None:
-            context = await asyncio.to_thread(_tls_context) if self._may_be_secure() else True
-            if loop in self._places:  # another task has been here meanwhile
-                return self._places[loop]
-            session = _new_session(context, patience)
-        place = self._places[loop] = _Place(session, patience)
-        return place
-
-    def _may_be_secure(self) -> bool:
-        """Whether authorities are needed: also for redirects to https, but a wrong name must not end plain calls."""
-        named = named_certificates(os.environ)
-        return self.base_url.startswith("https://") or (named is not None and Path(named).exists())
-
-    async def close(self) -> None:
-        """Close the connections, but for those of event loops that run elsewhere; a caller's session stays open."""
-        self._leave_those_of_parent()
-        place = self._places.pop(asyncio.get_running_loop(), None)
-        self._forget_loops(lambda other: not other.is_running())
-        if place is not None and not self.is_given:
-            await place.session.close()
-
-    def _leave_those_of_parent(self) -> None:
-        """In a forked process, touch them no more, and keep them from being collected.
-
-        Closing them would take the sockets from the parent's event loop: both processes have the same epoll.
-        """
-        if self._pid != os.getpid():
-            self._of_parent, self._places, self._pid = (self._of_parent, self._places), {}, os.getpid()
-
-    def _forget_loops(self, is_over: Callable[[asyncio.AbstractEventLoop], bool]) -> None:
-        """Leave the sessions of event loops that are over: they can't be closed in any other."""
-        for loop in list(self._places):
-            place = self._places.pop(loop, None) if is_over(loop) else None
-            if place is not None and not self.is_given and (connector := place.session.connector) is not None:
-                place.session.detach()
-                _close_without_loop(connector)
-
-
-class _Place(NamedTuple):
-    """What the calls of an event loop share."""
-
-    session: aiohttp.ClientSession
-    patience: "_Patience"
-
-
-def _close_without_loop(connector: aiohttp.BaseConnector) -> None:
-    """Close what can be closed at once; what a closing waits for happens in no loop any more."""
-    with suppress(RuntimeError, StopIteration):  # the loop is closed; nothing was waited for
-        closing: Any = connector.close().__await__()
-        try:
-            closing.send(None)
-        finally:
-            closing.close()
 
 
 class AsyncDriver:
@@ -158,7 +58,7 @@ class AsyncDriver:
         self._settings: dict[str, Any] = {"max_redirects": MOST_REDIRECTS}
         if connections.proxy is not None:
             self._settings |= {"proxy": connections.proxy, "proxy_headers": connections.proxy_headers}
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect)  # the rest is `_Patience`'s
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect)  # the rest is `Patience`'s
         self._timeout_of_body = aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=options.read_timeout)
         self._timeout_of_stream = aiohttp.ClientTimeout(
             total=None, sock_connect=connect, sock_read=options.stream_timeout
@@ -273,7 +173,7 @@ class AsyncDriver:
         response: aiohttp.ClientResponse | None = None
         try:
             place = self._connections.at_hand() or await self._connections.place()
-            with _Wait(place.patience, self.options.connect_timeout + silence_seconds(send, self.options)) as wait:
+            with Wait(place.patience, self.options.connect_timeout + silence_seconds(send, self.options)) as wait:
                 response = await self._answered(place.session, send, url, headers, wait)
                 if send.is_streamed and 200 <= response.status < 300:
                     body = b""
@@ -299,7 +199,7 @@ class AsyncDriver:
         return self._timeout_of_stream if send.is_event_stream else self._timeout_of_body
 
     def _answered(
-        self, session: aiohttp.ClientSession, send: Send, url: str, headers: dict[str, str], wait: "_Wait"
+        self, session: aiohttp.ClientSession, send: Send, url: str, headers: dict[str, str], wait: "Wait"
     ) -> Awaitable[aiohttp.ClientResponse]:
         """The answer's head."""
         call = send.call
@@ -325,84 +225,6 @@ async def _redirected(
     return response
 
 
-class _Wait:
-    """How long a call still waits for the next piece of its answer; beyond that, `TimeoutError`.
-
-    It is what `asyncio.timeout` does, without a timer of its own: `_Patience` calls `end`.
-    """
-
-    __slots__ = ("_cancelling", "_is_over", "_patience", "_seconds", "_task", "due")
-
-    def __init__(self, patience: "_Patience", seconds: float) -> None:
-        self._patience = patience
-        self._seconds = seconds
-        self._is_over = False
-        task = asyncio.current_task()
-        assert task is not None, "a call runs in a task"
-        self._task = task
-        self._cancelling = task.cancelling()
-        self.due = patience.time() + seconds
-
-    def begin_again(self) -> None:
-        """A piece has come, or gone."""
-        self.due = self._patience.time() + self._seconds
-
-    def end(self) -> None:
-        """The time is over."""
-        self._is_over = True
-        self._task.cancel()
-
-    def __enter__(self) -> Self:
-        self._patience.add(self)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._patience.remove(self)
-        if self._is_over and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise TimeoutError from error
-
-
-class _Patience:
-    """Ends calls whose answer's head, or next piece, is not there in time.
-
-    aiohttp waits for each byte of a head anew, passes over as many interim answers (1xx) as come, and waits for ever
-    where a peer breaks the protocol after the last chunk. A timer for each call would cost a tenth of it, so one for
-    all of an event loop looks now and then.
-    """
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.time = self._loop.time
-        self._waits: set[_Wait] = set()
-        self._next_look: asyncio.TimerHandle | None = None
-        self._ended_at = self.time()
-
-    def add(self, wait: _Wait) -> None:
-        """Watch over a call."""
-        self._waits.add(wait)
-        if self._next_look is None:
-            self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look)
-
-    def remove(self, wait: _Wait) -> None:
-        """The call is over."""
-        self._waits.discard(wait)
-        self._ended_at = self.time()
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a call has ended within the last moments."""
-        return self.time() - self._ended_at < _BUSY_SECONDS
-
-    def _look(self) -> None:
-        now = self.time()
-        for wait in [wait for wait in self._waits if wait.due <= now]:
-            self._waits.discard(wait)
-            wait.end()
-        self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look) if self._waits else None
-
-
 def _target(method: str, url: URL, response: aiohttp.ClientResponse) -> URL:
     """Where a redirect leads to."""
     location = response.headers.get("Location", "")
@@ -421,7 +243,7 @@ def _is_small(response: aiohttp.ClientResponse) -> bool:
     return size is not None and size <= _SMALL_BYTES and "Content-Encoding" not in response.headers
 
 
-async def _whole_body(response: aiohttp.ClientResponse, send: Send, wait: _Wait) -> bytes:
+async def _whole_body(response: aiohttp.ClientResponse, send: Send, wait: Wait) -> bytes:
     """Read the body as `response.read`, and no more than there may be."""
     most = most_bytes(send.call, response.status) or sys.maxsize
     pieces: list[bytes] = []
@@ -541,136 +363,3 @@ async def _pieces(body: UploadBody, on_piece: Callable[[], object]) -> AsyncIter
     except Exception as error:
         body.failure = error
         raise
-
-
-class _FewCookies(aiohttp.CookieJar):
-    """Takes as many cookies as a load balancer sets, not as many as a server could send."""
-
-    def update_cookies(self, *args: Any, **kwargs: Any) -> None:
-        """Keep an answer's cookies, if there is room."""
-        if len(self) < MOST_COOKIES:
-            super().update_cookies(*args, **kwargs)
-
-    def update_cookies_from_headers(self, *args: Any, **kwargs: Any) -> None:
-        """As `update_cookies`: newer versions of aiohttp come here."""
-        if len(self) < MOST_COOKIES:
-            super().update_cookies_from_headers(*args, **kwargs)
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Gives no connection on which something has come already: it would be taken for the next call's answer."""
-
-    def __init__(self, patience: _Patience, **options: Any) -> None:
-        super().__init__(**options)
-        self._patience = patience
-
-    async def connect(self, *args: Any, **kwargs: Any) -> Any:
-        """As the parent's."""
-        while True:
-            connection = await super().connect(*args, **kwargs)
-            protocol = connection.protocol
-            if protocol is None or not (protocol.should_close or self._has_news(connection.transport)):
-                return connection
-            connection.close()
-
-    def _has_news(self, transport: asyncio.BaseTransport | None) -> bool:
-        """Not asked while the event loop is at work: it reads what comes by itself, and asking costs 5 µs a call."""
-        return not self._patience.is_busy and _has_news(transport)
-
-
-def _has_news(transport: asyncio.BaseTransport | None) -> bool:
-    """Whether bytes, or the connection's end, wait to be read. On a secure one that may be its own affairs: tickets."""
-    if transport is None or transport.get_extra_info("sslcontext") is not None:
-        return False
-    socket = transport.get_extra_info("socket")
-    if socket is None or socket.fileno() < 0:
-        return False
-    if not hasattr(select, "poll"):
-        return bool(select.select([socket], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(socket, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def _new_session(context: ssl.SSLContext | bool, patience: _Patience) -> aiohttp.ClientSession:
-    # Without a limit: the caller bounds the calls.
-    connector = _Connector(patience, limit=0, ssl=context, keepalive_timeout=KEPT_SECONDS)
-    session = aiohttp.ClientSession(
-        connector=connector,
-        headers={"User-Agent": f"beray/{__version__} aiohttp/{aiohttp.__version__}"},
-        cookie_jar=_FewCookies(unsafe=True),  # also of servers that are named by their address
-    )
-    # It would repeat a call by itself, where the flows have to know of each attempt: a deletion's second one finds
-    # nothing. There is no public name for it; without it, one repetition more is made.
-    session._retry_connection = False
-    return session
-
-
-def _tls_context() -> ssl.SSLContext:
-    """Trusts whom the synchronous client trusts."""
-    place = certificates(os.environ)
-    if not Path(place).exists():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place)  # OpenSSL's error names nothing
-    is_folder = Path(place).is_dir()
-    return ssl.create_default_context(cafile=None if is_folder else place, capath=place if is_folder else None)
-
-
-def _proxy_for(base_url: str) -> tuple[URL | None, dict[str, str] | None]:
-    """The proxy that the environment names for the server; read once, as by the synchronous client.
-
-    Its password is no part of the URL, which aiohttp's errors tell.
-    """
-    parts = urlsplit(base_url)
-    host = parts.netloc
-    if urllib.request.proxy_bypass(host):
-        return None, None
-    proxies = urllib.request.getproxies()
-    named = proxies.get(parts.scheme) or proxies.get("all")
-    if not named:
-        return None, None
-    proxy = URL(named if "://" in named else f"http://{named}")
-    if proxy.user is None:
-        return proxy, None
-    login = b64encode(f"{proxy.user}:{proxy.password or ''}".encode()).decode("ascii")
-    return proxy.with_user(None), {"Proxy-Authorization": Secret(f"Basic {login}")}
-
-
-def network_error(error: Exception, *, method: str, url: str, timeout_seconds: float) -> BeRayException:
-    """What aiohttp raised, as the SDK's own exception.
-
-    Args:
-        error: What was caught.
-        method: The request's method.
-        url: The request's URL.
-        timeout_seconds: The read timeout, for the message.
-    """
-    what = f"{method} {url}"
-    if isinstance(error, _NO_TLS):
-        return TLSError(f"{what}: no secure connection: {_reason(error)}", method=method, url=url, was_sent=False)
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        message = f"{what}: the server could not be reached in time."
-        return RequestTimeout(message, method=method, url=url, was_sent=False, hint=IS_IT_RUNNING)
-    if isinstance(error, _NOT_SENT):
-        message = no_connection(what, _reason(error))
-        return ConnectionFailed(message, method=method, url=url, was_sent=False, hint=IS_IT_RUNNING)
-    if isinstance(error, TimeoutError):
-        return RequestTimeout(f"{what}: nothing came for {timeout_seconds:g} s.", method=method, url=url)
-    if isinstance(error, aiohttp.TooManyRedirects):
-        return ProtocolError(f"{what}: it was redirected more than {MOST_REDIRECTS} times.")
-    if isinstance(error, _NO_PROTOCOL):
-        return ProtocolError(f"{what}: {_reason(error)}")
-    if isinstance(error, aiohttp.ClientError):
-        return ConnectionFailed(f"{what}: the connection was cut: {_reason(error)}", method=method, url=url)
-    return TLSError(f"{what}: {error}", method=method, url=url, was_sent=False)  # an OSError: a certificate's file
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost words, such as `Connection refused`."""
-    inner = error.__cause__ or error.__context__
-    if inner is not None and (words := _reason(inner)) and words != type(inner).__name__:
-        return words
-    if isinstance(error, ssl.SSLError):
-        return str(error)  # its number is not the system's
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)  # asyncio's own words name the address alone
-    return str(error) or type(error).__name__

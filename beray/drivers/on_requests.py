@@ -10,7 +10,7 @@ import requests
 import urllib3
 
 from beray.base_client import Options
-from beray.driving import (
+from beray.drivers.alike import (
     RENEWAL_SECONDS,
     as_value,
     check_size,
@@ -24,13 +24,14 @@ from beray.driving import (
     silence_seconds,
     too_late,
 )
+from beray.drivers.requests_errors import network_error
+from beray.drivers.requests_session import BearerAuth, Reader, TunedSession, Until
 from beray.exceptions import NetworkError, RequestTimeout
 from beray.protocol.access import Access
 from beray.protocol.calls import Call
 from beray.protocol.effects import Do, Effect, Emit, Flow, Read, Renew, Result, Send, Sleep, Tell
 from beray.protocol.responses import Answer
-from beray.transport import BearerAuth, Reader, TunedSession, Until, network_error
-from beray.uploads import UploadBody
+from beray.transfers.uploads import UploadBody
 
 READ_BYTES = 64 * 1024
 
