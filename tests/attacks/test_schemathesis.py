@@ -104,7 +104,7 @@ def user_entry(name: str) -> dict[str, Any]:
 def attack(document: str, folder: Path, *options: str, examples: int) -> Run:
     """Run schemathesis with every check on what the document describes."""
     (folder / "users.json").write_text(json.dumps({"auth": [user_entry(name) for name in USERS]}))
-    (folder / "st.toml").write_text(CONFIG.format(users=folder / "users.json", examples=examples, chains=6 * examples))
+    (folder / "st.toml").write_text(CONFIG.format(users=folder / "users.json", examples=examples, chains=8 * examples))
     events = folder / "events.ndjson"
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(folder / "st.toml"), "run", document]
     common = ["--continue-on-failure", "--request-timeout", "20", "--generation-database", "none"]
