@@ -294,8 +294,7 @@ async def test_hooks_may_be_coroutine_functions(peer: LoopbackServer) -> None:
     seen: list[Any] = []
 
     async def note(info: Any) -> None:
-        await asyncio.sleep(0)
-        seen.append(info)
+        await asyncio.to_thread(seen.append, info)
 
     peer.script(reply(200, {"id": 3}))
     async with AsyncBeRayClient(peer.url, on_request=note, on_response=note) as client:

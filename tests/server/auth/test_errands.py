@@ -65,7 +65,11 @@ async def test_close_cuts_what_takes_too_long(monkeypatch):
 async def test_errands_are_bounded(monkeypatch, most, is_full):
     monkeypatch.setattr(errands, "MOST", most)
     jobs = Errands()
-    jobs.begin(lambda: asyncio.sleep(0), "nothing")
+
+    async def nothing() -> None:
+        """Done at once."""
+
+    jobs.begin(nothing, "nothing")
 
     assert jobs.is_full is is_full
     await jobs.close()

@@ -51,7 +51,7 @@ async def first_output(client: AsyncBeRayClient, task_id: int) -> str:
 
 async def wait(client: AsyncBeRayClient, task_id: int) -> Task:
     async def choose(question: Question) -> str | None:
-        await asyncio.sleep(0)
+        print(await client.get_task(task_id))
         return question["choices"][0] if question["choices"] else None
 
     def tell(event: Event) -> None:
