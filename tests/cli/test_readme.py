@@ -82,3 +82,11 @@ def test_newest_version_of_the_changelog_is_ours() -> None:
 
     assert newest is not None
     assert newest[1] == __version__
+
+
+@BOTH
+def test_first_program_of_the_sdk_is_short(readme: str) -> None:
+    """That it runs is tested with those of the pages."""
+    first, *_ = blocks(readme, "python")
+
+    assert len(first.strip().splitlines()) <= 10
