@@ -199,7 +199,7 @@ class AsyncDriver:
         return self._timeout_of_stream if send.is_event_stream else self._timeout_of_body
 
     def _answered(
-        self, session: aiohttp.ClientSession, send: Send, url: str, headers: dict[str, str], wait: "Wait"
+        self, session: aiohttp.ClientSession, send: Send, url: str, headers: dict[str, str], wait: Wait
     ) -> Awaitable[aiohttp.ClientResponse]:
         """The answer's head."""
         call = send.call

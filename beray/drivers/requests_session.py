@@ -113,7 +113,7 @@ class TunedSession(requests.Session):
         prepared.url = request.url
         prepared.headers = CaseInsensitiveDict(cast(Any, self.headers))
         prepared.headers.update(request.headers)
-        prepared._cookies = RequestsCookieJar()  # type: ignore[attr-defined]  # redirects copy it
+        cast(Any, prepared)._cookies = RequestsCookieJar()  # redirects copy it
         prepared.hooks = {"response": []}
         body = request.data or None
         prepared.body = cast(Any, body)
@@ -158,12 +158,12 @@ class TunedSession(requests.Session):
 
 def _leave_body(response: requests.Response) -> None:
     """Count the body as read; without one the connection serves the next call."""
-    is_read = response._content is not False  # type: ignore[comparison-overlap]  # what it is at first
+    is_read = cast(Any, response._content) is not False  # what it is at first
     if is_read or response.headers.get("Content-Length") == "0":
         return
     response.close()  # before it counts as read: then its connection would be used again
     response._content = b""
-    response._content_consumed = True  # type: ignore[attr-defined]  # what `response.content` sets
+    cast(Any, response)._content_consumed = True  # what `response.content` sets
 
 
 class TunedAdapter(HTTPAdapter):
@@ -201,7 +201,7 @@ class TunedAdapter(HTTPAdapter):
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Set the pool's certificates; there are none on a plain connection."""
         if cert or not url.startswith("http://"):
-            super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]  # so requests has it
+            cast(Any, super()).cert_verify(conn, url, verify, cert)
 
     def request_url(self, request: Any, proxies: Any) -> str:
         """Path and query, unless a proxy needs more."""
@@ -298,7 +298,7 @@ class _HTTPResponse(http.client.HTTPResponse):
             self._heads += 1
             if self._heads > _MOST_HEADS:
                 raise http.client.HTTPException("interim answers do not end")
-            line: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]  # not in its types
+            line: tuple[str, int, str] = cast(Any, super())._read_status()
             if not 101 < line[1] < 200:  # those two are others' to judge
                 return line
             http.client.parse_headers(cast(Any, self.fp))

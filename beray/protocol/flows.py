@@ -108,18 +108,18 @@ def _watched(send: Send, conditions: Conditions, watch: Watch, number: int) -> F
     for on_request in watch.on_request:
         yield Tell(on_request, (info,))
     began = conditions.clock()
-    outcome = yield send
-    is_answer = isinstance(outcome, Answer)
+    outcome: Answer | NetworkError = yield send
+    answer = None if isinstance(outcome, NetworkError) else outcome
     told = ResponseInfo(
         request=info,
-        status_code=outcome.status if is_answer else None,
-        request_id=name_of(outcome.headers.get("X-Request-ID")) if is_answer else None,
+        status_code=None if answer is None else answer.status,
+        request_id=None if answer is None else name_of(answer.headers.get("X-Request-ID")),
         elapsed_seconds=conditions.clock() - began,
-        error=None if is_answer else outcome,
+        error=outcome if isinstance(outcome, NetworkError) else None,
     )
     for on_response in watch.on_response:
         yield Tell(on_response, (told,))
-    return outcome  # type: ignore[no-any-return]  # what a driver gives back for Send
+    return outcome
 
 
 def _gone(call: Call[Any], conditions: Conditions) -> Answer:
