@@ -17,7 +17,7 @@ import pytest
 from beray import AsyncBeRayClient, BeRayClient, ProtocolError
 from beray.protocol.effects import Do
 from beray.protocol.sse import encode_event
-from tests.support.loopback import Exchange, LoopbackServer, events, loopback_server, reply, silence
+from tests.support.loopback import Exchange, LoopbackServer, events, loopback_server, old_token_refused, reply, silence
 from tests.support.waiting import until
 
 
@@ -198,20 +198,12 @@ async def test_many_calls_run_at_once(peer: LoopbackServer) -> None:
 
 async def test_of_many_calls_one_asks_for_a_token(peer: LoopbackServer) -> None:
     asked: list[int] = []
-    all_refused = threading.Barrier(8)
-
-    def answer(exchange: Exchange) -> None:
-        if exchange.headers["Authorization"] == "Bearer old":
-            all_refused.wait(10)
-            reply(401, {})(exchange)
-        else:
-            reply(200, {"id": 3})(exchange)
 
     async def renew() -> str:
         asked.append(1)
         return "fresh"
 
-    peer.always(answer)
+    peer.always(old_token_refused({"id": 3}, together=8))
     async with AsyncBeRayClient(peer.url, "old", on_token_expired=renew) as client:
         results = await asyncio.gather(*(client.get_task(number) for number in range(8)))
 

@@ -21,7 +21,7 @@ from beray.client import BeRayClient
 from beray.credentials import Credentials, Login, write_credentials
 from beray.protocol.sse import encode_event
 from beray.protocol.watching import RequestInfo, ResponseInfo
-from tests.support.loopback import Exchange, LoopbackServer, drop, events, reply, silence
+from tests.support.loopback import Exchange, LoopbackServer, drop, events, old_token_refused, reply, silence
 
 SESSION = {"access_token": "new", "token_type": "bearer", "expires_in": 3600, "user": {"id": 1}}
 
@@ -240,16 +240,7 @@ def test_a_cut_stream_asks_for_one_token_only(peer: LoopbackServer, waits: list[
 
 def test_of_many_threads_one_asks_for_a_token(peer: LoopbackServer) -> None:
     asked: list[int] = []
-    all_refused = threading.Barrier(8)
-
-    def answer(exchange: Exchange) -> None:
-        if exchange.headers["Authorization"] == "Bearer old":
-            all_refused.wait(10)
-            reply(401, {})(exchange)
-        else:
-            reply(200, {"id": 3})(exchange)
-
-    peer.always(answer)
+    peer.always(old_token_refused({"id": 3}, together=8))
     with (
         BeRayClient(peer.url, "old", on_token_expired=lambda: asked.append(1) or "fresh") as client,
         ThreadPoolExecutor(8) as threads,
@@ -261,14 +252,6 @@ def test_of_many_threads_one_asks_for_a_token(peer: LoopbackServer) -> None:
 
 def test_of_a_client_and_its_copy_one_asks_for_a_token(peer: LoopbackServer) -> None:
     asked: list[int] = []
-    both_refused = threading.Barrier(2)
-
-    def answer(exchange: Exchange) -> None:
-        if exchange.headers["Authorization"] == "Bearer old":
-            both_refused.wait(10)
-            reply(401, {})(exchange)
-        else:
-            reply(200, {"id": 3})(exchange)
 
     def renew() -> str:
         asked.append(1)
@@ -276,7 +259,7 @@ def test_of_a_client_and_its_copy_one_asks_for_a_token(peer: LoopbackServer) -> 
         return "fresh"
 
     other_waits = threading.Event()
-    peer.always(answer)
+    peer.always(old_token_refused({"id": 3}, together=2))
     with BeRayClient(peer.url, "old", on_token_expired=renew) as client, ThreadPoolExecutor(2) as threads:
         both = [client, client.with_options(timeout=9.0)]
         assert list(threads.map(lambda one: one.get_task(3), both)) == [{"id": 3}] * 2

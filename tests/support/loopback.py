@@ -141,6 +141,20 @@ def reply(status: int = 200, content: Any = None, headers: dict[str, str] | None
     return answer
 
 
+def old_token_refused(content: Any, *, together: int) -> Answer:
+    """Take every token but `old`, which is refused once so many calls with it are here."""
+    all_here = threading.Barrier(together)
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.headers["Authorization"] == "Bearer old":
+            all_here.wait(WAIT_SECONDS)
+            reply(401, {})(exchange)
+        else:
+            reply(200, content)(exchange)
+
+    return answer
+
+
 def drop(exchange: Exchange) -> None:
     """Close the connection without a word."""
     exchange.close_connection = True
