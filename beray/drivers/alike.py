@@ -23,6 +23,9 @@ what stands before it, could fill the memory."""
 MAX_REFUSAL_BYTES: Final = 1 << 20
 """Of an answer that is no success; the rest, mostly of a proxy's page, is left unread."""
 
+QUESTIONS: Final = ("GET", "HEAD")
+"""Methods of calls that only ask: what they bring may be sent on to wherever a redirect leads."""
+
 MOST_REDIRECTS: Final = 30  # as many as requests follows
 MOST_COOKIES: Final = 50  # kept; no load balancer needs more
 
@@ -120,7 +123,7 @@ def check_redirect(method: str, url: str, target: str) -> None:
         ValueError: `target` is no URL.
         ProtocolError: It is another server's, and the call is more than a question.
     """
-    if method not in ("GET", "HEAD") and _origin(target) != _origin(url):
+    if method not in QUESTIONS and _origin(target) != _origin(url):
         raise ProtocolError(
             f"{method} {url} was redirected to another server, {target}, which does not get it. "
             "Give base_url as the server finally has it (https?)."

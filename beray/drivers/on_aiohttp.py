@@ -18,6 +18,7 @@ from beray.drivers.aiohttp_errors import network_error
 from beray.drivers.aiohttp_session import Connections
 from beray.drivers.alike import (
     MOST_REDIRECTS,
+    QUESTIONS,
     RENEWAL_SECONDS,
     as_value,
     check_redirect,
@@ -42,8 +43,6 @@ from beray.transfers.uploads import UploadBody
 
 _SMALL_BYTES: Final = 16 * 1024  # a body of this size, announced, comes within the time that its head may take
 _SPARE_SECONDS: Final = 0.5  # so that aiohttp, which knows more, is the first to say what is not in time
-
-_QUESTIONS = ("GET", "HEAD")
 
 
 class AsyncDriver:
@@ -163,7 +162,7 @@ class AsyncDriver:
 
     async def _send(self, send: Send) -> Answer | NetworkError:
         call = send.call
-        is_question = call.method in _QUESTIONS
+        is_question = call.method in QUESTIONS
         url = self._connections.base_url + call.target
         headers = request_headers(call, self.options)
         if self._access.authorization is not None:
@@ -207,7 +206,7 @@ class AsyncDriver:
             session.request, call.method, headers=headers, timeout=self._timeout_for(send), **self._settings
         )
         place = URL(url, encoded=True)
-        if call.method in _QUESTIONS:
+        if call.method in QUESTIONS:
             return request(place)
         body = partial(_body, call.body, headers, wait.begin_again)
         return _redirected(lambda url: request(url, data=body(), allow_redirects=False), call.method, place)

@@ -11,6 +11,7 @@ import urllib3
 
 from beray.base_client import Options
 from beray.drivers.alike import (
+    QUESTIONS,
     RENEWAL_SECONDS,
     as_value,
     check_size,
@@ -289,5 +290,5 @@ def _chunks_of(response: requests.Response) -> Iterator[bytes]:
 
 
 def _check_redirects(call: Call[Any], response: requests.Response) -> None:
-    if call.method not in ("GET", "HEAD") and any(step.status_code in (301, 302, 303) for step in response.history):
+    if call.method not in QUESTIONS and any(step.status_code in (301, 302, 303) for step in response.history):
         raise lost_body(call, url=str(response.history[0].url), target=str(response.url))

@@ -22,7 +22,7 @@ from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
 from beray import __version__
-from beray.drivers.alike import MOST_COOKIES, check_redirect, left_until
+from beray.drivers.alike import MOST_COOKIES, QUESTIONS, check_redirect, left_until
 from beray.exceptions import ProtocolError
 from beray.protocol.access import Secret
 
@@ -119,7 +119,7 @@ class TunedSession(requests.Session):
         prepared.body = cast(Any, body)
         if body is not None:
             prepared.headers["Content-Length"] = str(len(cast(bytes, body)))
-        elif request.method not in ("GET", "HEAD"):
+        elif request.method not in QUESTIONS:
             prepared.headers["Content-Length"] = "0"
         return cast(BearerAuth, request.auth)(prepared)
 
