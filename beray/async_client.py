@@ -69,10 +69,12 @@ class AsyncBeRayClient(BaseClient):
         timeout: Seconds to connect and seconds without a byte of the answer; one number means both.
         stream_timeout: Seconds a task's stream may be silent before it counts as cut.
         max_retries: Repetitions after the first attempt of a call; with 0, cut streams are not resumed either.
-        deadline: Seconds for a whole call, repetitions and the reading of its answer included.
+        deadline: Seconds for a whole call, repetitions and the reading of its answer included (of a stream or a
+            download: until it begins). None: no repetition begins later than a minute after the first attempt.
         language: `Accept-Language` of messages and errors, such as `en`; a BeRay server's own choice is Chinese.
         on_token_expired: Is called, and awaited if it is a coroutine function, when the token has ended; gives another
-            token, or logs in by itself and gives None. The call is then made once more.
+            token, or logs in by itself and gives None. The call is then made once more. One task of an event loop at
+            a time asks for one, and others wait, five minutes at most.
         on_request: Is called before each request with a `RequestInfo`.
         on_response: Is called after each request with a `ResponseInfo`, also where no answer came.
         session: An `aiohttp.ClientSession` of your own; it is used as it is, and yours to close. Without it, proxies

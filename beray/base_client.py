@@ -104,7 +104,8 @@ class BaseClient:
         """A client of the server that the environment names.
 
         In this order: `BERAY_BASE_URL` (with `BERAY_TOKEN`, else the login that `beray login` keeps for that server);
-        the server of the last `beray login`; the background server of `beray run` on this machine, while it runs.
+        the server of the last `beray login`; the background server of `beray run` on this machine, while it runs and
+        no `BERAY_TOKEN` is set.
 
         Args:
             **options: Those of the client itself, such as `timeout`; a `token` counts before all others.

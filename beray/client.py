@@ -68,13 +68,14 @@ class BeRayClient(BaseClient):
             heartbeat every 15 s; raise this for a server that sends none.
         max_retries: Repetitions after the first attempt of a call; with 0, cut streams are not resumed either.
         deadline: Seconds for a whole call, repetitions and the reading of its answer included (of a stream or a
-            download: until it begins). It can't cut short the lookup of a name, nor an answer's head or a redirect
-            that comes byte by byte. None: no repetition begins later than a minute after the first attempt.
+            download: until it begins). It can't cut short the lookup of a name nor, with a `session` of your own, an
+            answer's head or a redirect that comes byte by byte. None: no repetition begins later than a minute after
+            the first attempt.
         language: `Accept-Language` of messages and errors, such as `en`; a BeRay server's own choice is Chinese.
         on_token_expired: Is called when the token has ended (by the server's answer, or by the end it named at the
             login); gives another token, or logs in by itself and gives None. The call is then made once more. One
-            thread at a time asks for one, and others wait: it may use this client, but must wait for no thread that
-            does.
+            thread at a time asks for one, and others wait, five minutes at most: it may use this client, but must wait
+            for no thread that does.
         on_request: Is called before each request with a `RequestInfo`.
         on_response: Is called after each request with a `ResponseInfo`, also where no answer came.
         session: A `requests.Session` of your own (proxies, certificates, hooks); it is used as it is, and yours
@@ -397,6 +398,7 @@ class BeRayClient(BaseClient):
             NotFoundError: No such task, or it is someone else's. This and the other refusals come at the first
                 step, before any event.
             NetworkError: The connection was lost and could not be made again for about a minute.
+            ProtocolError: Events are missing; says with which `after` to ask again. Or it is no event stream.
         """
         return self._iterate(streams.stream(task_id, self._conditions, after=after))
 
@@ -452,7 +454,7 @@ class BeRayClient(BaseClient):
                 work_dir to content as for `upload_file`, where a `pathlib.Path` may be a folder too.
             limits: What the task may use.
             model: Name of the model.
-            webhook_url: What the server calls when the task has ended.
+            webhook_url: What the server calls when the task has ended, or asks something.
             timeout: Seconds to wait; None waits on.
             on_event: Is called with each event.
             on_question: As for `wait_for_task`.
@@ -463,6 +465,8 @@ class BeRayClient(BaseClient):
 
         Raises:
             WaitTimeout: The task has not ended in time; it goes on.
+            OSError: A local file is not there; no task was made.
+            ValueError: Two local files have the same name.
         """
         create = calls.create_task(
             goal, tools=tools, model=model, limits=limits, hold=bool(files), webhook_url=webhook_url

@@ -5,11 +5,7 @@ import ssl
 
 import aiohttp
 
-from beray.drivers.alike import (
-    IS_IT_RUNNING,
-    MOST_REDIRECTS,
-    no_connection,
-)
+from beray.drivers.alike import IS_IT_RUNNING, MOST_REDIRECTS, no_connection
 from beray.exceptions import BeRayException, ConnectionFailed, ProtocolError, RequestTimeout, TLSError
 
 _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)

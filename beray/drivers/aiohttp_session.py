@@ -17,9 +17,7 @@ import aiohttp
 from yarl import URL
 
 from beray import __version__
-from beray.drivers.alike import (
-    MOST_COOKIES,
-)
+from beray.drivers.alike import MOST_COOKIES
 from beray.drivers.patience import Patience
 from beray.environment import certificates, named_certificates
 from beray.protocol.access import Secret

@@ -1,4 +1,7 @@
-"""What both drivers do alike: headers, and how a failure is told. Neither HTTP library is known here."""
+"""What both drivers do alike: headers, bounds, redirects, renewals, and how a failure is told.
+
+Neither HTTP library is known here.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

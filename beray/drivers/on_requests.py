@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Generator, Iterator
 from time import monotonic, sleep
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import requests
 import urllib3
@@ -34,7 +34,7 @@ from beray.protocol.effects import Do, Effect, Emit, Flow, Read, Renew, Result, 
 from beray.protocol.responses import Answer
 from beray.transfers.uploads import UploadBody
 
-READ_BYTES = 64 * 1024
+READ_BYTES: Final = 64 * 1024
 
 
 class Connections:

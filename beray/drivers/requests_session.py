@@ -3,8 +3,11 @@
 Stock requests reads proxy variables and .netrc again for every call, parses a URL that was just made, merges cookie
 jars that are empty, and looks its pool up by building a key of a dozen parts. Here that is done once, where the
 answer can't change: for calls below the client's own `base_url`, without proxy, cookies or special options. Whatever
-else comes along (redirects, proxies, files, hooks) takes the stock way. `Session.request`, `Session.send` and
+else comes along (proxies, files, hooks) takes the stock way. `Session.request`, `Session.send` and
 `HTTPAdapter.send` stay stock, so that libraries which replace them in tests go on working.
+
+What a hostile server could make endless is bounded: heads, interim answers, trailers, cookies. A redirect is judged
+before it is followed.
 
 The environment (proxies, REQUESTS_CA_BUNDLE) is read once, when the session is made.
 """
@@ -32,7 +35,9 @@ _MOST_LINE_BYTES: Final = 65536
 _TRIFLE_SECONDS: Final = 0.1  # not worth two system calls to wait so much less
 _MOST_COOKIE_CHARACTERS: Final = 4096
 
-POOL_SIZE = 32  # connections kept for reuse: more threads than this on one client still work, with fresh connections
+POOL_SIZE: Final = (
+    32  # connections kept for reuse: more threads than this on one client still work, with fresh connections
+)
 
 
 class BearerAuth(requests.auth.AuthBase):

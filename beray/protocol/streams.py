@@ -44,7 +44,7 @@ def stream(task_id: int, conditions: Conditions, *, after: int = 0, deadline: fl
         APIError: The server refused the stream; at once for the first connection.
         NetworkError: It could not be reached again, or was cut where it can't be resumed.
         WaitTimeout: The deadline has passed.
-        ProtocolError: The answer is no event stream, or an event is too large.
+        ProtocolError: The answer is no event stream, an event is too large, or some are missing.
     """
     if after < 0:
         raise ValueError(f"after must be 0 or more; got {after}")
