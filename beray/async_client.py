@@ -331,6 +331,7 @@ class AsyncBeRayClient(BaseClient):
         limits: Mapping[str, float] | None = None,
         model: str | None = None,
         webhook_url: str | None = None,
+        progress: Progress | None = None,
         timeout: float | None = None,
         on_event: Callable[[Event], object] | None = None,
         on_question: Callable[[Question], str | Awaitable[str | None] | None] | None = None,
@@ -343,7 +344,7 @@ class AsyncBeRayClient(BaseClient):
             goal, tools=tools, model=model, limits=limits, hold=bool(files), webhook_url=webhook_url
         )
         attention = Attention(on_event=on_event, on_question=on_question, timeout=timeout)
-        job = Job(create=create, files=files, attention=attention)
+        job = Job(create=create, files=files, attention=attention, progress=progress)
         return AsyncTaskResult(await self._run(running.run(job, self._conditions)), self)
 
     async def stop_task(self, task_id: int) -> StopAnswer:

@@ -438,6 +438,7 @@ class BeRayClient(BaseClient):
         limits: Mapping[str, float] | None = None,
         model: str | None = None,
         webhook_url: str | None = None,
+        progress: Progress | None = None,
         timeout: float | None = None,
         on_event: Callable[[Event], object] | None = None,
         on_question: Callable[[Question], str | None] | None = None,
@@ -455,6 +456,7 @@ class BeRayClient(BaseClient):
             limits: What the task may use.
             model: Name of the model.
             webhook_url: What the server calls when the task has ended, or asks something.
+            progress: Called as `progress(done_bytes, total_bytes)` while files are uploaded, of all files together.
             timeout: Seconds to wait; None waits on.
             on_event: Is called with each event.
             on_question: As for `wait_for_task`.
@@ -472,7 +474,7 @@ class BeRayClient(BaseClient):
             goal, tools=tools, model=model, limits=limits, hold=bool(files), webhook_url=webhook_url
         )
         attention = Attention(on_event=on_event, on_question=on_question, timeout=timeout)
-        job = Job(create=create, files=files, attention=attention)
+        job = Job(create=create, files=files, attention=attention, progress=progress)
         return TaskResult(self._run(running.run(job, self._conditions)), self)
 
     def stop_task(self, task_id: int) -> StopAnswer:

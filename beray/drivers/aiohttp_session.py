@@ -133,6 +133,7 @@ class _Connector(aiohttp.TCPConnector):
             connection = await super().connect(*args, **kwargs)
             protocol = connection.protocol
             if protocol is None or not (protocol.should_close or self._has_news(connection.transport)):
+                self._patience.connected()
                 return connection
             connection.close()
 

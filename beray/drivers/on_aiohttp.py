@@ -172,7 +172,8 @@ class AsyncDriver:
         response: aiohttp.ClientResponse | None = None
         try:
             place = self._connections.at_hand() or await self._connections.place()
-            with Wait(place.patience, self.options.connect_timeout + silence_seconds(send, self.options)) as wait:
+            connect, silent = self.options.connect_timeout, silence_seconds(send, self.options)
+            with Wait(place.patience, connect_seconds=connect, seconds=silent) as wait:
                 response = await self._answered(place.session, send, url, headers, wait)
                 if send.is_streamed and 200 <= response.status < 300:
                     body = b""

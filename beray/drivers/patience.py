@@ -2,7 +2,7 @@
 
 import asyncio
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 _LOOK_SECONDS: Final = 0.5  # an answer that is not there is told so much later at most
 _BUSY_SECONDS: Final = 0.005  # an event loop at work looks at its sockets far more often
@@ -14,17 +14,17 @@ class Wait:
     It is what `asyncio.timeout` does, without a timer of its own: `Patience` calls `end`.
     """
 
-    __slots__ = ("_cancelling", "_is_over", "_patience", "_seconds", "_task", "due")
+    __slots__ = ("_cancelling", "_is_over", "_patience", "_seconds", "due", "task")
 
-    def __init__(self, patience: "Patience", seconds: float) -> None:
+    def __init__(self, patience: "Patience", *, connect_seconds: float, seconds: float) -> None:
         self._patience = patience
         self._seconds = seconds
         self._is_over = False
         task = asyncio.current_task()
         assert task is not None, "a call runs in a task"
-        self._task = task
+        self.task = task
         self._cancelling = task.cancelling()
-        self.due = patience.time() + seconds
+        self.due = patience.time() + connect_seconds + seconds
 
     def begin_again(self) -> None:
         """A piece has come, or gone."""
@@ -33,7 +33,7 @@ class Wait:
     def end(self) -> None:
         """The time is over."""
         self._is_over = True
-        self._task.cancel()
+        self.task.cancel()
 
     def __enter__(self) -> Self:
         self._patience.add(self)
@@ -43,7 +43,7 @@ class Wait:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._patience.remove(self)
-        if self._is_over and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self._is_over and self.task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
 
@@ -58,20 +58,26 @@ class Patience:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.time = self._loop.time
-        self._waits: set[Wait] = set()
+        self._waits: dict[asyncio.Task[Any], Wait] = {}
         self._next_look: asyncio.TimerHandle | None = None
         self._ended_at = self.time()
 
     def add(self, wait: Wait) -> None:
         """Watch over a call."""
-        self._waits.add(wait)
+        self._waits[wait.task] = wait
         if self._next_look is None:
             self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look)
 
     def remove(self, wait: Wait) -> None:
         """The call is over."""
-        self._waits.discard(wait)
+        self._waits.pop(wait.task, None)
         self._ended_at = self.time()
+
+    def connected(self) -> None:
+        """This task's call has its connection: what is left is the silence."""
+        task = asyncio.current_task()
+        if task is not None and task in self._waits:
+            self._waits[task].begin_again()
 
     @property
     def is_busy(self) -> bool:
@@ -80,7 +86,7 @@ class Patience:
 
     def _look(self) -> None:
         now = self.time()
-        for wait in [wait for wait in self._waits if wait.due <= now]:
-            self._waits.discard(wait)
+        for wait in [wait for wait in self._waits.values() if wait.due <= now]:
+            del self._waits[wait.task]
             wait.end()
         self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look) if self._waits else None

@@ -21,6 +21,7 @@ from beray.protocol.effects import Conditions, Do, Flow
 from beray.protocol.responses import value_of
 from beray.protocol.types import UploadAnswer
 from beray.transfers.downloads import Place, fetch_file
+from beray.transfers.meter import Meter
 from beray.transfers.names import flaw_of, folded
 from beray.transfers.uploads import Progress, upload_file
 
@@ -40,28 +41,6 @@ class FolderEntry:
     is_folder: bool = False
 
 
-class _Meter:
-    """Progress of many files as that of one."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress = progress
-        self._total = total
-        self._before = 0
-        self._of_this = 0
-
-    def of_file(self, done: int, total: int | None) -> None:
-        self._of_this = done
-        if self._progress is not None:
-            so_far = self._before + done
-            self._progress(so_far, max(self._total, so_far))
-
-    def next_file(self, announced: int) -> None:
-        """A file is done; what it had more or less than was announced changes the total."""
-        self._total += self._of_this - announced
-        self._before += self._of_this
-        self._of_this = 0
-
-
 # up
 
 
@@ -71,7 +50,7 @@ def upload_dir(
     """Upload the files below a folder (`BeRayClient.upload_dir`)."""
     root = Path(local_dir)
     files: list[FolderEntry] = yield Do(partial(files_below, root))
-    meter = _Meter(progress, sum(file.size for file in files))
+    meter = Meter(progress, sum(file.size for file in files))
     answers = []
     for file in files:
         answer = yield from upload_file(
@@ -138,7 +117,7 @@ def download_dir(
     """Download all that is below a folder of the work_dir (`BeRayClient.download_dir`)."""
     entries = yield from _listed(task_id, path, conditions)
     root: Path = yield Do(partial(_made_root, Path(to)))
-    meter = _Meter(progress, sum(entry.size for entry in entries))
+    meter = Meter(progress, sum(entry.size for entry in entries))
     files = []
     for entry in entries:
         target: Path = yield Do(partial(place_below, root, entry.path, is_folder=entry.is_folder))

@@ -66,8 +66,16 @@ def test_files_are_there_before_it_begins(peer: LoopbackServer, peer_client: BeR
     (tmp_path / "notes.md").write_text("n")
     peer.script(reply(201, task("queued")), *[reply(201, {})] * 3, reply(200, task("queued")), *finished())
 
-    peer_client.run("sort", files=[tmp_path / "data", str(tmp_path / "notes.md")])
+    told: list[tuple[int, int | None]] = []
 
+    peer_client.run(
+        "sort",
+        files=[tmp_path / "data", str(tmp_path / "notes.md")],
+        progress=lambda done, total: told.append((done, total)),
+    )
+
+    assert told[-1] == (3, 3)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert peer.received[0].json["hold"] is True
     assert [one.query.get("path") for one in peer.received[1:4]] == [["data/a.txt"], ["data/more/b.txt"], ["notes.md"]]
     assert [one.body for one in peer.received[1:4]] == [b"a", b"b", b"n"]
