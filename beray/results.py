@@ -92,6 +92,11 @@ class BaseResult:
 def _words(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
+    def _repr_html_(self) -> str | None:
+        from beray.notebook import task_html  # only where a notebook asks
+
+        return task_html(self.task)
+
 
 class TaskResult(BaseResult):
     """What `BeRayClient.run` gives."""

@@ -54,6 +54,7 @@ def test_a_goal_becomes_a_result(peer: LoopbackServer, peer_client: BeRayClient)
     assert result.error is None
     assert result.raise_if_failed() is result
     assert "task 7: completed" in repr(result)
+    assert "all sorted" in (result._repr_html_() or "")
     assert seen == ["task.started", "task.finished"]
     assert peer.received[0].json == {"goal": "sort", "tools": ["shell"], "model": "m"}
     assert asked(peer) == ["POST /", "GET /7/stream", "GET /7"]
