@@ -88,14 +88,14 @@ class BaseResult:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of task {self.id}: {self.status}, {len(self.text)} characters>"
 
-
-def _words(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
     def _repr_html_(self) -> str | None:
         from beray.notebook import task_html  # only where a notebook asks
 
         return task_html(self.task)
+
+
+def _words(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 class TaskResult(BaseResult):

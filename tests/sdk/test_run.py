@@ -15,7 +15,16 @@ FILES = [{"path": "out.txt", "size": 3}]
 
 
 def task(status: str, **more: Any) -> dict[str, Any]:
-    return {"id": 7, "status": status, "last_seq": 2, "result": None, "error": None, "usage": USAGE, **more}
+    return {
+        "id": 7,
+        "goal": "sort",
+        "status": status,
+        "last_seq": 2,
+        "result": None,
+        "error": None,
+        "usage": USAGE,
+        **more,
+    }
 
 
 def event(seq: int, type: str, **fields: Any) -> dict[str, Any]:
