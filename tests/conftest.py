@@ -25,8 +25,8 @@ LONG = ("e2e", "contract", "cli")  # folders of tests that start servers of thei
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Four workers on two cores: the longest tests wait for leases and for processes that start."""
-    return 2 * (os.cpu_count() or 1)
+    """Three workers on two cores: the longest tests wait for leases and for processes that start."""
+    return max(1, (os.cpu_count() or 1) * 3 // 2)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
