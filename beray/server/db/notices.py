@@ -1,7 +1,8 @@
 """What one process tells the others once a transaction is committed: a task's log has grown, a stop is asked for, ...
 
 A query that changes something others wait for says so with `notify`; the database delivers after the commit, to this
-process at once and to the others by PostgreSQL's NOTIFY. A notice carries no data: who gets one looks in the database.
+process at once and to the others by PostgreSQL's NOTIFY. To another process a notice carries no data: who gets one
+looks in the database. In this one a `log` brings the frames that were committed, which spares everybody the look.
 A notice can be lost with a connection, hence `EVERYTHING` after a reconnection, and looks now and then.
 """
 
@@ -24,10 +25,18 @@ class Notice(NamedTuple):
     `webhook`: a message for a receiver waits.
 
     `all`: anything may have happened; look everywhere.
+
+    Attributes:
+        kind: What has happened.
+        task_id: To which task.
+        first_seq: The number of the first of the `frames`.
+        frames: What a `log` has grown by, if that was committed here; in the order of the log.
     """
 
     kind: Kind
     task_id: int = 0
+    first_seq: int = 0
+    frames: tuple[bytes, ...] = ()
 
 
 EVERYTHING: Final = Notice("all")

@@ -110,10 +110,10 @@ class EventLog:
         if not events:
             return last_seq
         at = iso(self._clock())
-        numbered = enumerate(events, last_seq - len(events) + 1)
-        frames = [(seq, _frame(task_id, seq, at, new)) for seq, new in numbered]
+        first_seq = last_seq - len(events) + 1
+        frames = [(seq, _frame(task_id, seq, at, new)) for seq, new in enumerate(events, first_seq)]
         queries.insert_frames(connection, task_id, frames)
-        notify(connection, Notice("log", task_id))
+        notify(connection, Notice("log", task_id, first_seq, tuple(frame for _, frame in frames)))
         return last_seq
 
     async def read(self, task_id: int, *, after: int, limit: int = PAGE) -> list[bytes]:
