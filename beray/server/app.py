@@ -68,7 +68,7 @@ from beray.server.tasks import routes as task_routes
 from beray.server.tasks.control import RunControl
 from beray.server.tasks.runner import RunAgent, Runner, Workshop
 from beray.server.tasks.service import Tasks
-from beray.server.tasks.stream import Streams
+from beray.server.tasks.stream import Hub, Streams
 from beray.server.tasks.usage import DayUsage
 from beray.server.tasks.view import task_view
 from beray.server.validation import malformed_body, validation_refusal
@@ -164,6 +164,7 @@ class App:
         announcer = Announcer(task_view, clock)
         self.events = EventLog(self.database, self.wakeups, clock, on_stored=announcer)
         self.streams = Streams(settings.max_streams_per_user)
+        self.hub = Hub(self.events)
         self._accounts: Accounts | None = None
         self._reach = open_reach(settings)
         self._deliveries: Deliveries | None = None
@@ -181,6 +182,7 @@ class App:
         self._sandbox: Sandbox | None = None
         self._task_uids = TaskUids(settings.sandbox_uid_base)
         self._background: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
         self._control = control = RunControl()
         self._work_dirs = work_dirs = WorkDirs(
@@ -263,7 +265,7 @@ class App:
         web.include_router(auth_routes.build_router(self.accounts), prefix=API)
         web.include_router(webhook_routes.build_router(self._webhooks, self.accounts), prefix=API)
         usage = DayUsage(self.database, self._clock, self._budgets)
-        tasks = task_routes.build_router(self.tasks, self.accounts, self.events, self.streams, usage)
+        tasks = task_routes.build_router(self.tasks, self.accounts, self.hub, self.streams, usage)
         web.include_router(tasks, prefix=API)
         files = Files(
             self.tasks.open_work_dir, self.stored, self.trail, max_upload_bytes=self.settings.max_upload_bytes
@@ -286,6 +288,7 @@ class App:
             SandboxUnavailable: Nothing can confine the agent's commands.
             NewerSchemaError: The database was made by a newer BeRay.
         """
+        self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._migrate)
         self.database.open()
         self.readiness.set("database", "ok")
@@ -303,6 +306,7 @@ class App:
         # A notice can be lost with its connection; a stop must not be.
         self._spawn(repeat(self._stop_asked, "looking for stops", first=LOOK_SECONDS, every=LOOK_SECONDS))
         self._spawn(self.trail.run())
+        self._spawn(self.hub.run())
         if self._deliveries is not None:
             self._spawn(self._deliveries.run())
         if self.settings.role != "worker":
@@ -346,6 +350,7 @@ class App:
     def _hear(self, notices: Sequence[Notice]) -> None:
         """Pass on what was committed, here or in another process."""
         self.wakeups.hear(notices)
+        self.hub.hear(notices)
         kinds = {notice.kind for notice in notices}
         if kinds & {"queue", "all"}:
             self._engine.wake()
@@ -487,9 +492,12 @@ class App:
         return None if fault is None else f"The last write to {self.database.url.database} failed: {text(fault, 'en')}"
 
     def begin_close(self) -> None:
-        """End the open streams, so that connections can close; their clients resume by Last-Event-ID."""
-        self.streams.is_closing = True
-        self.wakeups.wake_all()
+        """End the open streams, so that connections can close; their clients resume by Last-Event-ID.
+
+        May be called by a signal's handler, whatever the loop is doing.
+        """
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.hub.close)
 
     async def close(self) -> None:
         """Cut the runs (they go on at the next start), then close what was opened."""

@@ -50,6 +50,21 @@ def insert_frames(connection: Connection, task_id: int, frames: Sequence[tuple[i
     connection.execute(_INSERT, [{"task_id": task_id, "seq": seq, "frame": frame} for seq, frame in frames])
 
 
+def read_some(
+    connection: Connection, task_id: int, after: int, *, most: int, most_bytes: int
+) -> tuple[list[bytes], bool]:
+    """Frames above `after`, in order, at most so many and so many bytes, but at least one; and whether that was all."""
+    frames: list[bytes] = []
+    size = 0
+    with connection.execute(_READ, {"task_id": task_id, "after": after, "limit": most}) as rows:
+        for (frame,) in rows:
+            size += len(frame)
+            if frames and size > most_bytes:
+                return frames, False
+            frames.append(frame)
+    return frames, len(frames) < most
+
+
 def read_frames(connection: Connection, task_id: int, after: int, limit: int) -> list[bytes]:
     """Frames above `after`, in order, at most `limit`."""
     rows = connection.execute(_READ, {"task_id": task_id, "after": after, "limit": limit})

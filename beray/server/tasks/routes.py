@@ -14,7 +14,6 @@ from beray.server.bodies import Plain
 from beray.server.db.tables import ID_MOST
 from beray.server.db.tasks import TaskFilter
 from beray.server.errors import Refused
-from beray.server.events.log import EventLog
 from beray.server.messages import text
 from beray.server.refusals import READING, SIGNED_IN, WRITING, refused_with
 from beray.server.tasks.bodies import (
@@ -27,7 +26,7 @@ from beray.server.tasks.bodies import (
     TaskWithEventsBody,
 )
 from beray.server.tasks.service import Tasks
-from beray.server.tasks.stream import Streams, TaskStream, Watcher
+from beray.server.tasks.stream import Hub, Streams, TaskStream, Watcher
 from beray.server.tasks.usage import DayUsage
 from beray.server.tasks.view import task_body, task_body_with_events
 
@@ -81,7 +80,7 @@ STREAMED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: Streams, usage: DayUsage) -> APIRouter:
+def build_router(tasks: Tasks, accounts: Accounts, hub: Hub, streams: Streams, usage: DayUsage) -> APIRouter:
     """The routes of tasks."""
     router = APIRouter(tags=["tasks"])
 
@@ -176,7 +175,7 @@ def build_router(tasks: Tasks, accounts: Accounts, events: EventLog, streams: St
             return True
 
         watcher = Watcher(user.id, task_id, _stream_start(request, after), is_allowed)
-        return _AsgiAnswer(TaskStream(events, streams, watcher))
+        return _AsgiAnswer(TaskStream(hub, streams, watcher))
 
     @router.post(
         "/tasks/{task_id}/stop", response_model=StopBody, responses=refused_with(*CHANGE, "task_already_ended")

@@ -23,7 +23,7 @@ from beray.server.db.attempts import Attempt
 from beray.server.db.connect import Database
 from beray.server.db.open import make_database
 from beray.server.db.tables import task
-from beray.server.events.log import EventLog, Fenced, NewEvent, frame_seq
+from beray.server.events.log import PAGE_BYTES, EventLog, Fenced, NewEvent, Page, frame_seq
 from beray.server.events.wakeups import Wakeups, wait_changed
 from tests.support.databases import seeded_database
 from tests.support.waiting import begun
@@ -37,6 +37,18 @@ LIMITS = settings(
 )
 TEXTS = st.text(max_size=8) | st.sampled_from(["\n\n", "\r", "\u2028", "data: x", "x" * 5000])
 BATCHES = st.lists(TEXTS, min_size=1, max_size=4)
+
+
+async def read_on(log: EventLog, task_id: int, after: int) -> list[bytes]:
+    """Page by page to the end."""
+    frames: list[bytes] = []
+    while True:
+        page = await log.read_page(task_id, after=after + len(frames))
+        assert page.frames or page.is_last
+        assert len(page.frames) == 1 or sum(map(len, page.frames)) <= PAGE_BYTES
+        frames += page.frames
+        if page.is_last:
+            return frames
 
 
 @dataclass
@@ -210,13 +222,14 @@ class LogMachine(RuleBasedStateMachine):
             self.run(self.log.append(expected.id, deltas(texts), attempt=expected.fence() if is_fenced else None))
         self.changed.append(expected)
 
-    @rule(expected=tasks | gone, after=st.integers(0, 40), limit=st.integers(1, 10), count=st.integers(1, 10))
-    def read(self, expected, after, limit, count):
+    @rule(expected=tasks | gone, after=st.integers(0, 40), count=st.integers(1, 10))
+    def read(self, expected, after, count):
         log = self.log
 
-        assert self.run(log.read(expected.id, after=after, limit=limit)) == expected.frames[after : after + limit]
+        assert self.run(read_on(log, expected.id, after)) == expected.frames[after:]
+        last = self.run(log.read_page(expected.id, after=len(expected.frames)))
+        assert last == Page([], is_last=True, tail=expected.frames[-1] if expected.frames else None)
         assert self.run(log.read_tail(expected.id, count)) == expected.frames[-count:]
-        assert self.run(log.read_last(expected.id)) == (expected.frames[-1] if expected.frames else None)
 
     @rule(expected=tasks, other=tasks, texts=BATCHES)
     def watch(self, expected, other, texts):
@@ -227,7 +240,7 @@ class LogMachine(RuleBasedStateMachine):
 
         async def follow(log: EventLog) -> list[bytes]:
             with log.watching(expected.id) as changed:
-                while not (frames := await log.read(expected.id, after=after)) or frame_seq(frames[-1]) < last:
+                while not (frames := await read_on(log, expected.id, after)) or frame_seq(frames[-1]) < last:
                     assert await wait_changed(changed, 10), "nobody woke it"
                     changed.clear()
             return frames

@@ -126,7 +126,7 @@ async def test_run_that_ends_on_a_full_disk_is_ended_when_there_is_room(
         await set_most_pages(database, 1_000_000)
         await asyncio.wait_for(running, timeout=10)
 
-    last = json.loads(frame_body(await events.read_last(1)))
+    last = json.loads(frame_body((await events.read_tail(1, 1))[0]))
     assert (last["type"], last["status"], len(last["result"])) == ("task.finished", "completed", 1_000_000)
     assert caplog.text.count("could not be stored") == 1
 
@@ -154,7 +154,7 @@ async def test_run_that_a_fault_ends_keeps_its_usage_and_says_why(
     runner, events = make_runner(database, tmp_path, agent, control)
     await runner.run_task(1, 1, run_step)
 
-    last = json.loads(frame_body(await events.read_last(1)))
+    last = json.loads(frame_body((await events.read_tail(1, 1))[0]))
     assert (last["type"], last["status"], last["usage"]) == ("task.finished", status, used)
     assert (last["error"] or {"code": None})["code"] == code
 
@@ -187,7 +187,7 @@ async def test_run_is_stopped_on_a_full_disk_by_its_owner_only(database, tmp_pat
         assert (answer["status"], cut.is_set()) == ("running", True)
     await asyncio.wait_for(running, timeout=10)
 
-    last = json.loads(frame_body(await events.read_last(1)))
+    last = json.loads(frame_body((await events.read_tail(1, 1))[0]))
     assert (last["type"], last["status"]) == ("task.finished", "stopped")
 
 
@@ -287,7 +287,7 @@ async def test_run_that_needs_a_tool_this_process_has_not_fails_and_names_it(tmp
         runner, events = make_runner(database, tmp_path, agent, control)
         await runner.run_task(1, 1, run_step)
 
-        last = json.loads(frame_body(await events.read_last(1)))
+        last = json.loads(frame_body((await events.read_tail(1, 1))[0]))
     assert agent.await_count == 0
     assert (last["status"], last["error"]["code"]) == ("failed", "tool_not_offered")
     assert "weather" in last["error"]["message"]
@@ -346,7 +346,7 @@ async def test_outcome_that_cannot_be_kept_ends_the_task_all_the_same(database, 
     runner, events = make_runner(database, tmp_path, agent, control)
     await runner.run_task(1, 1, run_step)
 
-    last = json.loads(frame_body(await events.read_last(1)))
+    last = json.loads(frame_body((await events.read_tail(1, 1))[0]))
     assert (last["type"], last["status"], last["error"]["code"]) == ("task.finished", "failed", "internal_error")
 
 
@@ -417,7 +417,7 @@ async def test_run_of_fixed_rules_is_completed_though_a_message_waits(database, 
     runner, events = make_runner(database, tmp_path, agent, control, models=rules)
     await asyncio.wait_for(runner.run_task(1, 1, run_step), timeout=10)
 
-    assert json.loads(frame_body(await events.read_last(1)))["status"] == "completed"
+    assert json.loads(frame_body((await events.read_tail(1, 1))[0]))["status"] == "completed"
 
 
 @pytest.mark.parametrize(("answer_seconds", "has_question"), [(600, False), (0, True), (0, False)])
@@ -483,7 +483,7 @@ async def test_run_that_is_cut_has_used_what_its_checkpoint_says(database, tmp_p
     runner, events = make_runner(database, tmp_path, agent, control)
     await asyncio.wait_for(runner.run_task(1, 1, run_step), timeout=10)
 
-    last = json.loads(frame_body(await events.read_last(1)))
+    last = json.loads(frame_body((await events.read_tail(1, 1))[0]))
     assert (last["type"], last["usage"]["requests"], last["usage"]["tool_calls"]) == ("task.finished", 3, 3)
     assert last["usage"]["input_tokens"] is None
     sums = await database.read(lambda connection: usage.sum_of_user(connection, 1, AT // DAY_MS))
@@ -502,7 +502,7 @@ async def test_run_that_fails_or_is_stopped_ends_though_a_message_waits(database
     runner, events = make_runner(database, tmp_path, agent, control)
     await asyncio.wait_for(runner.run_task(1, 1, run_step), timeout=10)
 
-    last = json.loads(frame_body(await events.read_last(1)))
+    last = json.loads(frame_body((await events.read_tail(1, 1))[0]))
     assert (last["type"], last["status"]) == ("task.finished", "stopped" if is_stopped else "failed")
 
 

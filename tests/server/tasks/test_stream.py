@@ -1,21 +1,15 @@
 """The event stream on the wire: replay, resume, live tail, end."""
 
-import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import MutableMapping
-from typing import Any
 
 import pytest
 import requests
 
 from beray.protocol.sse import HEARTBEAT, EventStreamDecoder
-from beray.server.events.log import PAGE, EventLog, NewEvent
-from beray.server.events.wakeups import Wakeups
-from beray.server.tasks.stream import Streams, TaskStream, Watcher
+from beray.server.tasks.stream import Streams
 from tests.server.tasks.test_tasks import HELLO, begun, finish
-from tests.support.databases import seeded_database
 from tests.support.server import PASSWORD, ServerProcess
 
 
@@ -173,38 +167,3 @@ def test_streams_have_no_limit_where_it_is_zero():
 
         assert streams.count == 500
     assert streams.count == 0
-
-
-class LogThatGrows(EventLog):
-    """At its end it grows by a last event, just after a watcher has found nothing new."""
-
-    async def read(self, task_id: int, *, after: int, limit: int = PAGE) -> list[bytes]:
-        frames = await super().read(task_id, after=after, limit=limit)
-        if after == 2 and not frames:
-            await self.append(task_id, [NewEvent("task.finished", {"status": "completed"})])
-        return frames
-
-
-async def test_last_event_stored_between_two_looks_is_sent_before_the_end(database_url):
-    async def is_allowed() -> bool:
-        return True
-
-    async def receive() -> dict[str, object]:
-        await asyncio.Event().wait()
-        raise AssertionError("nobody disconnects")
-
-    sent: list[bytes] = []
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        sent.append(message.get("body", b""))
-
-    with seeded_database(database_url, 1, status="running", attempt=1) as database:
-        wakeups = Wakeups()
-        database.deliver = wakeups.hear
-        log = LogThatGrows(database, wakeups, lambda: 0)
-        await log.append(1, [NewEvent("task.created"), NewEvent("task.started")])
-        stream = TaskStream(log, Streams(0), Watcher(1, 1, after=2, is_allowed=is_allowed))
-
-        await asyncio.wait_for(stream({}, receive, send), 10)
-
-    assert [event.type for event in EventStreamDecoder().feed(b"".join(sent))] == ["task.finished"]

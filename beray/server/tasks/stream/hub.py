@@ -1,0 +1,123 @@
+"""The feeds of this process, and what all streams share: one timer, the turns of replays, and the end."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from starlette.types import Send
+
+from beray.server.db.notices import Notice
+from beray.server.errors import Refused
+from beray.server.events.log import EventLog, Page
+from beray.server.tasks.stream.feed import Feed
+from beray.server.tasks.stream.outlets import Outlet
+from beray.server.tasks.stream.subscriber import Subscriber
+
+BEAT_SECONDS: Final = 1.0  # how exactly heartbeats and ends of logins are seen to; all streams share the one timer
+ASKED_AT_ONCE: Final = 100  # logins looked at before others get their turn
+CLOSE_SECONDS: Final = 1.5  # a stream that can't be ended by then, since nobody reads it, is cut
+
+
+class Hub:
+    """Every open stream of this process. Lives on one event loop."""
+
+    def __init__(self, events: EventLog) -> None:
+        self._events = events
+        self._feeds: dict[int, Feed] = {}
+        self._subscribers: set[Subscriber] = set()
+        self._works: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()
+        self._is_closing = False
+
+    @property
+    def ways(self) -> Counter[str]:
+        """By which kinds of outlets the open streams are written to."""
+        return Counter(type(subscriber.outlet).__name__ for subscriber in self._subscribers)
+
+    def hear(self, notices: Sequence[Notice]) -> None:
+        """Pass on what has been committed, here or elsewhere."""
+        for notice in notices:
+            if notice.kind == "log":
+                feed = self._feeds.get(notice.task_id)
+                if feed is not None:
+                    feed.hear(notice.first_seq, notice.frames)
+            elif notice.kind == "all":
+                for feed in tuple(self._feeds.values()):
+                    feed.hear(0, ())
+
+    @contextmanager
+    def subscribed(
+        self, task_id: int, *, outlet: Outlet, send: Send, is_allowed: Callable[[], Awaitable[bool]], after: int
+    ) -> Iterator[None]:
+        """Send a task's events for as long as the block lasts, or to their end, after which the server says so."""
+        feed = self._feeds.get(task_id)
+        if feed is None:
+            feed = self._feeds[task_id] = Feed(self._events, task_id)
+        feed.members += 1
+        subscriber = Subscriber(self, feed, outlet=outlet, send=send, is_allowed=is_allowed, after=after)
+        self._subscribers.add(subscriber)
+        try:
+            if self._is_closing:
+                subscriber.end()
+            else:
+                subscriber.begin()
+            yield
+        finally:
+            subscriber.leave()
+            self._subscribers.discard(subscriber)
+            feed.members -= 1
+            if feed.members == 0:
+                feed.close()
+                del self._feeds[task_id]
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Do a subscriber's work beside everything else."""
+        task = asyncio.create_task(work)
+        self._works.add(task)
+        task.add_done_callback(self._works.discard)
+        return task
+
+    async def read_page(self, task_id: int, after: int) -> Page | None:
+        """A page of the log; None while the database is away.
+
+        One page at each turn of the loop for all who replay: however many there are, what is live waits for one page.
+        """
+        async with self._turn:
+            try:
+                page = await self._events.read_page(task_id, after=after)
+            except Refused as refused:
+                if refused.code != "database_unavailable":
+                    raise
+                return None
+            await asyncio.sleep(0)  # what is ready goes first
+            return page
+
+    async def run(self) -> None:
+        """See to heartbeats, and to whether who watches is still logged in, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            for feed in tuple(self._feeds.values()):
+                feed.beat(loop.time())
+            await self.look_at_logins()
+
+    async def look_at_logins(self) -> None:
+        """End the streams of those who have logged out."""
+        for count, subscriber in enumerate(tuple(self._subscribers), 1):
+            if not await subscriber.is_allowed():
+                subscriber.end()
+            if count % ASKED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    def close(self) -> None:
+        """End all streams; their clients resume by Last-Event-ID."""
+        self._is_closing = True
+        for subscriber in tuple(self._subscribers):
+            subscriber.end()
+        asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._cut)
+
+    def _cut(self) -> None:
+        for subscriber in tuple(self._subscribers):
+            subscriber.outlet.abort()

@@ -1,0 +1,182 @@
+"""How bytes reach a watcher without anybody waiting for it.
+
+Cheapest first. `TransportOutlet` writes to the connection's transport, which uvicorn's `send` shows to the outermost
+ASGI callable only (hence `beray.send` in the scope): 0.6 of the processor time of `SteppedOutlet`, which runs `send`
+until it would wait. `CursorOutlet` can only wait: its watcher reads the store (perf: 1.8 times the transport's).
+"""
+
+import asyncio
+import inspect
+import types
+from collections.abc import Coroutine, Generator
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import cached_property, partial
+from typing import Any, Final, Protocol
+
+from starlette.types import Message, Scope, Send
+
+FULL_BYTES: Final = 256 << 10  # unsent: a reader so slow is written to no further, it reads the store at its own pace
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Bytes for many watchers, encoded once.
+
+    Attributes:
+        data: Whole frames, or a comment.
+        before: The `seq` of the last event before it.
+        last: The `seq` of its last event; of a comment, the same as `before`.
+        is_end: Whether the stream ends with it.
+    """
+
+    data: bytes
+    before: int
+    last: int
+    is_end: bool = False
+
+    @cached_property
+    def http(self) -> bytes:
+        """As a chunk of a chunked HTTP/1.1 body (RFC 9112, 7.1)."""
+        return b"%x\r\n%b\r\n" % (len(self.data), self.data)
+
+    @cached_property
+    def message(self) -> Message:
+        """As an ASGI message."""
+        return {"type": "http.response.body", "body": self.data, "more_body": True}
+
+
+class Taken(Enum):
+    """What became of a chunk: it went out, or nothing did, or it will when its reader reads on."""
+
+    YES = auto()
+    NO = auto()
+    LATER = auto()
+
+
+class Outlet(Protocol):
+    """The way to one watcher."""
+
+    can_push: bool
+
+    def write(self, chunk: Chunk) -> Taken:
+        """Send the chunk, without waiting. After `LATER`, call `finish` before anything else."""
+        ...
+
+    async def finish(self) -> None:
+        """Wait until what was begun has gone out."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection, where that can be done."""
+        ...
+
+
+class TransportOutlet:
+    """Writes to the transport of the connection."""
+
+    __slots__ = ("_transport",)
+
+    can_push = True
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def write(self, chunk: Chunk) -> Taken:
+        """See `Outlet`."""
+        transport = self._transport
+        if transport.get_write_buffer_size() > FULL_BYTES:
+            return Taken.NO
+        if not transport.is_closing():  # else its end is about to be told
+            transport.write(chunk.http)
+        return Taken.YES
+
+    async def finish(self) -> None:
+        """See `Outlet`."""
+
+    def abort(self) -> None:
+        """See `Outlet`."""
+        self._transport.abort()
+
+
+class SteppedOutlet:
+    """Runs the server's `send` by hand; as long as it has not to wait, it is done when it returns."""
+
+    __slots__ = ("_begun", "_send")
+
+    can_push = True
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._begun: tuple[Coroutine[Any, Any, None], Any] | None = None
+
+    def write(self, chunk: Chunk) -> Taken:
+        """See `Outlet`."""
+        sending: Any = self._send(chunk.message)
+        try:
+            waits_for = sending.send(None)
+        except StopIteration:
+            return Taken.YES
+        self._begun = sending, waits_for
+        return Taken.LATER
+
+    async def finish(self) -> None:
+        """See `Outlet`."""
+        if self._begun is not None:
+            sending, waits_for = self._begun
+            self._begun = None
+            await _go_on(sending, waits_for)
+
+    def abort(self) -> None:
+        """See `Outlet`."""
+
+
+class CursorOutlet:
+    """Nothing can be sent without waiting."""
+
+    __slots__ = ()
+
+    can_push = False
+
+    def write(self, chunk: Chunk) -> Taken:
+        """See `Outlet`."""
+        return Taken.NO
+
+    async def finish(self) -> None:
+        """See `Outlet`."""
+
+    def abort(self) -> None:
+        """See `Outlet`."""
+
+
+async def open_outlet(scope: Scope, send: Send, first: bytes) -> Outlet:
+    """The best way to a watcher whose answer has been started; `first` are its first bytes, sent on the way."""
+    raw = scope.get("beray.send", send)
+    sending: Any = raw({"type": "http.response.body", "body": first, "more_body": True})
+    is_coroutine = inspect.iscoroutine(sending)
+    await sending
+    cycle = getattr(raw, "__self__", None)
+    transport: Any = getattr(cycle, "transport", None)
+    if getattr(cycle, "chunked_encoding", None) is True and _is_transport(transport):
+        return TransportOutlet(transport)
+    return SteppedOutlet(raw) if is_coroutine else CursorOutlet()
+
+
+def _is_transport(found: object) -> bool:
+    return all(callable(getattr(found, name, None)) for name in ("write", "get_write_buffer_size", "is_closing"))
+
+
+@types.coroutine
+def _go_on(begun: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    """Await the rest of a coroutine that has been run by hand until it waited for something."""
+    while True:
+        try:
+            sent = yield waits_for
+        except BaseException as error:  # a cancellation, mostly: it belongs to what waits
+            step = partial(begun.throw, error)
+        else:
+            step = partial(begun.send, sent)
+        try:
+            waits_for = step()
+        except StopIteration:
+            return

@@ -1,0 +1,144 @@
+"""One watcher of a task: first a cursor over the store, then live.
+
+A replay, a reader that is too slow to be written to and one that can't be written to without waiting are the same: a
+task reads the store from the cursor and waits until each page is taken. When it has all, the watcher becomes live and
+the task ends.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.types import Message, Send
+
+from beray.protocol.sse import HEARTBEAT, HEARTBEAT_SECONDS
+from beray.server.events.log import frame_seq, is_finished
+from beray.server.events.wakeups import wait_changed
+from beray.server.tasks.stream.feed import AWAY_SECONDS, Feed
+from beray.server.tasks.stream.outlets import Chunk, Outlet, Taken
+
+if TYPE_CHECKING:
+    from beray.server.tasks.stream.hub import Hub
+
+END: Final[Message] = {"type": "http.response.body", "body": b"", "more_body": False}
+
+log = logging.getLogger("beray.stream")
+
+
+class Subscriber:
+    """A watcher, from its first event to its last.
+
+    Attributes:
+        cursor: The `seq` of the last event it has been sent; not kept up while it is live.
+        is_live: Whether it is written to as events come.
+        is_allowed: Whether its user is still logged in.
+    """
+
+    __slots__ = ("_feed", "_hub", "_is_ended", "_send", "_work", "cursor", "is_allowed", "is_live", "outlet")
+
+    def __init__(
+        self,
+        hub: "Hub",
+        feed: Feed,
+        *,
+        outlet: Outlet,
+        send: Send,
+        is_allowed: Callable[[], Awaitable[bool]],
+        after: int,
+    ) -> None:
+        self._hub = hub
+        self._feed = feed
+        self.outlet = outlet
+        self._send = send
+        self.is_allowed = is_allowed
+        self.cursor = after
+        self.is_live = False
+        self._is_ended = False
+        self._work: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Read on from the cursor."""
+        self._start(self._follow())
+
+    def take(self, chunk: Chunk) -> None:
+        """Be written to."""
+        taken = self.outlet.write(chunk)
+        if taken is Taken.YES:
+            if chunk.is_end:
+                self.end()
+        elif taken is Taken.LATER or chunk.last > chunk.before:  # a heartbeat may be left out
+            self._leave_live(chunk.last if taken is Taken.LATER else chunk.before)
+            self.begin()
+
+    def end(self) -> None:
+        """End the stream, after what was written."""
+        if self._is_ended:
+            return
+        self._is_ended = True
+        self._leave_live(self.cursor)
+        self._stop()
+        self._start(self._send_end())
+
+    def leave(self) -> None:
+        """The watcher has gone."""
+        self._is_ended = True
+        self._leave_live(self.cursor)
+        self._stop()
+
+    def _leave_live(self, cursor: int) -> None:
+        self.cursor = cursor
+        self.is_live = False
+        self._feed.live.discard(self)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._work = self._hub.spawn(work)
+
+    def _stop(self) -> None:
+        if self._work is not None:
+            self._work.cancel()
+            self._work = None
+
+    async def _send_end(self) -> None:
+        await self.outlet.finish()
+        await self._send(END)
+
+    async def _follow(self) -> None:
+        """From the cursor to the end of the log; then live, or on by the cursor."""
+        try:
+            await self.outlet.finish()
+            while True:
+                version, changed = self._feed.version, self._feed.change()
+                is_at_end = await self._catch_up()
+                if is_at_end is None:
+                    break
+                if is_at_end and self.outlet.can_push and self._feed.join(self, version):
+                    self._work = None
+                    return
+                if not await wait_changed(changed, HEARTBEAT_SECONDS):
+                    await self._send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
+        except Exception:  # the edge of a task nobody awaits: the client resumes where this stream ended
+            log.exception("stream failed", extra={"task_id": self._feed.task_id})
+        self._is_ended = True
+        await self._send(END)
+
+    async def _catch_up(self) -> bool | None:
+        """Send what the store has beyond the cursor.
+
+        Returns:
+            True: the cursor is at the end of the log; False: beyond it; None: the stream is at its end.
+        """
+        while True:
+            page = await self._hub.read_page(self._feed.task_id, self.cursor)
+            if page is None:
+                await asyncio.sleep(AWAY_SECONDS)
+                await self._send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
+                continue
+            if page.frames:
+                await self._send({"type": "http.response.body", "body": b"".join(page.frames), "more_body": True})
+                self.cursor = frame_seq(page.frames[-1])
+            if page.is_last:
+                break
+        if page.tail is None or (is_finished(page.tail) and frame_seq(page.tail) <= self.cursor):
+            return None
+        return frame_seq(page.tail) == self.cursor
