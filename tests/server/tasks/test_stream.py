@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import re
+import sys
 import threading
 
 import pytest
@@ -11,6 +13,7 @@ from beray.protocol.sse import HEARTBEAT, EventStreamDecoder
 from beray.server.tasks.stream import Streams
 from tests.server.tasks.test_tasks import HELLO, begun, finish
 from tests.support.server import PASSWORD, ServerProcess
+from tests.support.waiting import wait_until
 
 
 def open_stream(client, task_id, **request):
@@ -157,6 +160,23 @@ def test_stop_of_the_server_ends_streams_cleanly_and_they_resume(make_server):
         events = first + rest
         assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
         assert events[-1]["type"] == "task.finished"
+
+
+def test_streams_of_a_server_as_it_is_started_are_written_to_directly(make_server):
+    """The cheapest way needs the server's own `send`, which any layer in between could hide."""
+    server: ServerProcess = make_server()
+    server.program = (sys.executable, "-m", "tests.support.telling_server")
+    from beray.client import BeRayClient
+
+    server.start()
+    with BeRayClient(server.base_url, token=server.register("a@example.com")) as client:
+        task_id = begun(client, "```bash\necho begun\nwhile [ ! -e go ]; do echo more; sleep 0.05; done\n```")
+        stream = open_stream(client, task_id)
+        wait_until(lambda: "wrote by" in server.log_text(), what="an event written as it came")
+        client.upload_file(task_id, "go", "")
+
+        assert data_lines(stream) == client.get_task(task_id)["events"]
+    assert set(re.findall("wrote by .*", server.log_text())) == {"wrote by TransportOutlet"}
 
 
 def test_streams_have_no_limit_where_it_is_zero():
