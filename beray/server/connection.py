@@ -8,11 +8,14 @@ its answer) makes room for the next.
 A client may ask for another protocol (`Upgrade: h2c`, as curl and Java do), and the server may go on in HTTP/1.1 (RFC
 9110, 7.8). uvicorn's parser can't: it stops at the end of such a head, and takes the body for the next request. So the
 connection begins the request again, with a new parser and without that header.
+
+A stream of events may wait for hours. The application may leave it to the connection (`keep_answer`) and return, so
+that its task, its scope and all that a request is made of are not held until the stream's end.
 """
 
 import asyncio
 import sys
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn._types import ASGI3Application
@@ -26,6 +29,21 @@ HEAD_MOST: Final = 64 << 10  # bytes, of a chunk's extensions and of trailers to
 HEAD_SECONDS: Final = 30.0  # for a whole head, however slowly it drips
 PIPELINED_MOST: Final = 256  # requests that wait behind the one being answered; browsers and SDKs send none ahead
 SILENCE_SECONDS: Final = 60.0  # between two pieces of a body, and before an answer that can't be sent on is given up
+
+
+_NOBODY_WAITS: Final = asyncio.Event()  # what a kept answer has in place of its own, which takes 0.8 KB
+
+
+class Kept(Protocol):
+    """What goes on with an answer when the application has returned."""
+
+    def begin(self) -> None:
+        """The application has returned: now more can be sent."""
+        ...
+
+    def lost(self) -> None:
+        """The client has gone."""
+        ...
 
 
 class NotTaken(Exception):
@@ -48,6 +66,7 @@ class BoundedConnection(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
     _current: RequestResponseCycle | None = None  # what is answered now, or was last; `cycle` is what was read last
+    _kept: Kept | None = None  # what goes on with the current answer
     _is_over = False  # nothing more is read
     _is_in_head = False
     _is_in_body = False
@@ -85,6 +104,29 @@ class BoundedConnection(HttpToolsProtocol):
             self._current.disconnected = True  # uvicorn tells only the request that was read last
             self._current.message_event.set()
         super().connection_lost(exc)
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.lost()
+
+    def keep_answer(self, kept: Kept) -> None:
+        """Leave the answer that is being given to `kept`; the application then returns. It ends by `send`, as ever."""
+        cycle, task = self._current, asyncio.current_task()
+        assert cycle is not None
+        assert task is not None, "called by the application, in its task"
+        self._kept = kept
+        cycle.disconnected = True  # or uvicorn would take an application that returns before its end for a broken one
+        task.add_done_callback(lambda task: self._begin_kept(cycle))
+
+    def _begin_kept(self, cycle: RequestResponseCycle) -> None:
+        if self._kept is None:  # the client has gone meanwhile
+            return
+        cycle.disconnected = False
+        cycle.on_response = self.on_response_complete  # uvicorn has put that away when the application returned
+        cycle.scope = {"method": cycle.scope["method"]}  # type: ignore[typeddict-item]  # all that `send` reads of it
+        cycle.message_event = _NOBODY_WAITS
+        if self.cycle is cycle:
+            self.scope, self.headers = cycle.scope, []
+        self._kept.begin()
 
     def data_received(self, data: bytes) -> None:
         """The client has sent something."""
@@ -152,6 +194,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """An answer is whole; uvicorn goes on to the next request, if one waits."""
+        self._kept = None
         super().on_response_complete()
         if self._current is not None and self._current.response_complete and not self.transport.is_closing():
             self._await_client()

@@ -12,7 +12,8 @@
 What a watcher gets has been committed, in order, without gap or repeat; a slow reader only slows itself.
 """
 
-from beray.server.tasks.stream.answer import Streams, TaskStream, Watcher
+from beray.server.tasks.stream.answer import Streams, TaskStream
 from beray.server.tasks.stream.hub import Hub
+from beray.server.tasks.stream.subscriber import Watcher
 
 __all__ = ["Hub", "Streams", "TaskStream", "Watcher"]

@@ -1,16 +1,15 @@
 """The answer to GET /tasks/{id}/stream."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
 from beray.protocol.sse import RETRY_LINE
 from beray.server.errors import Refused
 from beray.server.tasks.stream.hub import Hub
-from beray.server.tasks.stream.outlets import open_outlet
+from beray.server.tasks.stream.outlets import Outlet, find_keeper, open_outlet
+from beray.server.tasks.stream.subscriber import Subscriber, Watcher
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -30,9 +29,8 @@ class Streams:
         self._most_per_user = most_per_user
         self._open: Counter[int] = Counter()
 
-    @contextmanager
-    def counted(self, user_id: int) -> Iterator[None]:
-        """Hold one of the user's streams for as long as the block lasts.
+    def open(self, user_id: int) -> None:
+        """Count one more of the user's streams, until `close`.
 
         Raises:
             Refused: too_many_streams.
@@ -40,12 +38,12 @@ class Streams:
         if 0 < self._most_per_user <= self._open[user_id]:
             raise Refused("too_many_streams", most=self._most_per_user, retry_after_seconds=5)
         self._open[user_id] += 1
-        try:
-            yield
-        finally:
-            self._open[user_id] -= 1
-            if self._open[user_id] == 0:
-                del self._open[user_id]
+
+    def close(self, user_id: int) -> None:
+        """One of the user's streams has come to its end."""
+        self._open[user_id] -= 1
+        if self._open[user_id] == 0:
+            del self._open[user_id]
 
     @property
     def count(self) -> int:
@@ -53,23 +51,12 @@ class Streams:
         return self._open.total()
 
 
-@dataclass(frozen=True, slots=True)
-class Watcher:
-    """Who watches which task.
-
-    Attributes:
-        after: The `seq` of the last event they have.
-        is_allowed: Whether they are still logged in.
-    """
-
-    user_id: int
-    task_id: int
-    after: int
-    is_allowed: Callable[[], Awaitable[bool]]
-
-
 class TaskStream:
-    """An ASGI application: the stream, from its head to its end. While it is live, it only waits for the client."""
+    """An ASGI application: the stream, from its head to its end.
+
+    Where the server's connection can keep an answer it returns at once, which spares a watcher its task and all that a
+    request is made of; else it waits until the client has gone.
+    """
 
     def __init__(self, hub: Hub, streams: Streams, watcher: Watcher) -> None:
         self._hub = hub
@@ -78,13 +65,27 @@ class TaskStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the last one, the reader's end or logout, or the server's end."""
-        watcher = self._watcher
-        with self._streams.counted(watcher.user_id):
+        self._streams.open(self._watcher.user_id)
+        is_kept = False
+        subscriber: Subscriber | None = None
+        try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-            outlet = await open_outlet(scope, send, RETRY_LINE)
-            subscribed = self._hub.subscribed(
-                watcher.task_id, outlet=outlet, send=send, is_allowed=watcher.is_allowed, after=watcher.after
-            )
-            with subscribed:
-                while (await receive())["type"] != "http.disconnect":
-                    pass
+            raw = scope.get("beray.send", send)
+            subscriber = self._subscribe(await open_outlet(raw, RETRY_LINE), raw)
+            keep = find_keeper(raw)
+            if keep is not None:
+                keep(subscriber)
+                is_kept = True
+                return
+            subscriber.begin()
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        finally:
+            if subscriber is None:
+                self._streams.close(self._watcher.user_id)
+            elif not is_kept:
+                subscriber.lost()
+
+    def _subscribe(self, outlet: Outlet, send: Send) -> Subscriber:
+        release = partial(self._streams.close, self._watcher.user_id)
+        return self._hub.subscribe(self._watcher, outlet, send=send, release=release)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from beray.protocol.sse import HEARTBEAT, HEARTBEAT_SECONDS
 from beray.server.errors import Refused
 from beray.server.events.log import EventLog, is_finished
-from beray.server.tasks.stream.outlets import Chunk
+from beray.server.tasks.stream.outlets import YES, Chunk
 
 if TYPE_CHECKING:
     from beray.server.tasks.stream.subscriber import Subscriber
@@ -197,9 +197,12 @@ class Feed:
 
 def _write(chunk: Chunk, subscribers: Iterator["Subscriber"], most: int) -> bool:
     """Write the chunk to at most so many; whether all have been written to."""
+    is_end = chunk.is_end
     for count, subscriber in enumerate(subscribers, 1):
         if subscriber.is_live:
-            subscriber.take(chunk)
+            taken = subscriber.write(chunk)
+            if taken is not YES or is_end:
+                subscriber.settle(chunk, taken)
         if count == most:
             return False
     return True

@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from starlette.types import Send
@@ -13,7 +12,7 @@ from beray.server.errors import Refused
 from beray.server.events.log import EventLog, Page
 from beray.server.tasks.stream.feed import Feed
 from beray.server.tasks.stream.outlets import Outlet
-from beray.server.tasks.stream.subscriber import Subscriber
+from beray.server.tasks.stream.subscriber import Subscriber, Watcher
 
 BEAT_SECONDS: Final = 1.0  # how exactly heartbeats and ends of logins are seen to; all streams share the one timer
 ASKED_AT_ONCE: Final = 100  # logins looked at before others get their turn
@@ -47,30 +46,30 @@ class Hub:
                 for feed in tuple(self._feeds.values()):
                     feed.hear(0, ())
 
-    @contextmanager
-    def subscribed(
-        self, task_id: int, *, outlet: Outlet, send: Send, is_allowed: Callable[[], Awaitable[bool]], after: int
-    ) -> Iterator[None]:
-        """Send a task's events for as long as the block lasts, or to their end, after which the server says so."""
-        feed = self._feeds.get(task_id)
+    def subscribe(
+        self, watcher: Watcher, outlet: Outlet, *, send: Send, release: Callable[[], None] = lambda: None
+    ) -> Subscriber:
+        """A subscriber for a watcher, which the caller begins, and tells when it is lost."""
+        feed = self._feeds.get(watcher.task_id)
         if feed is None:
-            feed = self._feeds[task_id] = Feed(self._events, task_id)
+            feed = self._feeds[watcher.task_id] = Feed(self._events, watcher.task_id)
         feed.members += 1
-        subscriber = Subscriber(self, feed, outlet=outlet, send=send, is_allowed=is_allowed, after=after)
+        subscriber = Subscriber(self, feed, outlet, watcher=watcher, send=send, release=release)
         self._subscribers.add(subscriber)
-        try:
-            if self._is_closing:
-                subscriber.end()
-            else:
-                subscriber.begin()
-            yield
-        finally:
-            subscriber.leave()
-            self._subscribers.discard(subscriber)
-            feed.members -= 1
-            if feed.members == 0:
-                feed.close()
-                del self._feeds[task_id]
+        if self._is_closing:
+            subscriber.end()
+        return subscriber
+
+    def forget(self, subscriber: Subscriber, feed: Feed) -> bool:
+        """A subscriber has come to its end; False if it had before."""
+        if subscriber not in self._subscribers:
+            return False
+        self._subscribers.discard(subscriber)
+        feed.members -= 1
+        if feed.members == 0:
+            feed.close()
+            del self._feeds[feed.task_id]
+        return True
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Do a subscriber's work beside everything else."""

@@ -7,16 +7,19 @@ until it would wait. `CursorOutlet` can only wait: its watcher reads the store (
 
 import asyncio
 import inspect
+import logging
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property, partial
 from typing import Any, Final, Protocol
 
-from starlette.types import Message, Scope, Send
+from starlette.types import Message, Send
 
 FULL_BYTES: Final = 256 << 10  # unsent: a reader so slow is written to no further, it reads the store at its own pace
+
+log = logging.getLogger("beray.stream")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ class Taken(Enum):
     LATER = auto()
 
 
+YES: Final = Taken.YES  # looked up once: a member of an enumeration costs a tenth of what writing to a watcher does
+
+
 class Outlet(Protocol):
     """The way to one watcher."""
 
@@ -75,21 +81,24 @@ class Outlet(Protocol):
 class TransportOutlet:
     """Writes to the transport of the connection."""
 
-    __slots__ = ("_transport",)
+    __slots__ = ("_transport", "_unsent_bytes", "_write")
 
     can_push = True
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        self._write = transport.write
+        self._unsent_bytes = transport.get_write_buffer_size
 
     def write(self, chunk: Chunk) -> Taken:
         """See `Outlet`."""
-        transport = self._transport
-        if transport.get_write_buffer_size() > FULL_BYTES:
+        if self._unsent_bytes() > FULL_BYTES:
             return Taken.NO
-        if not transport.is_closing():  # else its end is about to be told
-            transport.write(chunk.http)
-        return Taken.YES
+        try:
+            self._write(chunk.http)
+        except RuntimeError:  # closed; its request is about to be told
+            log.debug("writing to a closed connection", exc_info=True)
+        return YES
 
     async def finish(self) -> None:
         """See `Outlet`."""
@@ -116,7 +125,7 @@ class SteppedOutlet:
         try:
             waits_for = sending.send(None)
         except StopIteration:
-            return Taken.YES
+            return YES
         self._begun = sending, waits_for
         return Taken.LATER
 
@@ -149,17 +158,40 @@ class CursorOutlet:
         """See `Outlet`."""
 
 
-async def open_outlet(scope: Scope, send: Send, first: bytes) -> Outlet:
-    """The best way to a watcher whose answer has been started; `first` are its first bytes, sent on the way."""
-    raw = scope.get("beray.send", send)
-    sending: Any = raw({"type": "http.response.body", "body": first, "more_body": True})
+async def open_outlet(send: Send, first: bytes) -> Outlet:
+    """The best way to a watcher whose answer has been started; `first` are its first bytes, sent on the way.
+
+    Args:
+        send: The server's own, if it can be had.
+        first: Anything.
+    """
+    sending: Any = send({"type": "http.response.body", "body": first, "more_body": True})
     is_coroutine = inspect.iscoroutine(sending)
     await sending
-    cycle = getattr(raw, "__self__", None)
+    cycle = getattr(send, "__self__", None)
     transport: Any = getattr(cycle, "transport", None)
     if getattr(cycle, "chunked_encoding", None) is True and _is_transport(transport):
         return TransportOutlet(transport)
-    return SteppedOutlet(raw) if is_coroutine else CursorOutlet()
+    return SteppedOutlet(send) if is_coroutine else CursorOutlet()
+
+
+class Kept(Protocol):
+    """What goes on with an answer when the application has returned."""
+
+    def begin(self) -> None:
+        """The application has returned."""
+        ...
+
+    def lost(self) -> None:
+        """The client has gone."""
+        ...
+
+
+def find_keeper(send: Send) -> Callable[[Kept], None] | None:
+    """What keeps the answer, where the server's connection can (`connection.py`)."""
+    on_response = getattr(getattr(send, "__self__", None), "on_response", None)
+    keep: Callable[[Kept], None] | None = getattr(getattr(on_response, "__self__", None), "keep_answer", None)
+    return keep
 
 
 def _is_transport(found: object) -> bool:

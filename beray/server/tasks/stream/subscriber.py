@@ -8,6 +8,7 @@ the task ends.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.types import Message, Send
@@ -21,6 +22,22 @@ from beray.server.tasks.stream.outlets import Chunk, Outlet, Taken
 if TYPE_CHECKING:
     from beray.server.tasks.stream.hub import Hub
 
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Who watches which task.
+
+    Attributes:
+        after: The `seq` of the last event they have.
+        is_allowed: Whether they are still logged in.
+    """
+
+    user_id: int
+    task_id: int
+    after: int
+    is_allowed: Callable[[], Awaitable[bool]]
+
+
 END: Final[Message] = {"type": "http.response.body", "body": b"", "more_body": False}
 
 log = logging.getLogger("beray.stream")
@@ -29,47 +46,66 @@ log = logging.getLogger("beray.stream")
 class Subscriber:
     """A watcher, from its first event to its last.
 
+    Args:
+        hub: What it belongs to.
+        feed: Its task's.
+        outlet: By which it is written to.
+        watcher: Who it is.
+        send: The server's `send`, which waits.
+        release: Called once, at its end.
+
     Attributes:
         cursor: The `seq` of the last event it has been sent; not kept up while it is live.
         is_live: Whether it is written to as events come.
         is_allowed: Whether its user is still logged in.
+        outlet: Its outlet.
+        write: Its outlet's.
     """
 
-    __slots__ = ("_feed", "_hub", "_is_ended", "_send", "_work", "cursor", "is_allowed", "is_live", "outlet")
+    __slots__ = (
+        "_feed",
+        "_has_begun",
+        "_hub",
+        "_is_ended",
+        "_release",
+        "_send",
+        "_work",
+        "cursor",
+        "is_allowed",
+        "is_live",
+        "outlet",
+        "write",
+    )
 
     def __init__(
-        self,
-        hub: "Hub",
-        feed: Feed,
-        *,
-        outlet: Outlet,
-        send: Send,
-        is_allowed: Callable[[], Awaitable[bool]],
-        after: int,
+        self, hub: "Hub", feed: Feed, outlet: Outlet, *, watcher: Watcher, send: Send, release: Callable[[], None]
     ) -> None:
         self._hub = hub
         self._feed = feed
-        self.outlet = outlet
         self._send = send
-        self.is_allowed = is_allowed
-        self.cursor = after
-        self.is_live = False
+        self._release = release
+        self._has_begun = False
         self._is_ended = False
         self._work: asyncio.Task[None] | None = None
+        self.outlet = outlet
+        self.write = outlet.write
+        self.is_allowed = watcher.is_allowed
+        self.cursor = watcher.after
+        self.is_live = False
 
     def begin(self) -> None:
-        """Read on from the cursor."""
-        self._start(self._follow())
+        """Send: from the cursor on."""
+        self._has_begun = True
+        self._start(self._send_end() if self._is_ended else self._follow())
 
-    def take(self, chunk: Chunk) -> None:
-        """Be written to."""
-        taken = self.outlet.write(chunk)
-        if taken is Taken.YES:
-            if chunk.is_end:
-                self.end()
-        elif taken is Taken.LATER or chunk.last > chunk.before:  # a heartbeat may be left out
-            self._leave_live(chunk.last if taken is Taken.LATER else chunk.before)
-            self.begin()
+    def settle(self, chunk: Chunk, taken: Taken) -> None:
+        """Do what follows from a chunk that did not just go out, or was the last."""
+        if taken is not Taken.YES:
+            if taken is Taken.LATER or chunk.last > chunk.before:  # a heartbeat may be left out
+                self._leave_live(chunk.last if taken is Taken.LATER else chunk.before)
+                self._start(self._follow())
+        elif chunk.is_end:
+            self.end()
 
     def end(self) -> None:
         """End the stream, after what was written."""
@@ -77,14 +113,20 @@ class Subscriber:
             return
         self._is_ended = True
         self._leave_live(self.cursor)
-        self._stop()
-        self._start(self._send_end())
+        if self._has_begun:
+            self._stop()
+            self._start(self._send_end())
 
-    def leave(self) -> None:
+    def lost(self) -> None:
         """The watcher has gone."""
+        self._stop()
+        self._leave()
+
+    def _leave(self) -> None:
         self._is_ended = True
         self._leave_live(self.cursor)
-        self._stop()
+        if self._hub.forget(self, self._feed):
+            self._release()
 
     def _leave_live(self, cursor: int) -> None:
         self.cursor = cursor
@@ -102,6 +144,7 @@ class Subscriber:
     async def _send_end(self) -> None:
         await self.outlet.finish()
         await self._send(END)
+        self._leave()
 
     async def _follow(self) -> None:
         """From the cursor to the end of the log; then live, or on by the cursor."""
@@ -121,6 +164,7 @@ class Subscriber:
             log.exception("stream failed", extra={"task_id": self._feed.task_id})
         self._is_ended = True
         await self._send(END)
+        self._leave()
 
     async def _catch_up(self) -> bool | None:
         """Send what the store has beyond the cursor.
