@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from beray.protocol.sse import HEARTBEAT, HEARTBEAT_SECONDS
 from beray.server.errors import Refused
 from beray.server.events.log import EventLog, is_finished
-from beray.server.tasks.stream.outlets import YES, Chunk
+from beray.server.tasks.stream.outlets import Chunk, Taken
 
 if TYPE_CHECKING:
     from beray.server.tasks.stream.subscriber import Subscriber
@@ -155,7 +155,7 @@ class Feed:
         if not self._pending:
             return
         assert self._head is not None, "frames are kept once the head is known"
-        chunk = Chunk(b"".join(self._pending), self._sent, self._head, is_finished(self._pending[-1]))
+        chunk = Chunk(b"".join(self._pending), self._sent, self._head, is_end=is_finished(self._pending[-1]))
         self._pending.clear()
         self._sent = self._head
         self._begin(chunk)
@@ -197,11 +197,12 @@ class Feed:
 
 def _write(chunk: Chunk, subscribers: Iterator["Subscriber"], most: int) -> bool:
     """Write the chunk to at most so many; whether all have been written to."""
-    is_end = chunk.is_end
+    is_end, yes = chunk.is_end, Taken.YES
     for count, subscriber in enumerate(subscribers, 1):
         if subscriber.is_live:
-            taken = subscriber.write(chunk)
-            if taken is not YES or is_end:
+            write = subscriber.write
+            taken = write(chunk)
+            if taken is not yes or is_end:
                 subscriber.settle(chunk, taken)
         if count == most:
             return False

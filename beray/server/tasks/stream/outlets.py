@@ -10,9 +10,8 @@ import inspect
 import logging
 import types
 from collections.abc import Callable, Coroutine, Generator
-from dataclasses import dataclass
 from enum import Enum, auto
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Final, Protocol
 
 from starlette.types import Message, Send
@@ -22,31 +21,28 @@ FULL_BYTES: Final = 256 << 10  # unsent: a reader so slow is written to no furth
 log = logging.getLogger("beray.stream")
 
 
-@dataclass(frozen=True)
 class Chunk:
     """Bytes for many watchers, encoded once.
 
-    Attributes:
+    Args:
         data: Whole frames, or a comment.
         before: The `seq` of the last event before it.
         last: The `seq` of its last event; of a comment, the same as `before`.
         is_end: Whether the stream ends with it.
+
+    Attributes:
+        http: The data as a chunk of a chunked HTTP/1.1 body (RFC 9112, 7.1).
+        message: The data as an ASGI message.
     """
 
-    data: bytes
-    before: int
-    last: int
-    is_end: bool = False
+    __slots__ = ("before", "http", "is_end", "last", "message")
 
-    @cached_property
-    def http(self) -> bytes:
-        """As a chunk of a chunked HTTP/1.1 body (RFC 9112, 7.1)."""
-        return b"%x\r\n%b\r\n" % (len(self.data), self.data)
-
-    @cached_property
-    def message(self) -> Message:
-        """As an ASGI message."""
-        return {"type": "http.response.body", "body": self.data, "more_body": True}
+    def __init__(self, data: bytes, before: int, last: int, *, is_end: bool = False) -> None:
+        self.before = before
+        self.last = last
+        self.is_end = is_end
+        self.http = b"%x\r\n%b\r\n" % (len(data), data)
+        self.message: Message = {"type": "http.response.body", "body": data, "more_body": True}
 
 
 class Taken(Enum):
@@ -57,16 +53,14 @@ class Taken(Enum):
     LATER = auto()
 
 
-YES: Final = Taken.YES  # looked up once: a member of an enumeration costs a tenth of what writing to a watcher does
-
-
 class Outlet(Protocol):
     """The way to one watcher."""
 
     can_push: bool
 
-    def write(self, chunk: Chunk) -> Taken:
-        """Send the chunk, without waiting. After `LATER`, call `finish` before anything else."""
+    @property
+    def write(self) -> Callable[[Chunk], Taken]:
+        """Sends a chunk, without waiting. After `LATER`, call `finish` before anything else."""
         ...
 
     async def finish(self) -> None:
@@ -81,24 +75,13 @@ class Outlet(Protocol):
 class TransportOutlet:
     """Writes to the transport of the connection."""
 
-    __slots__ = ("_transport", "_unsent_bytes", "_write")
+    __slots__ = ("_transport", "write")
 
     can_push = True
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._write = transport.write
-        self._unsent_bytes = transport.get_write_buffer_size
-
-    def write(self, chunk: Chunk) -> Taken:
-        """See `Outlet`."""
-        if self._unsent_bytes() > FULL_BYTES:
-            return Taken.NO
-        try:
-            self._write(chunk.http)
-        except RuntimeError:  # closed; its request is about to be told
-            log.debug("writing to a closed connection", exc_info=True)
-        return YES
+        self.write = _writer(transport)
 
     async def finish(self) -> None:
         """See `Outlet`."""
@@ -106,6 +89,23 @@ class TransportOutlet:
     def abort(self) -> None:
         """See `Outlet`."""
         self._transport.abort()
+
+
+def _writer(transport: asyncio.Transport) -> Callable[[Chunk], Taken]:
+    """`Outlet.write`, as a function whose names are at hand: it is called for each event and watcher."""
+    unsent_bytes, write = transport.get_write_buffer_size, transport.write
+    yes = Taken.YES  # a look at an enumeration's member costs a tenth of a call
+
+    def write_chunk(chunk: Chunk) -> Taken:
+        if unsent_bytes() > FULL_BYTES:
+            return Taken.NO
+        try:
+            write(chunk.http)
+        except RuntimeError:  # closed; its request is about to be told
+            log.debug("writing to a closed connection", exc_info=True)
+        return yes
+
+    return write_chunk
 
 
 class SteppedOutlet:
@@ -125,7 +125,7 @@ class SteppedOutlet:
         try:
             waits_for = sending.send(None)
         except StopIteration:
-            return YES
+            return Taken.YES
         self._begun = sending, waits_for
         return Taken.LATER
 
