@@ -1,24 +1,33 @@
-"""`beray`, saying on standard error by which way a stream is first written to: `wrote by TransportOutlet`."""
+"""`beray`, saying on standard error by which way a stream has been written to: `wrote by TransportOutlet`."""
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from beray.cli.main import main
 from beray.server.tasks.stream import outlets
-from beray.server.tasks.stream.outlets import Chunk, SteppedOutlet, Taken, TransportOutlet
+from beray.server.tasks.stream.outlets import Chunk, SteppedOutlet, Taken
 
 
-def tell(outlet: type[TransportOutlet] | type[SteppedOutlet]) -> None:
-    write: Callable[[TransportOutlet | SteppedOutlet, Chunk], Taken] = outlet.write
+def telling(name: str, write: Callable[..., Taken]) -> Callable[..., Taken]:
+    def told(*args: Any) -> Taken:
+        print(f"wrote by {name}", file=sys.stderr, flush=True)
+        return write(*args)
 
-    def told(self: TransportOutlet | SteppedOutlet, chunk: Chunk) -> Taken:
-        print(f"wrote by {outlet.__name__}", file=sys.stderr, flush=True)
-        return write(self, chunk)
+    return told
 
-    outlet.write = told  # type: ignore[method-assign]  # to watch what is done is this program's purpose
+
+def tell() -> None:
+    """To watch what is done is this program's purpose."""
+    make_writer = outlets._writer
+
+    def make_telling_writer(transport: Any) -> Callable[[Chunk], Taken]:
+        return telling("TransportOutlet", make_writer(transport))
+
+    outlets._writer = make_telling_writer
+    SteppedOutlet.write = telling("SteppedOutlet", SteppedOutlet.write)  # type: ignore[method-assign]  # see above
 
 
 if __name__ == "__main__":
-    tell(outlets.TransportOutlet)
-    tell(outlets.SteppedOutlet)
+    tell()
     sys.exit(main())
