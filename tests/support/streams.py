@@ -73,7 +73,7 @@ def opened_bench(url: URL, *task_ids: int) -> Iterator[StreamBench]:
     """On the running loop."""
     with seeded_database(url, *task_ids, status="running", attempt=1) as database:
         log = EventLog(database, Wakeups(), system_clock)
-        bench = StreamBench(database, log, Hub(log))
+        bench = StreamBench(database, log, Hub(log, reads_inline=not database.is_shared))
         database.deliver = bench.hub.hear
         yield bench
 

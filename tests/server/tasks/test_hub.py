@@ -11,6 +11,7 @@ from beray.server.events.log import Page
 from beray.server.tasks.stream import feed as feeds
 from beray.server.tasks.stream import hub as hubs
 from beray.server.tasks.stream import subscriber as subscribers
+from beray.server.tasks.stream.outlets import Chunk, Taken
 from tests.support.databases import sqlite_url
 from tests.support.streams import WAYS, Reader, StreamBench, Way, opened_bench, reading, told_elsewhere
 from tests.support.waiting import until
@@ -249,6 +250,29 @@ async def test_crowd_is_written_to_in_slices_between_which_others_join(bench, mo
         await until(has_seen(readers + late, *range(1, 34)))
         for reader in late:
             await reader.leave()
+
+
+async def test_chunk_on_its_way_is_not_written_to_who_read_it_meanwhile(bench, monkeypatch):
+    """A crowd is written to in slices: one can fall behind, catch up and be live again before a chunk comes to it."""
+    monkeypatch.setattr(feeds, "SLICE", 1)
+    async with reading(bench, 1, 3) as readers:
+        await live(bench, *readers)
+        feed = bench.hub._feeds[1]
+        [late] = [each for each in bench.hub._subscribers if each is tuple(feed.live)[-1]]
+        frame = b"id: %d\nevent: text.delta\ndata: {}\n\n"
+        feed.hear(4, [frame % 4])
+        feed.flush()  # the first slice is written, the others wait
+        feed.hear(5, [frame % 5])
+        feed.flush()
+        late.settle(Chunk(b"", 3, 4), Taken.NO)
+        late._stop()
+        late.cursor = 5  # as if it had read both
+        assert feed.join(late, feed.version)
+
+        feed.hear(6, [frame % 6])
+        await until(lambda: all(reader.seqs[-1:] == [6] for reader in readers))
+
+        assert sorted(reader.seqs for reader in readers) == [[1, 2, 3, 4, 5, 6]] * 2 + [[1, 2, 3, 6]]
 
 
 @pytest.mark.parametrize("way", WAYS[1:])

@@ -119,6 +119,34 @@ def test_reader_that_stalls_holds_up_nobody_and_misses_nothing(served, way: Way)
     other.close()
 
 
+def test_request_behind_a_stream_is_answered_after_it(served):
+    base_url, streams = served
+    watching = Watching(base_url)
+    watching.socket.sendall(b"GET /1?after=3 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    watching.read()
+    wait_until(lambda: count_live(streams.bench) == 1, what="a live watcher")
+
+    streams.run(lambda bench: bench.finish(1))
+
+    wait_until(lambda: watching.content.count(b"0\r\n\r\n") == 2, what="two answers")
+    assert watching.content.count(b"HTTP/1.1 200 OK") == 2
+    assert watching.content.count(b"id: 4\n") == 2
+    wait_until(lambda: streams.bench.streams.count == 0, what="the end")
+    watching.close()
+
+
+def test_watchers_who_go_are_forgotten_at_once(served):
+    base_url, streams = served
+    watchers = [Watching(base_url) for _ in range(5)]
+    wait_until(lambda: count_live(streams.bench) == 5, what="live watchers")
+
+    for watching in watchers:
+        watching.close()
+
+    wait_until(lambda: not streams.bench.hub.ways and streams.bench.streams.count == 0, what="nobody")
+    assert not streams.bench.hub._feeds
+
+
 def test_close_ends_streams_whole_and_cuts_those_that_nobody_reads(served, monkeypatch):
     monkeypatch.setattr(hubs, "CLOSE_SECONDS", 0.05)
     base_url, streams = served

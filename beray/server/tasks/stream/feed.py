@@ -91,7 +91,7 @@ class Feed:
             return False
         self.flush()  # it has read what waits here
         self.live.add(subscriber)
-        subscriber.is_live = True
+        subscriber.live_after = subscriber.cursor
         return True
 
     def look(self) -> None:
@@ -197,9 +197,9 @@ class Feed:
 
 def _write(chunk: Chunk, subscribers: Iterator["Subscriber"], most: int) -> bool:
     """Write the chunk to at most so many; whether all have been written to."""
-    is_end, yes = chunk.is_end, Taken.YES
+    before, is_end, yes = chunk.before, chunk.is_end, Taken.YES
     for count, subscriber in enumerate(subscribers, 1):
-        if subscriber.is_live:
+        if subscriber.live_after <= before:  # it may have left since, or even left, read the chunk and joined again
             write = subscriber.write
             taken = write(chunk)
             if taken is not yes or is_end:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final
 
 from starlette.types import Send
@@ -20,14 +21,19 @@ CLOSE_SECONDS: Final = 1.5  # a stream that can't be ended by then, since nobody
 
 
 class Hub:
-    """Every open stream of this process. Lives on one event loop."""
+    """Every open stream of this process. Lives on one event loop.
 
-    def __init__(self, events: EventLog) -> None:
+    Args:
+        events: The log.
+        reads_inline: Whether a read of it holds up the loop.
+    """
+
+    def __init__(self, events: EventLog, *, reads_inline: bool) -> None:
         self._events = events
         self._feeds: dict[int, Feed] = {}
         self._subscribers: set[Subscriber] = set()
         self._works: set[asyncio.Task[None]] = set()
-        self._turn = asyncio.Lock()
+        self._turn: AbstractAsyncContextManager[None] = asyncio.Lock() if reads_inline else nullcontext()
         self._is_closing = False
 
     @property
@@ -81,7 +87,8 @@ class Hub:
     async def read_page(self, task_id: int, after: int) -> Page | None:
         """A page of the log; None while the database is away.
 
-        One page at each turn of the loop for all who replay: however many there are, what is live waits for one page.
+        Read inline it is one page at each turn of the loop for all who replay: however many they are, what is live
+        waits for one page.
         """
         async with self._turn:
             try:

@@ -7,6 +7,7 @@ the task ends.
 
 import asyncio
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +39,7 @@ class Watcher:
     is_allowed: Callable[[], Awaitable[bool]]
 
 
+NOT_LIVE: Final = sys.maxsize
 END: Final[Message] = {"type": "http.response.body", "body": b"", "more_body": False}
 
 log = logging.getLogger("beray.stream")
@@ -56,7 +58,7 @@ class Subscriber:
 
     Attributes:
         cursor: The `seq` of the last event it has been sent; not kept up while it is live.
-        is_live: Whether it is written to as events come.
+        live_after: The `seq` of the last event it had when it became live; NOT_LIVE: it is not written to.
         is_allowed: Whether its user is still logged in.
         outlet: Its outlet.
         write: Its outlet's.
@@ -72,7 +74,7 @@ class Subscriber:
         "_work",
         "cursor",
         "is_allowed",
-        "is_live",
+        "live_after",
         "outlet",
         "write",
     )
@@ -91,7 +93,7 @@ class Subscriber:
         self.write = outlet.write
         self.is_allowed = watcher.is_allowed
         self.cursor = watcher.after
-        self.is_live = False
+        self.live_after = NOT_LIVE
 
     def begin(self) -> None:
         """Send: from the cursor on."""
@@ -130,7 +132,7 @@ class Subscriber:
 
     def _leave_live(self, cursor: int) -> None:
         self.cursor = cursor
-        self.is_live = False
+        self.live_after = NOT_LIVE
         self._feed.live.discard(self)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
