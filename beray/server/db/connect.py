@@ -7,8 +7,8 @@ thread, which commits whatever waits as one group (`writer.py`).
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import URL, Connection, Engine
 
@@ -16,13 +16,29 @@ from beray.server.db.notices import Deliver
 from beray.server.errors import Refused
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 Query = Callable[[Connection], T]
+Batch = Callable[[Connection, Sequence[Item]], Sequence[T | Exception]]
+"""Does many like writes with as few statements as one: their results, in their order.
+
+An exception as a result is raised to that write's caller; nothing was changed for it, and the others go on.
+"""
 
 UNAVAILABLE_AGAIN_SECONDS = 0.5  # between a run's tries to read while the database is away
 
 
 class RunAgain(Exception):
     """Raised by a query that has lost a race against another process: run it once more, it will see who won."""
+
+
+class Part(NamedTuple, Generic[Item, T]):
+    """One of many like writes: it is done in one batch with those that wait beside it."""
+
+    batch: Batch[Item, T]
+    item: Item
+
+
+Work = Query[T] | Part[Any, T]
 
 
 class Queries(Protocol):
@@ -51,6 +67,14 @@ class Queries(Protocol):
             Refused: `disk_full`: there is no room to commit. `database_unavailable`: it can't be reached, or not be
                 written for another reason. Nothing was changed. `outcome_unknown`: it was lost in the commit, and did
                 not come back.
+        """
+        ...
+
+    async def write_part(self, part: Part[Any, T]) -> T:
+        """Like `write`, for writes of which there are very many.
+
+        The batch is run with all parts of it that wait and have no other write between them, and with one part alone
+        when it has failed for several: it does nothing but SQL, too.
         """
         ...
 
@@ -93,8 +117,8 @@ class Database(ABC):
         """See `Queries.scan`."""
 
     @abstractmethod
-    async def submit(self, query: Query[T], *, is_patient: bool) -> T:
-        """`write`, for a caller that waits however long the database is away, or not."""
+    async def submit(self, work: Work[T], *, is_patient: bool) -> T:
+        """`write` or `write_part`, for a caller that waits however long the database is away, or not."""
 
     @abstractmethod
     async def find_fault(self) -> str | None:
@@ -103,6 +127,10 @@ class Database(ABC):
     async def write(self, query: Query[T]) -> T:
         """See `Queries.write`."""
         return await self.submit(query, is_patient=False)
+
+    async def write_part(self, part: Part[Any, T]) -> T:
+        """See `Queries.write_part`."""
+        return await self.submit(part, is_patient=False)
 
     @property
     def patient(self) -> Queries:
@@ -125,6 +153,9 @@ class _Patient:
     async def write(self, query: Query[T]) -> T:
         # It may be refused all the same, by a lock that was held for too long: nothing was changed then.
         return await _until_available(lambda: self._database.submit(query, is_patient=True))
+
+    async def write_part(self, part: Part[Any, T]) -> T:
+        return await _until_available(lambda: self._database.submit(part, is_patient=True))
 
 
 async def _until_available(work: Callable[[], Awaitable[T]]) -> T:

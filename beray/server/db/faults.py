@@ -55,6 +55,20 @@ def refusal(error: Exception) -> Exception:
     return refused
 
 
+def hide_values(error: BaseException) -> None:
+    """Take out of a driver's error what may be a user's: it is logged.
+
+    PostgreSQL names the values of a key that is taken in its DETAIL, and one it can't read in its message.
+    """
+    diag = getattr(error, "diag", None)  # psycopg's, which may not be installed
+    if diag is None:
+        return
+    if any(kind.__name__ == "DataError" for kind in type(error).__mro__):
+        error.args = (f"SQLSTATE {getattr(error, 'sqlstate', None)}",)
+    elif diag.message_detail:
+        error.args = (diag.message_primary,)
+
+
 def one_line(error: BaseException) -> str:
     """What the database said, for a log: without the statement, and on one line."""
     said = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error

@@ -18,8 +18,9 @@ from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine,
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from beray.server.db.connect import Database, Query
-from beray.server.db.faults import refusals
+from beray.server.db.connect import Database, Query, Work
+from beray.server.db.driver import execute
+from beray.server.db.faults import hide_values, refusals
 from beray.server.db.listener import Listener
 from beray.server.db.notices import Notice, encode
 from beray.server.db.processes import NOW
@@ -55,11 +56,11 @@ SESSION: Final = (
 # How a commit ended is seen by a row that each transaction of a writer changes. Its id would not do: a crash forgets
 # ids that were not on disk, the next transactions get them anew, and `pg_xact_status` tells how *those* ended.
 _MARK = (
-    f"INSERT INTO writer (id, last_group, at) SELECT CAST(:id AS varchar), CAST(:group AS bigint), {NOW} WHERE {{}}"
+    f"INSERT INTO writer (id, last_group, at) SELECT %s::varchar, %s::bigint, {NOW} WHERE {{}}"
     " ON CONFLICT (id) DO UPDATE SET last_group = excluded.last_group, at = excluded.at RETURNING id"
 )
-_SEAL = text(f"WITH mark AS ({_MARK.format('true')}) SELECT pg_notify(:channel, :payload)")
-_SEAL_SILENT = text(_MARK.format("pg_current_xact_id_if_assigned() IS NOT NULL"))
+_SEAL = f"WITH mark AS ({_MARK.format('true')}) SELECT pg_notify(%s, %s)"
+_SEAL_SILENT = _MARK.format("pg_current_xact_id_if_assigned() IS NOT NULL")
 _LAST_GROUP = text("SELECT last_group FROM writer WHERE id = :id")
 # One thread writes for all: a lock in one's way must not be in everybody's. Above `deadlock_timeout` (1 s by default),
 # so that a deadlock is told as one.
@@ -164,9 +165,9 @@ class PostgresDatabase(Database):
                 await self.write(_begin)
         return self._writer.fault
 
-    async def submit(self, query: Query[T], *, is_patient: bool) -> T:
+    async def submit(self, work: Work[T], *, is_patient: bool) -> T:
         """See `Database`."""
-        return await self._writer.submit(query, is_patient=is_patient)
+        return await self._writer.submit(work, is_patient=is_patient)
 
 
 class _PostgresStore(Store):
@@ -213,11 +214,10 @@ class _PostgresStore(Store):
 
     def seal(self, connection: Connection, notices: Sequence[Notice]) -> str | None:
         self._groups += 1
-        values = {"id": self._origin, "group": self._groups}
         if notices:
             payload = f"{self._origin} {encode(notices)}"
-            connection.execute(_SEAL, {**values, "channel": CHANNEL, "payload": payload})
-        elif connection.execute(_SEAL_SILENT, values).one_or_none() is None:
+            execute(connection, _SEAL, (self._origin, self._groups, CHANNEL, payload))
+        elif execute(connection, _SEAL_SILENT, (self._origin, self._groups)).fetchone() is None:
             return None
         return str(self._groups)
 
@@ -269,17 +269,15 @@ def postgres_engine(url: URL, *, pool_size: int, is_read_only: bool = False, app
             connection.read_only = True
 
     @event.listens_for(engine, "handle_error")
-    def hide_values(context: ExceptionContext) -> None:
-        """The server names the values of a key that is taken in its DETAIL, and one it can't read in its message."""
+    def judge(context: ExceptionContext) -> None:
         original, shown = context.original_exception, context.sqlalchemy_exception
         if not isinstance(original, psycopg.Error) or shown is None:
             return
         if isinstance(original, psycopg.OperationalError | psycopg.InterfaceError) and original.sqlstate is None:
             context.is_disconnect = True  # the engine library waits for a database that is away only if it is told so
-        is_value = isinstance(original, psycopg.DataError)
-        if is_value or original.diag.message_detail:
-            message = f"SQLSTATE {original.sqlstate}" if is_value else original.diag.message_primary
-            original.args = (message,)
-            shown.args = (f"({type(original).__name__}) {message}",)
+        before = original.args
+        hide_values(original)
+        if original.args != before:
+            shown.args = (f"({type(original).__name__}) {original.args[0]}",)
 
     return engine

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool
 
-from beray.server.db.connect import Database, Query
+from beray.server.db.connect import Database, Query, Work
+from beray.server.db.driver import execute
 from beray.server.db.faults import refusals
 from beray.server.db.notices import Notice
 from beray.server.db.writer import Store, Writer
@@ -80,9 +81,9 @@ class SqliteDatabase(Database):
                 await self.write(_rewrite_header)
         return self._writer.fault
 
-    async def submit(self, query: Query[T], *, is_patient: bool) -> T:
+    async def submit(self, work: Work[T], *, is_patient: bool) -> T:
         """See `Database`."""
-        return await self._writer.submit(query, is_patient=is_patient)
+        return await self._writer.submit(work, is_patient=is_patient)
 
 
 class _SqliteStore(Store):
@@ -146,7 +147,7 @@ def sqlite_engine(path: Path, *, is_read_only: bool = False) -> Engine:
 
     @event.listens_for(engine, "begin")
     def emit_begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        execute(connection, begin)
 
     return engine
 

@@ -3,6 +3,11 @@
 Group commit is what makes a durable commit cheap: the first write of an idle moment is committed at once, those that
 come meanwhile together. Over a lost connection a group is neither lost nor made twice: what was not committed is run
 again, and where the connection was lost in the commit itself, the database is asked how it ended.
+
+A group is run in units, in the order in which its jobs came. A unit is one query, or neighbouring parts of one batch,
+which share their statements: that is how events are cheap. What a batch refuses it refuses alone. A unit that fails
+undoes the whole group, which is then run again job by job, each in a savepoint: so only the job at fault fails.
+Savepoints from the start would be half of a small write's statements, and a job that fails is rare.
 """
 
 import asyncio
@@ -11,13 +16,14 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from itertools import groupby
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from beray.server.db.connect import Query, RunAgain
+from beray.server.db.connect import Part, RunAgain, Work
 from beray.server.db.faults import refusal, storage_fault
 from beray.server.db.notices import Deliver, Notice, collect
 from beray.server.errors import Refused
@@ -90,15 +96,30 @@ def unavailable() -> Refused:
 class _Job:
     """A write that waits, and where its outcome goes."""
 
-    def __init__(self, query: Query[Any], loop: asyncio.AbstractEventLoop, *, is_patient: bool) -> None:
-        self.query = query
+    __slots__ = (
+        "deadline",
+        "error",
+        "future",
+        "is_alone",
+        "is_blocked",
+        "is_over",
+        "lost_sight_at",
+        "result",
+        "tries",
+        "watch",
+        "work",
+    )
+
+    def __init__(self, work: Work[Any], loop: asyncio.AbstractEventLoop, *, is_patient: bool) -> None:
+        self.work = work
         self.future: asyncio.Future[Any] = loop.create_future()
         self.deadline = None if is_patient else time.monotonic() + IMPATIENT_SECONDS
+        self.watch: asyncio.TimerHandle | None = None  # ends an impatient caller's waiting
         self.result: Any = None
-        self.error: BaseException | None = None
-        self.notices: list[Notice] = []
+        self.error: Exception | None = None
         self.tries = 0
         self.is_over = False
+        self.is_alone = False  # its unit has failed once: it shares none any more, lest it fail others again
         self.is_blocked = False  # by a lock that somebody else holds, so far
         self.lost_sight_at: float | None = None  # when the connection was lost in its commit
 
@@ -114,8 +135,15 @@ class _Job:
         return time.monotonic() >= limit
 
     def begin(self) -> None:
-        self.result, self.error, self.notices, self.is_blocked = None, None, [], False
+        self.result, self.error, self.is_blocked = None, None, False
         self.tries += 1
+
+    def take(self, outcome: Any) -> None:
+        """Note what the batch says of it."""
+        if isinstance(outcome, Exception):
+            self.error = outcome
+        else:
+            self.result = outcome
 
     def refuse(self) -> None:
         self.fail(unavailable())
@@ -164,32 +192,35 @@ class Writer:
         if self._thread is not None:
             self._thread.join(timeout=CLOSE_SECONDS)
 
-    async def submit(self, query: Query[T], *, is_patient: bool) -> T:
-        """The query's result, once it has been committed."""
-        job = _Job(query, asyncio.get_running_loop(), is_patient=is_patient)
+    async def submit(self, work: Work[T], *, is_patient: bool) -> T:
+        """The work's result, once it has been committed."""
+        loop = asyncio.get_running_loop()
+        job = _Job(work, loop, is_patient=is_patient)
         with self._changed:
             if self._is_stopping:
                 raise RuntimeError("the database is closed")
             self._jobs.append(job)
             self._changed.notify_all()
+        if not is_patient:  # it ends as long as that makes sense, though the database says nothing at all
+            job.watch = loop.call_later(IMPATIENT_SECONDS + SILENT_SECONDS, self._lose_patience, job)
         try:
-            if not is_patient:
-                await self._wait(job)
             result: T = await job.future
         finally:
             job.future.cancel()  # a caller who went away, while it waits in the queue
+            if job.watch is not None:
+                job.watch.cancel()
         return result
 
-    async def _wait(self, job: _Job) -> None:
-        """Wait for an impatient caller's job as long as that makes sense, though the database says nothing at all."""
-        await asyncio.wait({job.future}, timeout=IMPATIENT_SECONDS + SILENT_SECONDS)
+    def _lose_patience(self, job: _Job) -> None:
+        """Take what has not begun out of the queue; what has is waited for as long as it may take to learn its end."""
         with self._changed:
-            if job in self._jobs:
+            has_begun = job not in self._jobs
+            if not has_begun:
                 self._jobs.remove(job)
-                raise unavailable()
-        await asyncio.wait({job.future}, timeout=UNKNOWN_SECONDS)
-        if not job.future.done():
-            raise Refused("outcome_unknown")
+        if has_begun:
+            job.watch = job.future.get_loop().call_later(UNKNOWN_SECONDS, _end, job, Refused("outcome_unknown"))
+        else:
+            _end(job, unavailable())
 
     def _work(self) -> None:
         try:
@@ -279,9 +310,6 @@ class Writer:
     def _attempt(self, connection: Connection, group: Sequence[_Job], *, has_savepoints: bool = False) -> None:
         """Run and commit the group once; settle what came to its end.
 
-        First without savepoints, which would be half of a small write's statements (benchmarks: twice the events); a
-        job that fails is rare, and then the group is run again with them.
-
         Raises:
             ConnectionLost: Nothing was committed.
         """
@@ -289,15 +317,14 @@ class Writer:
         notices: list[Notice] = []
         try:
             with connection.begin():
-                for job in group:
-                    self._run(connection, job, has_savepoint=has_savepoints)
-                notices = [notice for job in group if job.error is None for notice in job.notices]
+                for unit in _units(group, is_alone=has_savepoints):
+                    notices += self._run(connection, unit, has_savepoint=has_savepoints)
                 mark = self._store.seal(connection, notices)
         except Exception as error:
             if self._store.is_lost(error):
                 if mark is None or not self._find_out(mark, group):
                     raise ConnectionLost from error
-            elif len(group) > 1 and not has_savepoints and any(job.error is not None for job in group):
+            elif len(group) > 1 and not has_savepoints and any(job.is_alone for job in group):
                 self._attempt(connection, [job for job in group if not self._is_blocked(job)], has_savepoints=True)
                 return
             else:  # the commit failed (disk full, lock), or the one job: nothing was kept
@@ -308,19 +335,25 @@ class Writer:
         self.fault = next((fault for fault in faults if fault is not None), None)
         self._settle(over, notices)
 
-    def _run(self, connection: Connection, job: _Job, *, has_savepoint: bool) -> None:
-        job.begin()
+    def _run(self, connection: Connection, unit: Sequence[_Job], *, has_savepoint: bool) -> list[Notice]:
+        """Run a unit; what it tells others."""
+        for job in unit:
+            job.begin()
         collect(connection)
         try:
             with connection.begin_nested() if has_savepoint else nullcontext():
-                job.result = job.query(connection)
-            job.notices = collect(connection)
-        except Exception as error:  # belongs to the job's caller, who gets it from its future
+                _perform(connection, unit)
+        except Exception as error:  # belongs to the jobs' callers, who get it from their futures
             if self._store.is_lost(error):
                 raise
-            job.error = error
+            for job in unit:
+                job.is_alone = True
+            if len(unit) == 1:  # of several nobody knows whose fault it is
+                unit[0].error = error
             if not has_savepoint or not self._store.has_transaction(connection):
-                raise  # the failure undoes the whole group, not only this job
+                raise  # the failure undoes the whole group, not only this unit
+            return []
+        return collect(connection)
 
     def _fail(self, group: Sequence[_Job], error: Exception) -> None:
         for job in group:
@@ -329,7 +362,7 @@ class Writer:
     def _goes_again(self, job: _Job) -> bool:
         """Whether the job is to be run again: it lost a race, or met a lock. Otherwise its caller gets its error."""
         error = job.error
-        if not isinstance(error, Exception):
+        if error is None:
             return False
         if self._is_blocked(job):
             return True
@@ -340,7 +373,7 @@ class Writer:
         return False
 
     def _is_blocked(self, job: _Job) -> bool:
-        job.is_blocked = isinstance(job.error, Exception) and self._store.is_blocked(job.error)
+        job.is_blocked = job.error is not None and self._store.is_blocked(job.error)
         return job.is_blocked
 
     def _find_out(self, mark: str, group: Sequence[_Job]) -> bool:
@@ -384,3 +417,32 @@ def _finish(jobs: list[_Job], notices: list[Notice], deliver: Callable[[Sequence
         job.settle()
     if notices:
         deliver(notices)
+
+
+def _end(job: _Job, error: Exception) -> None:
+    if not job.future.done():
+        job.future.set_exception(error)
+
+
+def _units(group: Sequence[_Job], *, is_alone: bool) -> Iterator[list[_Job]]:
+    """The group's jobs in their order, neighbours that are parts of one batch together."""
+    if is_alone:
+        yield from ([job] for job in group)
+        return
+    for _, unit in groupby(group, key=_kind):
+        yield list(unit)
+
+
+def _kind(job: _Job) -> object:
+    """What neighbours must have in common to share a unit."""
+    return job.work.batch if isinstance(job.work, Part) and not job.is_alone else job
+
+
+def _perform(connection: Connection, unit: Sequence[_Job]) -> None:
+    first = unit[0]
+    if not isinstance(first.work, Part):
+        first.result = first.work(connection)
+        return
+    outcomes = first.work.batch(connection, [job.work.item for job in unit if isinstance(job.work, Part)])
+    for job, outcome in zip(unit, outcomes, strict=True):
+        job.take(outcome)

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import Connection
@@ -19,7 +19,8 @@ from beray.protocol.types import EventType
 from beray.server.clock import Clock, iso
 from beray.server.db import events as queries
 from beray.server.db.attempts import Attempt
-from beray.server.db.connect import Queries
+from beray.server.db.connect import Part, Queries
+from beray.server.db.events import Claim
 from beray.server.db.notices import Notice, notify
 from beray.server.events.wakeups import Wakeups
 
@@ -65,6 +66,13 @@ def _ignore(connection: Connection, task_id: int, events: Sequence[Numbered]) ->
     pass
 
 
+class _Append(NamedTuple):
+    """Events that want to be stored."""
+
+    claim: Claim
+    events: Sequence[NewEvent]
+
+
 class EventLog:
     """Append to, read and wait for the events of tasks."""
 
@@ -96,13 +104,16 @@ class EventLog:
         Raises:
             Fenced: The attempt is not the task's any more, or the task is gone.
         """
+        new = _Append(Claim(task_id, attempt), events)
+        if also is None:
+            return await self._database.write_part(Part(self._append_all, new))
 
         def write(connection: Connection) -> int:
-            last = self._insert(connection, task_id, events, attempt=attempt)
-            if also is not None:
-                also(connection)
-            self._tell(connection, task_id, events, last)
-            return last
+            [outcome] = self._insert_all(connection, [new])
+            last_seq = _or_raise(outcome)
+            also(connection)
+            self._tell(connection, new, last_seq)
+            return last_seq
 
         return await self._database.write(write)
 
@@ -110,27 +121,42 @@ class EventLog:
         self, connection: Connection, task_id: int, events: Sequence[NewEvent], *, attempt: Attempt | None = None
     ) -> int:
         """Like `append`, within the caller's transaction, as the last of its changes to the task."""
-        last = self._insert(connection, task_id, events, attempt=attempt)
-        self._tell(connection, task_id, events, last)
-        return last
+        [outcome] = self._append_all(connection, [_Append(Claim(task_id, attempt), events)])
+        return _or_raise(outcome)
 
-    def _tell(self, connection: Connection, task_id: int, events: Sequence[NewEvent], last_seq: int) -> None:
-        self._on_stored(connection, task_id, list(enumerate(events, last_seq - len(events) + 1)))
+    def _append_all(self, connection: Connection, appends: Sequence[_Append]) -> list[int | Exception]:
+        """The batch of appends: each one's last `seq`, or that it is fenced."""
+        outcomes = self._insert_all(connection, appends)
+        for new, outcome in zip(appends, outcomes, strict=True):
+            if isinstance(outcome, int):
+                self._tell(connection, new, outcome)
+        return outcomes
 
-    def _insert(
-        self, connection: Connection, task_id: int, events: Sequence[NewEvent], *, attempt: Attempt | None
-    ) -> int:
-        last_seq = queries.advance_seq(connection, task_id, len(events), attempt=attempt)
-        if last_seq is None:
-            raise Fenced(f"task {task_id}: {attempt} may not write any more")
-        if not events:
-            return last_seq
+    def _tell(self, connection: Connection, new: _Append, last_seq: int) -> None:
+        first_seq = last_seq - len(new.events) + 1
+        self._on_stored(connection, new.claim.task_id, list(enumerate(new.events, first_seq)))
+
+    def _insert_all(self, connection: Connection, appends: Sequence[_Append]) -> list[int | Exception]:
+        tails = queries.find_tails(connection, list(dict.fromkeys(new.claim for new in appends)))
+        last_seqs = {claim.task_id: last_seq for claim, last_seq in tails.items()}
         at = iso(self._clock())
-        first_seq = last_seq - len(events) + 1
-        frames = [(seq, _frame(task_id, seq, at, new)) for seq, new in enumerate(events, first_seq)]
-        queries.insert_frames(connection, task_id, frames)
-        notify(connection, Notice("log", task_id, first_seq, tuple(frame for _, frame in frames)))
-        return last_seq
+        rows: list[queries.Row] = []
+        outcomes: list[int | Exception] = []
+        for new in appends:
+            task_id = new.claim.task_id
+            if new.claim not in tails:
+                outcomes.append(Fenced(f"task {task_id}: {new.claim.attempt} may not write any more"))
+                continue
+            first_seq = last_seqs[task_id] + 1
+            frames = tuple([_frame(task_id, seq, at, event) for seq, event in enumerate(new.events, first_seq)])
+            if frames:
+                rows += [(task_id, seq, frame) for seq, frame in enumerate(frames, first_seq)]
+                notify(connection, Notice("log", task_id, first_seq, frames))
+            last_seqs[task_id] += len(frames)
+            outcomes.append(last_seqs[task_id])
+        if rows:
+            queries.store(connection, {row[0]: last_seqs[row[0]] for row in rows}, rows)
+        return outcomes
 
     async def read_page(self, task_id: int, *, after: int) -> Page:
         """The next frames with a `seq` above `after`, as many as are sent at once."""
@@ -155,6 +181,12 @@ class EventLog:
     def watching(self, task_id: int) -> AbstractContextManager[asyncio.Event]:
         """Watch the task's log: the event is set whenever it has grown. Clear it, read, then wait for it."""
         return self._wakeups.watching(task_id)
+
+
+def _or_raise(outcome: int | Exception) -> int:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def _frame(task_id: int, seq: int, at: str, new: NewEvent) -> bytes:

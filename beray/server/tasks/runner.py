@@ -406,8 +406,9 @@ class _Emit:
             if also is not None:
                 also(connection)
 
+        changes = write if usage is not None or also is not None else None  # events alone are stored with others'
         await _until_stored(
-            lambda: self._events.append(self._record.id, events, attempt=self._record.fence, also=write)
+            lambda: self._events.append(self._record.id, events, attempt=self._record.fence, also=changes)
         )
 
 

@@ -2,14 +2,16 @@
 
 import asyncio
 import threading
+from collections.abc import Sequence
+from functools import partial
 
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from beray.server.db.connect import RunAgain
+from beray.server.db.connect import Part, RunAgain
 from beray.server.db.notices import Notice, notify
-from tests.support.databases import migrated
+from tests.support.databases import committed_together, migrated
 from tests.support.waiting import until
 
 
@@ -193,3 +195,111 @@ async def test_notices_are_delivered_after_the_commit_and_only_then(database):
 
     assert isinstance(results[1], ValueError)
     assert sorted(notice for notices, _ in heard for notice in notices) == [Notice("log", 1), Notice("log", 3)]
+
+
+# Parts of a batch
+
+
+class Squares:
+    """A batch that stores squares: refuses what is negative, fails with all if there is a 13 among them."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+
+    def __call__(self, connection, items: Sequence[int]) -> list[int | Exception]:
+        self.calls.append(list(items))
+        for item in items:
+            if item >= 0:
+                insert(item * item)(connection)
+                notify(connection, Notice("log", item))
+        if 13 in items:
+            raise ZeroDivisionError
+        return [item * item if item >= 0 else ValueError(item) for item in items]
+
+
+async def test_neighbouring_parts_are_done_by_one_call_and_others_in_their_place(database):
+    squares, others = Squares(), Squares()
+    part, other = partial(Part, squares), partial(Part, others)
+
+    results = await committed_together(
+        database,
+        database.write_part(part(1)),
+        database.patient.write_part(part(2)),
+        database.write(insert(100)),
+        database.write_part(part(3)),
+        database.write_part(other(4)),
+        database.write_part(part(5)),
+    )
+
+    assert results == [1, 4, 100, 9, 16, 25]
+    assert (squares.calls, others.calls) == ([[1, 2], [3], [5]], [[4]])
+    assert await database.read(numbers) == [1, 4, 9, 16, 25, 100]
+
+
+async def test_part_that_is_refused_leaves_the_others_as_they_are(database):
+    squares, heard = Squares(), []
+    database.deliver = heard.extend
+
+    writes = [database.write_part(Part(squares, number)) for number in (1, -2, 3)]
+    first, refused, last = await committed_together(database, *writes)
+
+    assert (first, last) == (1, 9)
+    assert isinstance(refused, ValueError)
+    assert squares.calls == [[1, -2, 3]]
+    assert [notice.task_id for notice in heard] == [1, 3]
+
+
+@pytest.mark.parametrize("culprit", [13, 2])
+async def test_batch_that_fails_is_run_part_by_part_so_that_one_fails(database, culprit):
+    """By itself, or since the database has its 4 already."""
+    await database.write(insert(4))
+    squares, heard = Squares(), []
+    database.deliver = heard.extend
+
+    results = await committed_together(
+        database,
+        database.write(insert(100)),
+        *(database.write_part(Part(squares, number)) for number in (1, culprit, 3)),
+        database.write(insert(101)),
+    )
+
+    assert [result for result in results if isinstance(result, int)] == [100, 1, 9, 101]
+    assert isinstance(results[2], ZeroDivisionError if culprit == 13 else IntegrityError)
+    assert squares.calls == [[1, culprit, 3], [1], [culprit], [3]]
+    assert sorted(notice.task_id for notice in heard) == [1, 3]
+    assert await database.read(numbers) == [1, 4, 9, 100, 101]
+
+
+async def test_part_that_lost_a_race_is_run_again_by_itself(database):
+    calls = []
+
+    def batch(connection, items):
+        calls.append(list(items))
+        if 2 in items and len(calls) < 5:
+            raise RunAgain("somebody was faster")
+        return [insert(item)(connection) for item in items]
+
+    results = await committed_together(database, *(database.write_part(Part(batch, number)) for number in (1, 2, 3)))
+
+    assert results == [1, 2, 3]
+    assert calls == [[1, 2, 3], [1], [2], [3], [2]]
+    assert await database.read(numbers) == [1, 2, 3]
+
+
+async def test_part_whose_caller_has_gone_is_not_done(database):
+    squares = Squares()
+
+    async def leave():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await database.write_part(Part(squares, 2))
+
+    goes_on, has_begun = threading.Event(), threading.Event()
+    first = asyncio.create_task(database.write(lambda connection: has_begun.set() or goes_on.wait(20)))
+    await until(has_begun.is_set)
+    await leave()
+    goes_on.set()
+
+    assert await database.write_part(Part(squares, 3)) == 9
+    await first
+    assert squares.calls == [[3]]

@@ -5,6 +5,7 @@ The server sits behind a proxy that cuts around a COMMIT. A `Database` is a proc
 
 import asyncio
 import contextlib
+import json
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,14 +19,18 @@ from sqlalchemy import make_url, text
 from beray.server.db import listener as listener_module
 from beray.server.db import postgres as postgres_module
 from beray.server.db import writer as writer_module
+from beray.server.db.connect import Queries
 from beray.server.db.notices import EVERYTHING, Notice, notify
 from beray.server.db.postgres import CHANNEL, PostgresDatabase
 from beray.server.errors import Refused
+from beray.server.events.log import EventLog, NewEvent, frame_body, frame_seq
+from beray.server.events.wakeups import Wakeups
 from tests.support.commit_proxy import CommitProxy, Cut
-from tests.support.databases import migrated
+from tests.support.databases import committed_together, migrated, seed
 from tests.support.postgres import PostgresCluster
 from tests.support.waiting import begun, until, wait_until
 
+WAITS_FOR_LOCK = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 CUTS: tuple[Cut, ...] = ("before", "stranded", "after", "racing")
 
 
@@ -828,7 +833,6 @@ async def test_request_that_meets_a_lock_is_refused_when_its_time_is_up(database
 
 
 async def test_writer_ends_though_a_lock_is_in_its_way(url):
-    waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     async with opened(url) as database:
         await database.write(insert(1))
     database = PostgresDatabase(make_url(url))
@@ -836,7 +840,7 @@ async def test_writer_ends_though_a_lock_is_in_its_way(url):
     with locked_row(url):
         writing = asyncio.create_task(database.patient.write(double))
         try:
-            await until(lambda: execute(url, waits))
+            await until(lambda: execute(url, WAITS_FOR_LOCK))
         finally:
             await asyncio.wait_for(asyncio.to_thread(database.close), 20)
         with pytest.raises(RuntimeError, match="closed"):
@@ -865,3 +869,103 @@ async def test_reader_that_is_cancelled_when_its_result_comes_ends_cancelled(mon
     with pytest.raises(asyncio.CancelledError):
         await reading
     database.close()
+
+
+# Events, which are stored past SQLAlchemy
+
+
+@pytest.fixture
+def make_log(url) -> Callable[[Queries], EventLog]:
+    """Tasks 1 to 4 run."""
+    engine = postgres_module.postgres_engine(make_url(url), pool_size=1)
+    seed(engine, 1, 2, 3, 4, status="running", attempt=1)
+    engine.dispose()
+    return lambda database: EventLog(database, Wakeups(), lambda: 0)
+
+
+def said(text_: str) -> NewEvent:
+    return NewEvent("text.delta", {"message_id": "m", "delta": text_})
+
+
+async def read_said(log: EventLog, task_id: int) -> list[str]:
+    """What was said, in the order of the numbers, which have no gap."""
+    frames = await log.read_all(task_id)
+    assert [frame_seq(frame) for frame in frames] == list(range(1, len(frames) + 1))
+    return [json.loads(frame_body(frame))["delta"] for frame in frames]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+async def test_events_whose_connection_is_cut_at_their_commit_are_stored_and_shown_once(
+    database, url, proxy, make_log, cut
+):
+    log = make_log(database)
+    proxy.cut = once(cut)
+    heard = hear(database)
+
+    assert await asyncio.gather(log.append(1, [said("a")]), log.append(1, [said("b")])) == [1, 2]
+
+    shown = [frame for notice in heard if notice != EVERYTHING for frame in notice.frames]
+    assert shown == await log.read_all(1)
+    assert await read_said(log, 1) == ["a", "b"]
+
+
+async def test_events_whose_connection_was_ended_are_stored_once(database, url, make_log):
+    log = make_log(database)
+    for number in range(1, 4):
+        assert end_connections(url) >= 1
+
+        assert await log.append(1, [said(str(number))]) == number
+
+    assert await read_said(log, 1) == ["1", "2", "3"]
+
+
+async def test_events_of_two_processes_over_random_cuts_are_each_there_once_and_in_order(
+    database, direct, proxy, make_log
+):
+    generator = random.Random(11)
+    proxy.cut = lambda: generator.choice(CUTS) if generator.random() < 0.3 else "no"
+    logs = make_log(database.patient), EventLog(direct.patient, Wakeups(), lambda: 0)
+
+    async def write(log: EventLog, name: str, task_ids: list[int]) -> None:
+        for number in range(15):
+            await asyncio.gather(*(log.append(task_id, [said(f"{name}{number}")]) for task_id in task_ids))
+            if number % 5 == 2:
+                proxy.cut_all()
+
+    await asyncio.gather(write(logs[0], "a", [1, 2, 3]), write(logs[1], "b", [3, 2, 1]))
+
+    for task_id in (1, 2, 3):
+        texts = await read_said(logs[1], task_id)
+        for name in "ab":
+            assert [text_ for text_ in texts if text_[0] == name] == [f"{name}{number}" for number in range(15)]
+
+
+async def test_tasks_are_locked_in_one_order_so_that_processes_do_not_lock_each_other_up(database, url, make_log):
+    """Whoever waits for the first holds none of the others yet."""
+    log = make_log(database)
+    with psycopg.connect(url) as other:
+        other.execute("SELECT 1 FROM task WHERE id = 1 FOR UPDATE")
+        group = committed_together(database, *(log.append(task_id, [said("x")]) for task_id in (3, 2, 1)))
+        writing = asyncio.create_task(group)
+        await until(lambda: execute(url, WAITS_FOR_LOCK))
+        free = execute(url, "SELECT id FROM task WHERE id > 1 ORDER BY id FOR UPDATE SKIP LOCKED")
+
+    assert free == [(2,), (3,), (4,)]
+    assert await writing == [1, 1, 1]
+
+
+async def test_locked_task_holds_up_only_its_own_events(database, url, make_log, monkeypatch):
+    monkeypatch.setattr(writer_module, "IMPATIENT_SECONDS", 20)
+    monkeypatch.setattr(postgres_module, "_QUICK", text("SET lock_timeout = '100ms'"))
+    log, patient = make_log(database), EventLog(database.patient, Wakeups(), lambda: 0)
+    end_connections(url)  # the next has the short limit
+    await log.append(1, [said("a")])
+    with psycopg.connect(url) as other:
+        other.execute("SELECT 1 FROM task WHERE id = 1 FOR UPDATE")
+        held, *_ = await begun(patient.append(1, [said("b")]), log.append(2, [said("x")]), log.append(3, [said("x")]))
+        for seq in range(2, 6):
+            assert await asyncio.wait_for(log.append(2, [said("y")]), 5) == seq
+        assert not held.done()
+
+    assert await asyncio.wait_for(held, 20) == 2
+    assert await read_said(log, 3) == ["x"]

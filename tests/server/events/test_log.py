@@ -4,13 +4,15 @@ import asyncio
 import json
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
+from sqlalchemy.exc import IntegrityError
 
 from beray.server.db.attempts import Attempt
 from beray.server.db.connect import Database
+from beray.server.db.events import read_frames
 from beray.server.events.log import EventLog, Fenced, NewEvent, frame_body, frame_seq, is_finished
 from beray.server.events.wakeups import Wakeups, wait_changed
-from tests.support.databases import seeded_database
+from tests.support.databases import committed_together, seeded_database
 
 AT = 1_800_000_000_123
 
@@ -149,3 +151,140 @@ async def test_hostile_text_stays_one_frame(log, odd):
     assert json.loads(frame_body(frame))["delta"] == odd
     assert frame.count(b"\n\n") == 1
     assert not is_finished(frame)
+
+
+# Appends that are committed together
+
+
+@pytest.fixture
+def savepoints(database):
+    """Names of those that are made."""
+    made = []
+    event.listen(database._write_engine, "savepoint", lambda connection, name: made.append(name))
+    return made
+
+
+def deltas_of(events: list[dict]) -> str:
+    return "".join(body["delta"] for body in events)
+
+
+async def test_appends_committed_together_are_numbered_in_their_order(log, database):
+    mine = Attempt(1, 3)
+
+    lasts = await committed_together(
+        database,
+        log.append(1, [delta("a"), delta("b")], attempt=mine),
+        log.append(2, [delta("x")], attempt=mine),
+        log.append(1, [delta("c")]),
+        log.append(1, [], attempt=mine),
+        log.append(1, [delta("d")], attempt=mine),
+    )
+
+    assert lasts == [2, 1, 3, 3, 4]
+    assert deltas_of(await bodies(log, 1)) == "abcd"
+    assert deltas_of(await bodies(log, 2)) == "x"
+    assert await log.append(1, [delta("e")]) == 5
+
+
+async def test_fenced_append_among_others_fails_alone(log, database, savepoints):
+    first, stale, gone, last = await committed_together(
+        database,
+        log.append(1, [delta("a")], attempt=Attempt(1, 3)),
+        log.append(1, [delta("stale")], attempt=Attempt(1, 2)),
+        log.append(99, [delta("gone")]),
+        log.append(1, [delta("b")], attempt=Attempt(1, 3)),
+    )
+
+    assert (first, last) == (1, 2)
+    assert isinstance(stale, Fenced)
+    assert isinstance(gone, Fenced)
+    assert savepoints == [], "the others need not be written again"
+    assert deltas_of(await bodies(log, 1)) == "ab"
+
+
+async def test_write_between_appends_keeps_its_place(log, database):
+    def end(connection):
+        log.insert(connection, 1, [delta("2")])
+        connection.execute(text("UPDATE task SET status = 'completed' WHERE id = 1"))
+
+    mine = Attempt(1, 3)
+    before, _, after, other = await committed_together(
+        database,
+        log.append(1, [delta("1")], attempt=mine),
+        database.write(end),
+        log.append(1, [delta("3")], attempt=mine),
+        log.append(2, [delta("x")], attempt=mine),
+    )
+
+    assert (before, other) == (1, 1)
+    assert isinstance(after, Fenced)
+    assert deltas_of(await bodies(log, 1)) == "12"
+
+
+async def test_append_that_cannot_be_stored_fails_alone(log, database, savepoints):
+    """Its number is taken, as if the two tables did not agree; or it is no JSON."""
+    taken = text("INSERT INTO event (task_id, seq, frame) VALUES (2, 1, :frame)")
+    await database.write(lambda connection: connection.execute(taken, {"frame": b"taken"}) and None)
+
+    first, collides, no_json, last = await committed_together(
+        database,
+        log.append(1, [delta("a")], attempt=Attempt(1, 3)),
+        log.append(2, [delta("424242")]),
+        log.append(1, [NewEvent("text.delta", {"delta": object()})]),
+        log.append(1, [delta("b")]),
+    )
+
+    assert (first, last) == (1, 2)
+    assert isinstance(collides, IntegrityError)
+    assert "424242" not in str(collides)
+    assert "=(2, 1)" not in str(collides)
+    assert isinstance(no_json, TypeError)
+    assert savepoints
+    assert deltas_of(await bodies(log, 1)) == "ab"
+    assert await log.append(1, [delta("c")]) == 3
+
+
+async def test_who_is_told_within_the_transaction_can_undo_one_append(database):
+    told = []
+
+    def on_stored(connection, task_id, events):
+        assert connection.execute(text("SELECT last_seq FROM task WHERE id = :id"), {"id": task_id}).scalar_one() > 0
+        if events[0][1].type == "text.reset":
+            raise ValueError("undone")
+        told.append((task_id, [seq for seq, _ in events]))
+
+    log = EventLog(database, Wakeups(), lambda: AT, on_stored=on_stored)
+    outcomes = await committed_together(
+        database, log.append(1, [delta("a")]), log.append(2, [NewEvent("text.reset")]), log.append(1, [delta("b")] * 2)
+    )
+
+    assert outcomes[::2] == [1, 3]
+    assert isinstance(outcomes[1], ValueError)
+    assert told[-2:] == [(1, [1]), (1, [2, 3])]
+    assert await log.read_all(2) == []
+
+
+async def test_frames_are_shown_after_their_commit_in_the_order_of_the_log(log, database):
+    """Whoever is told of them could have read them: over a connection of their own they are there."""
+    engine = database.make_engine()
+    shown: dict[int, list[bytes]] = {1: [], 2: []}
+
+    def deliver(notices):
+        with engine.connect() as connection:
+            for notice in notices:
+                shown[notice.task_id] += notice.frames
+                stored = read_frames(connection, notice.task_id, 0, 100)
+                assert stored[notice.first_seq - 1 :][: len(notice.frames)] == list(notice.frames)
+
+    database.deliver = deliver
+    await committed_together(
+        database,
+        log.append(1, [delta("a"), delta("b")]),
+        log.append(2, [delta("x")]),
+        log.append(1, [delta("stale")], attempt=Attempt(1, 9)),
+        log.append(1, [delta("c")]),
+    )
+    engine.dispose()
+
+    assert shown == {1: await log.read_all(1), 2: await log.read_all(2)}
+    assert len(shown[1]) == 3
