@@ -16,7 +16,7 @@ from beray.server.db.faults import hide_values
 def execute(connection: Connection, statement: str, parameters: Sequence[Any] = ()) -> Any:
     """Run a statement as the driver takes it; its cursor."""
     try:
-        return connection.connection.driver_connection.execute(statement, parameters)  # type: ignore[union-attr] # open
+        return _driver(connection).execute(statement, parameters)
     except connection.dialect.loaded_dbapi.Error as error:
         raise _usual(connection, error) from error
 
@@ -24,9 +24,13 @@ def execute(connection: Connection, statement: str, parameters: Sequence[Any] = 
 def execute_many(connection: Connection, statement: str, rows: Iterable[Sequence[Any]]) -> None:
     """Run a statement for each row; SQLite's driver."""
     try:
-        connection.connection.driver_connection.executemany(statement, rows)  # type: ignore[union-attr] # open
+        _driver(connection).executemany(statement, rows)
     except connection.dialect.loaded_dbapi.Error as error:
         raise _usual(connection, error) from error
+
+
+def _driver(connection: Connection) -> Any:
+    return connection.connection.driver_connection
 
 
 def _usual(connection: Connection, error: Exception) -> BaseException:

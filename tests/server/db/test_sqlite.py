@@ -9,11 +9,9 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from beray.server.clock import system_clock
 from beray.server.db import sqlite
-from beray.server.db.events import _SQLITE_TAILS
 from beray.server.db.sqlite import SqliteDatabase, sqlite_engine
 from beray.server.errors import Refused
 from tests.server.db.test_connect import insert, numbers
-from tests.support.databases import seeded_database
 
 
 @pytest.fixture
@@ -127,13 +125,3 @@ def test_file_that_is_no_database_is_refused_at_once(tmp_path):
 
     with pytest.raises(DatabaseError, match="not a database"):
         sqlite_engine(tmp_path / "beray.db").connect()
-
-
-async def test_ends_of_logs_are_found_by_their_tasks_ids(tmp_path):
-    """However many tasks there are: not by the index of those that are not deleted, which is nearly all of them."""
-    with seeded_database(tmp_path / "beray.db", 1, status="running") as database:
-        plan = await database.read(
-            lambda connection: connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {_SQLITE_TAILS}", ("[]",)).all()
-        )
-
-    assert [row[3] for row in plan if "task" in row[3]] == ["SEARCH task USING INTEGER PRIMARY KEY (rowid=?)"]
