@@ -22,9 +22,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from benchmarks.twin import serve
 from beray.server.clock import iso, iso_or_none
 from beray.server.tasks.bodies import TaskBody
-from benchmarks.twin import serve
 
 USER_BY_TOKEN = (
     "SELECT u.id, u.email, u.created_at FROM session s JOIN user_account u ON u.id = s.user_id"

@@ -6,9 +6,10 @@ thread, which commits whatever waits as one group (`writer.py`).
 """
 
 import asyncio
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import URL, Connection, Engine
 
@@ -23,6 +24,8 @@ Batch = Callable[[Connection, Sequence[Item]], Sequence[T | Exception]]
 
 An exception as a result is raised to that write's caller; nothing was changed for it, and the others go on.
 """
+
+_PARAMETER: Final = re.compile(r":([a-z_]+)")
 
 UNAVAILABLE_AGAIN_SECONDS = 0.5  # between a run's tries to read while the database is away
 
@@ -39,6 +42,18 @@ class Part(NamedTuple, Generic[Item, T]):
 
 
 Work = Query[T] | Part[Any, T]
+
+
+class LookUp:
+    """A short read as prepared text: one statement, which is a snapshot by itself and needs no transaction.
+
+    Args:
+        sql: The statement; parameters are `:name`, and neither `:` nor `%` stands in it otherwise.
+    """
+
+    def __init__(self, sql: str) -> None:
+        self.sql = sql
+        self.pyformat = _PARAMETER.sub(r"%(\1)s", sql)
 
 
 class Queries(Protocol):
@@ -115,6 +130,21 @@ class Database(ABC):
     @abstractmethod
     async def scan(self, query: Query[T]) -> T:
         """See `Queries.scan`."""
+
+    @abstractmethod
+    async def find(self, look_up: LookUp, **values: object) -> Sequence[Any] | None:
+        """The row of a look-up that gives one at most.
+
+        The cheapest read there is: on SQLite a few microseconds inline, on PostgreSQL one round trip. Columns are as
+        the driver gives them: what is a Boolean is 0 or 1 on SQLite.
+
+        Raises:
+            Refused: `database_unavailable`; `find_all` too.
+        """
+
+    @abstractmethod
+    async def find_all(self, look_up: LookUp, **values: object) -> Sequence[Sequence[Any]]:
+        """Every row of a look-up that gives few. See `find`."""
 
     @abstractmethod
     async def submit(self, work: Work[T], *, is_patient: bool) -> T:

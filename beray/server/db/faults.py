@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NoReturn
 
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
@@ -107,17 +107,20 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if _is_ours(error):
-            raise
-        refused = refusal(error)
-        if refused is error:
-            raise
-        raise refused from error
+        raise_refusal(error)
 
 
-def _is_ours(error: DBAPIError) -> bool:
+def raise_refusal(error: Exception) -> NoReturn:
+    """Raise what a read's caller gets for the `error` it failed with."""
+    refused = error if _is_ours(error) else refusal(error)
+    if refused is error:
+        raise error
+    raise refused from error
+
+
+def _is_ours(error: Exception) -> bool:
     """A read that writes is a fault of ours, not the database's."""
-    original = error.orig
+    original = error.orig if isinstance(error, DBAPIError) else error
     return (
         getattr(original, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY
         or getattr(original, "sqlstate", None) == "25006"

@@ -1,15 +1,15 @@
 """PostgreSQL: the database that many processes share.
 
-Reads run on a few threads with a connection each (read-only, one snapshot), writes through the group-commit thread. A
+Reads run on a few threads with a connection each (read-only, one snapshot; a look-up is one round trip), writes through the group-commit thread. A
 connection that is lost costs its callers a moment, or a 503; it never costs a write, nor makes one twice.
 """
 
 import asyncio
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -18,7 +18,7 @@ from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine,
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from beray.server.db.connect import Database, Query, Work
+from beray.server.db.connect import Database, LookUp, Query, Work
 from beray.server.db.driver import execute
 from beray.server.db.faults import hide_values, refusals
 from beray.server.db.listener import Listener
@@ -87,6 +87,8 @@ class PostgresDatabase(Database):
         name = f"beray-writer-{origin}"
         self._write_engine = postgres_engine(self.url, pool_size=1, application_name=name)
         self._read_engine = postgres_engine(self.url, pool_size=READERS, is_read_only=True)
+        # One statement is a snapshot by itself: no BEGIN and no ROLLBACK around it, a round trip each. The same pool.
+        self._look_up_engine = self._read_engine.execution_options(isolation_level="AUTOCOMMIT")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="beray-db-reader")
         store = _PostgresStore(self._write_engine, origin, name)
         self._writer = Writer(store, lambda notices: self.deliver(notices))
@@ -126,8 +128,21 @@ class PostgresDatabase(Database):
         return connection
 
     async def read(self, query: Query[T]) -> T:
-        """See `Queries.read`. A database that says nothing is as good as away."""
-        reading = asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
+        """See `Queries.read`."""
+        return await self._in_thread(lambda: self._read_once(query))
+
+    async def find(self, look_up: LookUp, **values: object) -> Sequence[Any] | None:
+        """See `Database`."""
+        rows = await self.find_all(look_up, **values)
+        return rows[0] if rows else None
+
+    async def find_all(self, look_up: LookUp, **values: object) -> Sequence[Sequence[Any]]:
+        """See `Database`. A statement that is asked for often the driver prepares by itself."""
+        return await self._in_thread(lambda: self._look_up_once(look_up, values))
+
+    async def _in_thread(self, read: Callable[[], T]) -> T:
+        """Read in a thread; a database that says nothing is as good as away."""
+        reading = asyncio.get_running_loop().run_in_executor(self._readers, _twice, read)
         try:
             async with asyncio.timeout(
                 READ_SECONDS
@@ -140,23 +155,13 @@ class PostgresDatabase(Database):
         """See `Queries.scan`."""
         return await self.read(query)
 
-    def _read(self, query: Query[T]) -> T:
-        try:
-            return self._read_once(query)
-        except ConnectionLost:  # an idle connection may have died long ago: once more on a new one
-            try:
-                return self._read_once(query)
-            except ConnectionLost as again:
-                raise unavailable() from again
-
     def _read_once(self, query: Query[T]) -> T:
-        try:
-            with refusals(), self._read_engine.connect() as connection, connection.begin():
-                return query(connection)
-        except (DBAPIError, PoolTimeoutError) as error:
-            if isinstance(error, PoolTimeoutError) or is_lost(error):
-                raise ConnectionLost from error
-            raise
+        with _losses(), refusals(), self._read_engine.connect() as connection, connection.begin():
+            return query(connection)
+
+    def _look_up_once(self, look_up: LookUp, values: dict[str, object]) -> Sequence[Sequence[Any]]:
+        with _losses(), refusals(), self._look_up_engine.connect() as connection:
+            return connection.exec_driver_sql(look_up.pyformat, values).all()
 
     async def find_fault(self) -> str | None:
         """See `Database`: as the last write said; if it failed, one that changes nothing is tried."""
@@ -168,6 +173,27 @@ class PostgresDatabase(Database):
     async def submit(self, work: Work[T], *, is_patient: bool) -> T:
         """See `Database`."""
         return await self._writer.submit(work, is_patient=is_patient)
+
+
+def _twice(read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except ConnectionLost:  # an idle connection may have died long ago: once more on a new one
+        try:
+            return read()
+        except ConnectionLost as again:
+            raise unavailable() from again
+
+
+@contextmanager
+def _losses() -> Iterator[None]:
+    """Raise `ConnectionLost` for what a read on a lost connection fails with."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeoutError) as error:
+        if isinstance(error, PoolTimeoutError) or is_lost(error):
+            raise ConnectionLost from error
+        raise
 
 
 class _PostgresStore(Store):

@@ -1,6 +1,7 @@
 """Any database: one writer that commits in groups, reads that see whole transactions."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -9,7 +10,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from beray.server.db.connect import Part, RunAgain
+from beray.server.db.connect import LookUp, Part, RunAgain
 from beray.server.db.notices import Notice, notify
 from tests.support.databases import committed_together, migrated
 from tests.support.waiting import until
@@ -303,3 +304,24 @@ async def test_part_whose_caller_has_gone_is_not_done(database):
     assert await database.write_part(Part(squares, 3)) == 9
     await first
     assert squares.calls == [[3]]
+
+
+BY_NUMBER = LookUp("SELECT x FROM t WHERE x >= :least ORDER BY x LIMIT 2")
+
+
+async def test_look_ups_see_what_has_been_committed(database):
+    await asyncio.gather(*(database.write(insert(number)) for number in (1, 2, 3)))
+
+    for _ in range(12):  # the driver of PostgreSQL prepares a statement at its sixth
+        assert [tuple(row) for row in await database.find_all(BY_NUMBER, least=2)] == [(2,), (3,)]
+    assert tuple(await database.find(BY_NUMBER, least=3)) == (3,)
+    assert await database.find(BY_NUMBER, least=4) is None
+    assert await database.find_all(BY_NUMBER, least=4) == []
+
+
+async def test_look_up_that_fails_is_raised_and_the_next_works(database):
+    with pytest.raises((DBAPIError, sqlite3.Error), match="nowhere"):
+        await database.find(LookUp("SELECT 1 FROM nowhere"))
+
+    assert await database.find_all(BY_NUMBER, least=0) == []
+    assert await database.read(numbers) == []

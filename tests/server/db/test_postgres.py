@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager
+from functools import partial
 
 import psycopg
 import pytest
@@ -19,7 +20,7 @@ from sqlalchemy import make_url, text
 from beray.server.db import listener as listener_module
 from beray.server.db import postgres as postgres_module
 from beray.server.db import writer as writer_module
-from beray.server.db.connect import Queries
+from beray.server.db.connect import LookUp, Queries
 from beray.server.db.notices import EVERYTHING, Notice, notify
 from beray.server.db.postgres import CHANNEL, PostgresDatabase
 from beray.server.errors import Refused
@@ -31,6 +32,7 @@ from tests.support.postgres import PostgresCluster
 from tests.support.waiting import begun, until, wait_until
 
 WAITS_FOR_LOCK = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+NUMBERS = LookUp("SELECT count(*) FROM t")
 CUTS: tuple[Cut, ...] = ("before", "stranded", "after", "racing")
 
 
@@ -342,9 +344,9 @@ async def test_read_is_refused_at_once(database, proxy):
     proxy.hide()
     began = time.monotonic()
 
-    for read in (database.read, database.scan):
+    for read in (partial(database.read, numbers), partial(database.scan, numbers), partial(database.find, NUMBERS)):
         with pytest.raises(Refused) as refused:
-            await read(numbers)
+            await read()
         assert (refused.value.code, refused.value.status_code) == ("database_unavailable", 503)
     assert time.monotonic() - began < 2
 
@@ -629,6 +631,15 @@ async def test_read_has_one_snapshot_and_cannot_write(database, direct):
         await database.read(insert(3))
 
 
+async def test_look_up_is_one_statement_without_a_transaction_around_it(database, direct):
+    """BEGIN and ROLLBACK would be a round trip each; a read on the same connection has its snapshot again."""
+    isolation = "SELECT current_setting('transaction_isolation')"  # as BEGIN would have set it
+
+    for _ in range(10):
+        assert await direct.find(LookUp(isolation)) == ("read committed",)
+        assert await direct.read(lambda connection: connection.scalar(text(isolation))) == "repeatable read"
+
+
 def end_connections(url: str) -> int:
     """End all other sessions in this database, as an operator would; how many there were."""
     ended = execute(
@@ -647,6 +658,7 @@ async def test_connections_ended_by_the_server_cost_their_callers_nothing(databa
         answers = await asyncio.gather(
             *(database.read(numbers) for _ in range(20)), database.write(insert(number)), database.scan(numbers)
         )
+        assert await database.find(NUMBERS) == (number + 1,)
         assert answers[20] == number
     assert stored(url) == [0, 1, 2, 3]
 
