@@ -15,7 +15,7 @@ from benchmarks.measure import Benchmark, Goal, Side, cpu_seconds
 from benchmarks.twin import running
 from tests.support.server import ServerProcess
 
-ROUNDS = 7
+ROUNDS = 5
 SECONDS = 1.0
 CONNECTIONS = 8
 LISTED = 20
@@ -77,18 +77,19 @@ def main() -> None:
         try:
             token = server.register("bench@example.com")
             api = f"{server.base_url}/api/v1"
-            task_id = [_create(api, token) for _ in range(LISTED)][0]
+            task_id = min(_create(api, token) for _ in range(LISTED))
             database = str(server.data_dir / "beray.db")
             with (
                 running("benchmarks.http_sides", "starlette", database) as starlette,
                 running("benchmarks.http_sides", "fastapi", database) as fastapi,
             ):
                 assert server.process is not None
-                at = [(api, server.process.pid), (starlette.base_url, starlette.pid), (fastapi.base_url, fastapi.pid)]
+                sides = [(api, server.process.pid), *((side.base_url, side.pid) for side in (starlette, fastapi))]
                 one = f"/tasks/{task_id}"
                 paths = (f"{one}?events=none", one, one)
-                _compare_one(bench, [Target(base + path, token, pid) for (base, pid), path in zip(at, paths)])
-                _compare_lists(bench, [Target(f"{base}/tasks?limit={LISTED}", token, pid) for base, pid in at])
+                ones = [Target(base + path, token, pid) for (base, pid), path in zip(sides, paths, strict=True)]
+                _compare_one(bench, ones)
+                _compare_lists(bench, [Target(f"{base}/tasks?limit={LISTED}", token, pid) for base, pid in sides])
         finally:
             server.kill()
 
@@ -101,7 +102,7 @@ def _create(api: str, token: str) -> int:
 
 
 def _compare_one(bench: Benchmark, targets: list[Target]) -> None:
-    ours, starlette, fastapi = _measured(bench, targets, ROUNDS)
+    ours, starlette, fastapi = _measured(bench, targets)
     what = "GET /tasks/{id}, requests per second of the server's processor time"
     beray = Side("BeRay", ours)
     bench.compare(what, unit="requests/s", ours=beray, other=Side(STARLETTE, starlette), goal=Goal("≥", 0.75))
@@ -115,20 +116,20 @@ def _compare_one(bench: Benchmark, targets: list[Target]) -> None:
 
 
 def _compare_lists(bench: Benchmark, targets: list[Target]) -> None:
-    ours, starlette, fastapi = _measured(bench, targets, 5)
+    ours, starlette, fastapi = _measured(bench, targets)
     what = f"GET /tasks?limit={LISTED}, requests per second of the server's processor time"
     beray = Side("BeRay", ours)
     bench.compare(what, unit="requests/s", ours=beray, other=Side(STARLETTE, starlette))
     bench.compare(what, unit="requests/s", ours=beray, other=Side(FASTAPI, fastapi))
 
 
-def _measured(bench: Benchmark, targets: list[Target], count: int) -> list[list[float]]:
+def _measured(bench: Benchmark, targets: list[Target]) -> list[list[float]]:
     answers = [target.answer() for target in targets]
     assert answers[1:] == answers[:-1], answers  # what is compared is the same work
     for target in targets:
         target.measure()  # warms up
         target.rates.clear()
-    return bench.rounds(count, *(target.measure for target in targets))
+    return bench.rounds(ROUNDS, *(target.measure for target in targets))
 
 
 if __name__ == "__main__":

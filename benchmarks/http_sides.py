@@ -120,17 +120,15 @@ def build_fastapi(look_ups: LookUps) -> FastAPI:
             raise HTTPException(401, headers={"WWW-Authenticate": "Bearer"})
         return user
 
-    CurrentUser = Annotated[Any, Depends(current_user)]
-
     @app.get("/tasks/{task_id}", response_model=TaskBody)
-    async def get_task(task_id: int, user: CurrentUser) -> Any:
+    async def get_task(task_id: int, user: Annotated[Any, Depends(current_user)]) -> Any:
         row = look_ups.task(task_id, user[0])
         if row is None:
             raise HTTPException(404)
         return _fields(row)
 
     @app.get("/tasks", response_model=list[TaskBody])
-    async def list_tasks(limit: int, user: CurrentUser) -> Any:
+    async def list_tasks(limit: int, user: Annotated[Any, Depends(current_user)]) -> Any:
         return [_fields(row) for row in look_ups.tasks(user[0], limit)]
 
     return app

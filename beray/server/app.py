@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from beray import __version__
 from beray.server.agent.budget import limits_of
@@ -47,6 +47,7 @@ from beray.server.db import tasks as task_queries
 from beray.server.db import usage as usage_queries
 from beray.server.db.notices import Notice
 from beray.server.db.open import database_url, make_database
+from beray.server.direct import DirectRoutes
 from beray.server.edge import Edge, refusal
 from beray.server.engine.base import Engine
 from beray.server.engine.dbos_queue import DbosQueue
@@ -65,6 +66,7 @@ from beray.server.sandbox.uids import TaskUids
 from beray.server.service_routes import build_routers as build_service_routers
 from beray.server.settings import Settings
 from beray.server.tasks import routes as task_routes
+from beray.server.tasks.answers import TaskAnswers
 from beray.server.tasks.control import RunControl
 from beray.server.tasks.runner import RunAgent, Runner, Workshop
 from beray.server.tasks.service import Tasks
@@ -170,6 +172,8 @@ class App:
         self._deliveries: Deliveries | None = None
         if settings.role != "worker":
             self._accounts = open_accounts(settings, self.database, clock=clock, trail=self.trail, announce=announce)
+            if not self.database.is_shared:
+                self._accounts.remember_tokens()
             secrets = Secrets(load_secret_key(settings))
             self._webhooks = Webhooks(self.database, clock, secrets=secrets, reach=self._reach, trail=self.trail)
             self._deliveries = Deliveries(self.database, clock, secrets=secrets, reach=self._reach)
@@ -243,7 +247,7 @@ class App:
         """Serve."""
         await self._asgi(scope, receive, send)
 
-    def _build_web(self) -> FastAPI:
+    def _build_web(self) -> ASGIApp:
         web = FastAPI(
             title="BeRay",
             version=__version__,
@@ -257,7 +261,7 @@ class App:
         add_api_page(web)
         service, info = build_service_routers(self._check, self.info)
         web.include_router(service)
-        install_error_handlers(web, note_missing=self.trail.note_missing)
+        install_error_handlers(web, note_refused=self._note_refused)
         if self.settings.role == "worker":
             return web
         web.include_router(info, prefix=API)
@@ -265,13 +269,19 @@ class App:
         web.include_router(auth_routes.build_router(self.accounts), prefix=API)
         web.include_router(webhook_routes.build_router(self._webhooks, self.accounts), prefix=API)
         usage = DayUsage(self.database, self._clock, self._budgets)
-        tasks = task_routes.build_router(self.tasks, self.accounts, self.hub, self.streams, usage)
-        web.include_router(tasks, prefix=API)
+        answers = TaskAnswers(self.tasks, self.accounts, self.hub, self.streams)
+        web.include_router(task_routes.build_router(self.tasks, self.accounts, answers, usage), prefix=API)
         files = Files(
             self.tasks.open_work_dir, self.stored, self.trail, max_upload_bytes=self.settings.max_upload_bytes
         )
-        web.include_router(file_routes.build_router(files, self.accounts), prefix=API)
-        return web
+        file_router, direct_files = file_routes.build_router(files, self.accounts)
+        web.include_router(file_router, prefix=API)
+        handlers = {**answers.direct, **direct_files}
+        return DirectRoutes(web, f"{API}/tasks", handlers, note_refused=self._note_refused)
+
+    def _note_refused(self, refused: Refused) -> None:
+        if refused.code == "task_not_found":
+            self.trail.note_missing(cast(int, refused.params["task_id"]))
 
     @asynccontextmanager
     async def _lifespan(self, web: FastAPI) -> AsyncIterator[None]:
@@ -349,6 +359,8 @@ class App:
 
     def _hear(self, notices: Sequence[Notice]) -> None:
         """Pass on what was committed, here or in another process."""
+        if self._accounts is not None:
+            self._accounts.hear(notices)  # first: whoever is woken asks whether they are still logged in
         self.wakeups.hear(notices)
         self.hub.hear(notices)
         kinds = {notice.kind for notice in notices}
@@ -595,18 +607,17 @@ def _sandbox_info(capabilities: Capabilities | None) -> dict[str, Any] | None:
     }
 
 
-def install_error_handlers(web: FastAPI, *, note_missing: Callable[[int], None] = lambda task_id: None) -> None:
+def install_error_handlers(web: FastAPI, *, note_refused: Callable[[Refused], None] = lambda refused: None) -> None:
     """Answer every error in the one shape.
 
     Args:
         web: The application.
-        note_missing: Told the id of a task that was asked for and is not there, or is somebody else's.
+        note_refused: Told what a route refused.
     """
 
     async def answer_refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)
-        if error.code == "task_not_found":
-            note_missing(cast(int, error.params["task_id"]))
+        note_refused(error)
         return _respond(request, error)
 
     web.add_exception_handler(Refused, answer_refused)

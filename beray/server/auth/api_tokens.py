@@ -16,10 +16,11 @@ from beray.server.auth.errands import Errands
 from beray.server.auth.tokens import hash_token, new_api_token
 from beray.server.clock import Clock
 from beray.server.db import api_tokens as queries
-from beray.server.db.api_tokens import ApiTokenRow, ApiTokenUse
+from beray.server.db.api_tokens import ApiTokenRow
 from beray.server.db.audit import insert_row
-from beray.server.db.auth import UserRow, find_user_by_token, hold_user
+from beray.server.db.auth import UserRow, hold_user
 from beray.server.db.connect import Database
+from beray.server.db.logins import TokenUse, find_api_token, find_session
 from beray.server.db.tables import ID_MOST
 from beray.server.errors import Refused
 
@@ -46,7 +47,7 @@ class NewApiToken:
 
 
 class ApiTokens:
-    """Make, list, delete API tokens, and tell whose one is. `close` when done."""
+    """Make, list, delete API tokens, and note when they are used. `close` when done."""
 
     def __init__(self, database: Database, clock: Clock, trail: AuditTrail) -> None:
         self._database = database
@@ -58,14 +59,9 @@ class ApiTokens:
         """Write down what is known of the last uses."""
         await self._uses.close()
 
-    async def find_user(self, token: str) -> UserRow | None:
-        """The user whose live token this is: one indexed read, as for a session."""
-        token_hash, now = hash_token(token), self._clock()
-        use = await self._database.read(lambda connection: queries.find_use(connection, token_hash, now=now))
-        if use is None:
-            return None
-        self._uses.note(use, now)
-        return use.user
+    def note_use(self, use: TokenUse) -> None:
+        """Note that a request bears the token; that is written soon, and at most once an hour."""
+        self._uses.note(use, self._clock())
 
     async def list_tokens(self, user: UserRow) -> Sequence[ApiTokenRow]:
         """The user's tokens, newest first; expired ones until the next is made."""
@@ -90,7 +86,7 @@ class ApiTokens:
 
         def insert(connection: Connection) -> NewApiToken:
             hold_user(connection, user_id)
-            if find_user_by_token(connection, login.token_hash, now=now) is None:
+            if find_session(connection, login.token_hash, now=now) is None:
                 raise Refused("not_authenticated")
             queries.purge_tokens(connection, user_id, now=now)
             if queries.count_tokens(connection, user_id) >= MOST_TOKENS:
@@ -129,11 +125,13 @@ class ApiTokens:
         entry = self._trail.row("token.deleted")
 
         def delete(connection: Connection) -> None:
-            use = queries.find_use(connection, token_hash, now=now)
-            name = None if use is None else queries.delete_token(connection, use.user.id, use.token_id)
-            if use is None or name is None:
+            use = find_api_token(connection, token_hash, now=now)
+            if use is None or use.api_token_id is None:
                 raise Refused("not_authenticated")
-            told = _told(use.token_id, name)
+            name = queries.delete_token(connection, use.user.id, use.api_token_id)
+            if name is None:  # somebody was faster
+                raise Refused("not_authenticated")
+            told = _told(use.api_token_id, name)
             insert_row(connection, replace(entry, user_id=use.user.id, who=use.user.email, resource=told))
 
         await self._database.write(delete)
@@ -148,17 +146,19 @@ class _Uses:
         self._hour = 0
         self._noted: set[int] = set()
 
-    def note(self, use: ApiTokenUse, now: int) -> None:
+    def note(self, use: TokenUse, now: int) -> None:
+        token_id = use.api_token_id
+        assert token_id is not None, "a session's use is not noted"
         hour = now // HOUR_MS
         if use.last_used_at is not None and use.last_used_at // HOUR_MS >= hour:
             return
         if hour != self._hour:
             self._hour = hour
             self._noted.clear()
-        if use.token_id in self._noted or self._errands.is_full:
+        if token_id in self._noted or self._errands.is_full:
             return
-        self._noted.add(use.token_id)  # also if it fails: a full disk is not tried again by every request
-        query = partial(queries.note_use, token_id=use.token_id, now=now)
+        self._noted.add(token_id)  # also if it fails: a full disk is not tried again by every request
+        query = partial(queries.note_use, token_id=token_id, now=now)
         self._errands.begin(lambda: self._database.write(query), "noting that an API token is used")
 
     async def close(self) -> None:

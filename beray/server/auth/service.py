@@ -6,10 +6,10 @@ how often in `rates.py`.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 from starlette.requests import HTTPConnection
@@ -20,17 +20,20 @@ from beray.server.auth.client_address import ClientAddresses
 from beray.server.auth.codes import Codes
 from beray.server.auth.emails import normalise_email
 from beray.server.auth.errands import Errands
+from beray.server.auth.live_tokens import LiveTokens, LoginEnds, LoginWatch
 from beray.server.auth.mailer import Mail, Mailer, MailNotSent, make_mailer
 from beray.server.auth.passwords import Passwords, check_length, check_password
 from beray.server.auth.rates import Hit, Rates
 from beray.server.auth.secret_key import load_secret_key
-from beray.server.auth.tokens import bearer_token, hash_token, is_api_token, new_token
+from beray.server.auth.tokens import TokenKey, bearer_token, hash_token, is_api_token, new_token, token_key
 from beray.server.clock import DAY_MS, Clock
 from beray.server.db import api_tokens as api_token_queries
 from beray.server.db import auth as queries
 from beray.server.db.audit import insert_row
 from beray.server.db.auth import SessionRow, UserRow
 from beray.server.db.connect import Database
+from beray.server.db.logins import TOKEN, OwnRow, TokenUse, find_session, own_row, token_use
+from beray.server.db.notices import Notice
 from beray.server.errors import Refused
 from beray.server.messages import text
 from beray.server.settings import Settings
@@ -104,6 +107,25 @@ class Accounts:
         self._trail = trail
         self._token_days = token_days
         self._errands = Errands()
+        self._live = LiveTokens(0)
+        self._ends = LoginEnds()
+
+    def remember_tokens(self) -> None:
+        """Look a live token up but once in a while; only where `hear` is told of every login's end as it is committed.
+
+        That is one process that has its database to itself: of others' commits it would hear too late.
+        """
+        self._live = LiveTokens()
+
+    def hear(self, notices: Sequence[Notice]) -> None:
+        """Forget the tokens of those whose logins have ended; called with what was committed, here or elsewhere."""
+        for notice in notices:
+            if notice.kind == "login":
+                self._live.forget_user(notice.user_id)
+                self._ends.note(notice.user_id)
+            elif notice.kind == "all":
+                self._live.forget()
+                self._ends.note_any()
 
     async def close(self) -> None:
         """Send the mails that have begun, and stop the password threads; call it before the database is closed."""
@@ -112,18 +134,72 @@ class Accounts:
         self._passwords.close()
 
     async def authenticate(self, request: HTTPConnection) -> UserRow:
-        """The user whose token the request bears: one indexed read, so a token is dead everywhere once it is revoked.
+        """The user whose token the request bears: one look-up at most, and a token that was revoked is dead everywhere.
 
         Raises:
             Refused: `not_authenticated`.
         """
-        token = _token(request)
-        user = await (self.api_tokens.find_user(token) if is_api_token(token) else self._find_session_user(token))
-        if user is None:
+        use = await self._find_use(token_key(_token(request)))
+        return self._let_in(use)
+
+    async def authenticate_owner(
+        self, request: HTTPConnection, wanted: OwnRow, **values: object
+    ) -> tuple[UserRow, Sequence[Any] | None]:
+        """As `authenticate`, and a row of the user's with it, in one look-up; None if they have no such row.
+
+        Args:
+            request: What bears the token.
+            wanted: The row.
+            values: The parameters of its condition.
+
+        Raises:
+            Refused: `not_authenticated`.
+        """
+        use, row = await self._find_own(token_key(_token(request)), wanted, values)
+        return self._let_in(use), row
+
+    async def watch_login(
+        self, request: HTTPConnection, wanted: OwnRow, **values: object
+    ) -> tuple[LoginWatch, Sequence[Any] | None]:
+        """As `authenticate_owner`, for whoever goes on asking whether the user is still logged in."""
+        key, seen = token_key(_token(request)), self._ends.count
+        use, row = await self._find_own(key, wanted, values)
+        self._let_in(use)
+        assert use is not None, "who is let in has a token"
+        watch = LoginWatch(key, use, seen=seen, ends=self._ends, clock=self._clock, look=self._find_use)
+        return watch, row
+
+    def _let_in(self, use: TokenUse | None) -> UserRow:
+        if use is None:
             raise Refused("not_authenticated")
+        if use.api_token_id is not None:
+            self.api_tokens.note_use(use)
         if (caller := current_caller.get()) is not None:
-            caller.user = user
-        return user
+            caller.user = use.user
+        return use.user
+
+    async def _find_use(self, key: TokenKey) -> TokenUse | None:
+        now = self._clock()
+        if (live := self._live.find(key.hash, now)) is not None:
+            return live
+        look_up = TOKEN.by_api_token if key.is_api_token else TOKEN.by_session
+        row = await self._database.find(look_up, token_hash=key.hash, now=now)
+        return None if row is None else self._kept(key, row, now)
+
+    async def _find_own(
+        self, key: TokenKey, wanted: OwnRow, values: dict[str, object]
+    ) -> tuple[TokenUse | None, Sequence[Any] | None]:
+        now = self._clock()
+        if (live := self._live.find(key.hash, now)) is not None:
+            return live, await self._database.find(wanted.of_known, user_id=live.user.id, **values)
+        look_up = wanted.of_token.by_api_token if key.is_api_token else wanted.of_token.by_session
+        row = await self._database.find(look_up, token_hash=key.hash, now=now, **values)
+        return (None, None) if row is None else (self._kept(key, row, now), own_row(row))
+
+    def _kept(self, key: TokenKey, row: Sequence[Any], now: int) -> TokenUse:
+        use = token_use(row)
+        self._live.keep(key.hash, use, now)
+        return use
 
     async def authenticate_login(self, request: HTTPConnection) -> Login:
         """As `authenticate`, for what is for people who have logged in: an API token is refused.
@@ -138,10 +214,6 @@ class Accounts:
         if is_api_token(token):
             raise Refused("login_needed")
         return Login(user, hash_token(token))
-
-    async def _find_session_user(self, token: str) -> UserRow | None:
-        token_hash, now = hash_token(token), self._clock()
-        return await self._database.read(lambda connection: queries.find_user_by_token(connection, token_hash, now=now))
 
     async def request_code(self, raw_email: str, *, client: str) -> None:
         """Send a code to the address, if it has no account yet.
@@ -353,10 +425,10 @@ class Accounts:
         entry = self._trail.row("logout")
 
         def revoke(connection: Connection) -> None:
-            user = queries.find_user_by_token(connection, token_hash, now=now)
-            if user is None or not queries.revoke_session(connection, token_hash, now=now):
+            use = find_session(connection, token_hash, now=now)
+            if use is None or not queries.revoke_session(connection, token_hash, now=now):
                 raise Refused("not_authenticated")
-            insert_row(connection, replace(entry, user_id=user.id, who=user.email))
+            insert_row(connection, replace(entry, user_id=use.user.id, who=use.user.email))
 
         await self._database.write(revoke)
 

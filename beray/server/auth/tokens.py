@@ -7,7 +7,7 @@ begin: a session's, from logging in, and an API token, which its owner has made 
 import hashlib
 import re
 import secrets
-from typing import Final
+from typing import Final, NamedTuple
 
 from starlette.requests import HTTPConnection
 
@@ -15,6 +15,13 @@ from starlette.requests import HTTPConnection
 PREFIX: Final = "br_"
 API_PREFIX: Final = "beray_"
 _BEARER: Final = re.compile(rb"(?i:bearer) +((?:br|beray)_[A-Za-z0-9_-]{43}) *")
+
+
+class TokenKey(NamedTuple):
+    """What a token is looked up by."""
+
+    hash: bytes
+    is_api_token: bool
 
 
 def new_token() -> str:
@@ -35,6 +42,11 @@ def is_api_token(token: str) -> bool:
 def hash_token(token: str) -> bytes:
     """What is stored of a token."""
     return hashlib.sha256(token.encode()).digest()
+
+
+def token_key(token: str) -> TokenKey:
+    """What a token is looked up by."""
+    return TokenKey(hash_token(token), is_api_token(token))
 
 
 def bearer_token(request: HTTPConnection) -> str | None:

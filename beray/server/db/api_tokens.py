@@ -1,11 +1,11 @@
-"""SQL of API tokens. Prepared text: every request that bears one looks it up."""
+"""SQL of API tokens; whose one is, stands in `logins.py`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from beray.server.db.auth import UserRow
+from beray.server.db.notices import Notice, notify
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,20 +24,6 @@ class ApiTokenRow:
     last_used_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ApiTokenUse:
-    """A live token that a request bears, and whose it is."""
-
-    user: UserRow
-    token_id: int
-    last_used_at: int | None
-
-
-_FIND = text(
-    "SELECT u.id, u.email, u.created_at, t.id, t.last_used_at"
-    " FROM api_token t JOIN user_account u ON u.id = t.user_id"
-    " WHERE t.token_hash = :token_hash AND (t.expires_at IS NULL OR t.expires_at > :now)"
-)
 _LIST = text(
     "SELECT id, name, created_at, expires_at, last_used_at FROM api_token WHERE user_id = :user_id ORDER BY id DESC"
 )
@@ -50,12 +36,6 @@ _PURGE = text("DELETE FROM api_token WHERE user_id = :user_id AND expires_at <= 
 _DELETE = text("DELETE FROM api_token WHERE id = :token_id AND user_id = :user_id RETURNING name")
 _DELETE_ALL = text("DELETE FROM api_token WHERE user_id = :user_id")
 _NOTE_USE = text("UPDATE api_token SET last_used_at = :now WHERE id = :token_id")
-
-
-def find_use(connection: Connection, token_hash: bytes, *, now: int) -> ApiTokenUse | None:
-    """The live token with this hash."""
-    row = connection.execute(_FIND, {"token_hash": token_hash, "now": now}).one_or_none()
-    return None if row is None else ApiTokenUse(UserRow(row[0], row[1], row[2]), row[3], row[4])
 
 
 def list_tokens(connection: Connection, user_id: int) -> Sequence[ApiTokenRow]:
@@ -92,12 +72,15 @@ def purge_tokens(connection: Connection, user_id: int, *, now: int) -> None:
 def delete_token(connection: Connection, user_id: int, token_id: int) -> str | None:
     """Delete a token of the user's; its name, None if they have no such token."""
     name: str | None = connection.execute(_DELETE, {"user_id": user_id, "token_id": token_id}).scalar_one_or_none()
+    if name is not None:
+        notify(connection, Notice("login", user_id))
     return name
 
 
 def delete_tokens(connection: Connection, user_id: int) -> None:
     """Delete every token of the user."""
     connection.execute(_DELETE_ALL, {"user_id": user_id})
+    notify(connection, Notice("login", user_id))
 
 
 def note_use(connection: Connection, token_id: int, *, now: int) -> None:

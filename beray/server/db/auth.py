@@ -1,12 +1,15 @@
 """SQL of accounts: users, sessions, verification codes, and the counters that limit rates.
 
-Prepared text: every request looks its session up. Whatever must hold under a race (one account per address, one use
-per code, five tries per code, no uncounted hit) is one statement whose result tells who won.
+Whose a session is, is looked up in `logins.py`. Whatever ends one says so by a notice, by which it is forgotten where it
+is remembered. Whatever must hold under a race (one account per address, one use per code, five tries per code, no
+uncounted hit) is one statement whose result tells who won.
 """
 
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
+
+from beray.server.db.notices import Notice, notify
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,29 +100,19 @@ def hold_user(connection: Connection, user_id: int) -> None:
 
 # sessions
 
-_USER_BY_TOKEN = text(
-    "SELECT u.id, u.email, u.created_at FROM session s JOIN user_account u ON u.id = s.user_id"
-    " WHERE s.token_hash = :token_hash AND s.revoked_at IS NULL AND s.expires_at > :now"
-)
 _INSERT_SESSION = text(
     "INSERT INTO session (token_hash, user_id, created_at, expires_at)"
     " VALUES (:token_hash, :user_id, :created_at, :expires_at)"
 )
 _REVOKE_SESSION = text(
     "UPDATE session SET revoked_at = :now"
-    " WHERE token_hash = :token_hash AND revoked_at IS NULL AND expires_at > :now RETURNING id"
+    " WHERE token_hash = :token_hash AND revoked_at IS NULL AND expires_at > :now RETURNING user_id"
 )
 _PURGE_SESSIONS = text(
     "DELETE FROM session WHERE user_id = :user_id AND (revoked_at IS NOT NULL OR expires_at <= :now OR id <= "
     "(SELECT id FROM session WHERE user_id = :user_id ORDER BY id DESC LIMIT 1 OFFSET :most))"
 )
 _DELETE_SESSIONS = text("DELETE FROM session WHERE user_id = :user_id")
-
-
-def find_user_by_token(connection: Connection, token_hash: bytes, *, now: int) -> UserRow | None:
-    """The user whose live session this token is."""
-    row = connection.execute(_USER_BY_TOKEN, {"token_hash": token_hash, "now": now}).one_or_none()
-    return None if row is None else UserRow(row[0], row[1], row[2])
 
 
 def insert_session(connection: Connection, user_id: int, session: SessionRow) -> None:
@@ -135,17 +128,23 @@ def insert_session(connection: Connection, user_id: int, session: SessionRow) ->
 
 def revoke_session(connection: Connection, token_hash: bytes, *, now: int) -> bool:
     """End the session; False if it was not alive."""
-    return connection.execute(_REVOKE_SESSION, {"token_hash": token_hash, "now": now}).first() is not None
+    values = {"token_hash": token_hash, "now": now}
+    user_id: int | None = connection.execute(_REVOKE_SESSION, values).scalar_one_or_none()
+    if user_id is not None:
+        notify(connection, Notice("login", user_id))
+    return user_id is not None
 
 
 def purge_sessions(connection: Connection, user_id: int, *, now: int, most: int) -> None:
     """Delete the user's ended sessions, and the oldest of those beyond `most`."""
-    connection.execute(_PURGE_SESSIONS, {"user_id": user_id, "now": now, "most": most})
+    if connection.execute(_PURGE_SESSIONS, {"user_id": user_id, "now": now, "most": most}).rowcount:
+        notify(connection, Notice("login", user_id))
 
 
 def delete_sessions(connection: Connection, user_id: int) -> None:
     """Delete every session of the user."""
     connection.execute(_DELETE_SESSIONS, {"user_id": user_id})
+    notify(connection, Notice("login", user_id))
 
 
 # verification codes

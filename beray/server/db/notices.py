@@ -11,10 +11,10 @@ from typing import Final, Literal, NamedTuple
 
 from sqlalchemy import Connection
 
-Kind = Literal["log", "stop", "queue", "webhook", "all"]
+Kind = Literal["log", "stop", "queue", "webhook", "login", "all"]
 
 _KEY: Final = "beray.notices"
-_LETTERS: Final[dict[Kind, str]] = {"log": "l", "stop": "s", "queue": "q", "webhook": "w", "all": "a"}
+_LETTERS: Final[dict[Kind, str]] = {"log": "l", "stop": "s", "queue": "q", "webhook": "w", "login": "u", "all": "a"}
 _KINDS: Final[dict[str, Kind]] = {letter: kind for kind, letter in _LETTERS.items()}
 _DIGITS_MOST: Final = 18  # what fits into a task's id
 _PAYLOAD_MOST: Final = 7_900  # bytes; PostgreSQL takes payloads below 8000, and the sender's name stands before it
@@ -22,13 +22,13 @@ _PAYLOAD_MOST: Final = 7_900  # bytes; PostgreSQL takes payloads below 8000, and
 
 class Notice(NamedTuple):
     """`log`: the task's log has grown, or it is gone. `stop`: its run is to end. `queue`: a run has been submitted.
-    `webhook`: a message for a receiver waits.
+    `webhook`: a message for a receiver waits. `login`: a session or an API token of a user has ended.
 
     `all`: anything may have happened; look everywhere.
 
     Attributes:
         kind: What has happened.
-        task_id: To which task.
+        task_id: To which task; a `login` has its user's id here.
         first_seq: The number of the first of the `frames`.
         frames: What a `log` has grown by, if that was committed here; in the order of the log.
     """
@@ -37,6 +37,11 @@ class Notice(NamedTuple):
     task_id: int = 0
     first_seq: int = 0
     frames: tuple[bytes, ...] = ()
+
+    @property
+    def user_id(self) -> int:
+        """Whose `login` it was."""
+        return self.task_id
 
 
 EVERYTHING: Final = Notice("all")

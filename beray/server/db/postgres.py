@@ -1,7 +1,8 @@
 """PostgreSQL: the database that many processes share.
 
-Reads run on a few threads with a connection each (read-only, one snapshot; a look-up is one round trip), writes through the group-commit thread. A
-connection that is lost costs its callers a moment, or a 503; it never costs a write, nor makes one twice.
+Reads run on a few threads with a connection each (read-only, one snapshot; a look-up is one round trip), writes through
+the group-commit thread. A connection that is lost costs its callers a moment, or a 503; it never costs a write, nor
+makes one twice.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """SQLite (WAL): the database of one process.
 
-Short reads run inline on a read-only connection (a look-up costs less than a thread hop), look-ups by the driver itself:
-through SQLAlchemy, in a transaction of its own, one costs twenty times as much (benchmarks: `http`). All writes go through one thread: group commit makes `synchronous=FULL` cheap, and one writer keeps SQLite from sleeping on
-its lock.
+Short reads run inline on a read-only connection, which costs less than a thread hop; look-ups by the driver itself,
+since one through SQLAlchemy, in a transaction of its own, costs many times as much (benchmarks: `http`). All writes go
+through one thread: group commit makes `synchronous=FULL` cheap, and one writer keeps SQLite from sleeping on its lock.
 """
 
 import asyncio

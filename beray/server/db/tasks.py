@@ -2,27 +2,56 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, text, update
+from sqlalchemy import Connection, delete, func, insert, select, text, update
 
 from beray.protocol.status import STOPPABLE, TRANSITIONS, Status
 from beray.protocol.types import ModelKind
 from beray.server.db.attempts import Attempt
-from beray.server.db.connect import RunAgain
+from beray.server.db.connect import LookUp, RunAgain
+from beray.server.db.logins import OwnRow
 from beray.server.db.messages import first_of_run
 from beray.server.db.notices import Notice, notify
 from beray.server.db.tables import idempotency_key, task
 
-_COLUMNS = tuple(
-    column
-    for column in task.columns
-    if column.name not in {"held_until", "deleted_at", "limits", "interrupts", "asked_model", "webhook_url"}
-)
-_GET = select(*_COLUMNS).where(task.c.deleted_at.is_(None))
 
-TaskRecord = Row[Any]
-"""A row of `task` with the columns the API shows."""
+class TaskRecord(NamedTuple):
+    """A row of `task` with the columns the API shows; JSON is text, times are milliseconds since the epoch."""
+
+    id: int
+    user_id: int
+    goal: str
+    status: Status
+    created_at: int
+    updated_at: int
+    started_at: int | None
+    finished_at: int | None
+    result: str | None
+    error: str | None
+    model: str | None
+    model_kind: ModelKind | None
+    tools: str | None
+    usage: str
+    question: str | None
+    last_seq: int
+    run: int
+    attempt: int
+    stop_requested: bool  # by a look-up on SQLite 0 or 1
+
+
+OWN_TASK: Final = OwnRow(
+    TaskRecord._fields, "task", "task.id = :task_id AND task.user_id = {user_id} AND task.deleted_at IS NULL"
+)
+"""The user's task; of `TaskRecord`."""
+
+NEWEST: Final = LookUp(
+    f"SELECT {', '.join(TaskRecord._fields)} FROM task"  # noqa: S608 - the columns are constants
+    " WHERE user_id = :user_id AND id < :before AND deleted_at IS NULL ORDER BY id DESC LIMIT :limit"
+)
+"""A page of the user's tasks; of `TaskRecord`."""
+
+_GET = select(*(task.c[name] for name in TaskRecord._fields)).where(task.c.deleted_at.is_(None))
 
 
 @dataclass(frozen=True)
@@ -33,6 +62,15 @@ class TaskFilter:
     before: int | None = None
     statuses: tuple[Status, ...] = ()
     search: str | None = None
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it takes what comes in order, up to a limit."""
+        return self.limit is not None and not self.statuses and not self.search
+
+    def with_one_more(self) -> "TaskFilter":
+        """The same, with the task after its page, by whose being there it is seen that there are more."""
+        return self if self.limit is None else replace(self, limit=self.limit + 1)
 
 
 @dataclass(frozen=True)
@@ -100,7 +138,8 @@ def get_task(connection: Connection, user_id: int, task_id: int, *, is_to_change
     With `is_to_change` nobody else changes it before the transaction ends (SQLite has one writer anyway).
     """
     query = _GET.where(task.c.id == task_id, task.c.user_id == user_id)
-    return connection.execute(query.with_for_update() if is_to_change else query).one_or_none()
+    row = connection.execute(query.with_for_update() if is_to_change else query).one_or_none()
+    return None if row is None else TaskRecord._make(row)
 
 
 def list_tasks(connection: Connection, user_id: int, wanted: TaskFilter) -> Sequence[TaskRecord]:
@@ -114,7 +153,7 @@ def list_tasks(connection: Connection, user_id: int, wanted: TaskFilter) -> Sequ
         query = query.where(task.c.goal.icontains(wanted.search, autoescape=True))
     if wanted.limit is not None:
         query = query.limit(wanted.limit)
-    return connection.execute(query).all()
+    return [TaskRecord._make(row) for row in connection.execute(query)]
 
 
 def take_run(connection: Connection, task_id: int, run: int, now: int) -> RunRecord | None:
@@ -250,7 +289,8 @@ def list_overdue_held(connection: Connection, now: int) -> Sequence[int]:
 def get_held(connection: Connection, task_id: int) -> TaskRecord | None:
     """A task that still waits for its start, whoever owns it; nobody else changes it before the transaction ends."""
     query = _GET.where(task.c.id == task_id, task.c.held_until.is_not(None), task.c.status == "queued")
-    return connection.execute(query.with_for_update()).one_or_none()
+    row = connection.execute(query.with_for_update()).one_or_none()
+    return None if row is None else TaskRecord._make(row)
 
 
 def hide_task(

@@ -1,9 +1,10 @@
 """HTTP of a task's files: `/tasks/{task_id}/files/*` (WIRE.md, "Files")."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
+import orjson
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
@@ -11,12 +12,14 @@ from starlette.requests import ClientDisconnect
 
 from beray.protocol.types import UploadAnswer
 from beray.server.auth.service import Accounts
+from beray.server.direct import Handlers
 from beray.server.errors import Refused, shown
 from beray.server.files.conditions import Slice, is_unchanged, matches, wanted_slice
 from beray.server.files.digest import repr_digest, wants_sha256
 from beray.server.files.headers import content_type, download_headers, http_date
 from beray.server.files.service import Expectation, Files
 from beray.server.files.streaming import FilePieces, PieceResponse
+from beray.server.json_response import JsonResponse
 from beray.server.messages import text
 from beray.server.refusals import SIGNED_IN, WRITING, refused_with
 from beray.server.work_dirs.listing import FOLDER_ENTRIES, TREE_ENTRIES
@@ -118,8 +121,8 @@ ZIP_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def build_router(files: Files, accounts: Accounts) -> APIRouter:
-    """The routes of files."""
+def build_router(files: Files, accounts: Accounts) -> tuple[APIRouter, Handlers]:
+    """The routes of files, and those of them that are found without the framework."""
     router = APIRouter(tags=["files"])
 
     @router.get("/tasks/{task_id}/files/tree", response_model=list[FileNodeBody], responses=refused_with(*FILE))
@@ -169,7 +172,7 @@ def build_router(files: Files, accounts: Accounts) -> APIRouter:
         responses=WRITE_ANSWERS | WRITE_REFUSALS,
         openapi_extra=_UPLOAD_CONTENT,
     )
-    async def write_file(request: Request, response: Response, task_id: int, path: NewFilePath) -> UploadAnswer:
+    async def write_file(request: Request, task_id: int, path: NewFilePath) -> Response:
         """Write a file from the raw body, whole or not at all: 201 for a new one, 200 for one replaced."""
         user = await accounts.authenticate(request)
         written = await files.upload(
@@ -180,14 +183,14 @@ def build_router(files: Files, accounts: Accounts) -> APIRouter:
             announced_bytes=_announced_bytes(request),
             expectation=Expectation(request.headers.get("if-match"), request.headers.get("if-none-match")),
         )
-        response.status_code = 201 if written.is_new else 200
-        response.headers["etag"] = written.etag
-        return {
+        answer: UploadAnswer = {
             "message": text("file_uploaded", path=shown(written.path)),
             "path": written.path,
             "size": written.size,
             "sha256": written.sha256,
         }
+        status_code = 201 if written.is_new else 200
+        return JsonResponse(orjson.dumps(answer), status_code=status_code, headers={"etag": written.etag})
 
     @router.delete(
         "/tasks/{task_id}/files/content",
@@ -220,7 +223,16 @@ def build_router(files: Files, accounts: Accounts) -> APIRouter:
         user = await accounts.authenticate(request)
         return _serve_zip(await files.open_zip(user, task_id, path or [], is_gone=request.is_disconnected), task_id)
 
-    return router
+    def plain_read(request: Request, task_id: int) -> Awaitable[Response] | None:
+        path = request.query_params.get("path")
+        return read_file(request, task_id, path) if path else None
+
+    def plain_write(request: Request, task_id: int) -> Awaitable[Response] | None:
+        path = request.query_params.get("path")
+        return write_file(request, task_id, path) if path else None
+
+    content = "/{task_id}/files/content"
+    return router, {("GET", content): plain_read, ("HEAD", content): plain_read, ("PUT", content): plain_write}
 
 
 def _file_response(request: Request, file: OpenFile, path: str) -> PieceResponse:

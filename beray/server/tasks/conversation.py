@@ -56,7 +56,7 @@ class Conversation:
 
     def answer(self, connection: Connection, row: TaskRecord, content: str) -> None:
         """Answer the question that the task waits with."""
-        question_id = orjson.loads(row.question)["question_id"]
+        question_id = _question_id(row)
         self._insert(connection, row, content, run=row.run, question_id=question_id)
         task_queries.end_question(connection, row.id, self._clock())
         going_on = {"status": "running", "run": row.run, "attempt": row.attempt}
@@ -64,7 +64,7 @@ class Conversation:
 
     def begin_again(self, connection: Connection, row: TaskRecord, content: str, model: ModelChoice) -> int:
         """Make an ended task queued again, for a model; the number of the run."""
-        run: int = row.run + 1
+        run = row.run + 1
         self._insert(connection, row, content, run=run)
         task_queries.begin_further_run(connection, row.id, run, self._clock())
         task_queries.update_task(connection, row.id, model=model.name, model_kind=model.kind)
@@ -81,7 +81,13 @@ class Conversation:
 
 
 def _waits_for(row: TaskRecord, question_id: str) -> bool:
-    return row.status == "waiting" and bool(orjson.loads(row.question)["question_id"] == question_id)
+    return row.status == "waiting" and _question_id(row) == question_id
+
+
+def _question_id(row: TaskRecord) -> str:
+    assert row.question is not None, "a task that waits has a question"
+    question_id: str = orjson.loads(row.question)["question_id"]
+    return question_id
 
 
 def _fields(row: TaskRecord, changed: JsonObject) -> JsonObject:

@@ -1,9 +1,6 @@
 """HTTP of tasks: /tasks and /tasks/{task_id}."""
 
-import hashlib
-import re
 from typing import Annotated, Any, get_args
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
@@ -13,9 +10,10 @@ from beray.server.auth.service import Accounts
 from beray.server.bodies import Plain
 from beray.server.db.tables import ID_MOST
 from beray.server.db.tasks import TaskFilter
-from beray.server.errors import Refused
+from beray.server.json_response import JsonResponse
 from beray.server.messages import text
 from beray.server.refusals import READING, SIGNED_IN, WRITING, refused_with
+from beray.server.tasks.answers import LIST_MOST, TaskAnswers
 from beray.server.tasks.bodies import (
     CreateTask,
     DayUsageBody,
@@ -26,14 +24,8 @@ from beray.server.tasks.bodies import (
     TaskWithEventsBody,
 )
 from beray.server.tasks.service import Tasks
-from beray.server.tasks.stream import Hub, Streams, TaskStream, Watcher
 from beray.server.tasks.usage import DayUsage
-from beray.server.tasks.view import task_body, task_body_with_events
-
-LIST_MOST = 1000  # tasks of one page at most; without `limit` all are listed (WIRE.md)
-JSON = "application/json"
-TAIL = re.compile(r"tail:([0-9]{1,9})")
-EVENT_ID = re.compile(r"[0-9]{1,18}")
+from beray.server.tasks.view import task_body
 
 WantedEvents = Annotated[str, Query(json_schema_extra={"pattern": r"^(all|none|tail:[0-9]{1,9})$"})]
 
@@ -80,7 +72,7 @@ STREAMED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def build_router(tasks: Tasks, accounts: Accounts, hub: Hub, streams: Streams, usage: DayUsage) -> APIRouter:
+def build_router(tasks: Tasks, accounts: Accounts, answers: TaskAnswers, usage: DayUsage) -> APIRouter:
     """The routes of tasks."""
     router = APIRouter(tags=["tasks"])
 
@@ -91,7 +83,7 @@ def build_router(tasks: Tasks, accounts: Accounts, hub: Hub, streams: Streams, u
         """Create a task; it is queued at once unless `hold` is true."""
         user = await accounts.authenticate(request)
         answer = await tasks.create(user, body.new_task(), key=idempotency_key or None)
-        return Response(answer, status_code=201, media_type=JSON)
+        return JsonResponse(answer, status_code=201)
 
     @router.post(
         "/tasks/{task_id}/start",
@@ -101,7 +93,7 @@ def build_router(tasks: Tasks, accounts: Accounts, hub: Hub, streams: Streams, u
     async def start_task(request: Request, task_id: int) -> Response:
         """Start a task that was created with `hold`."""
         user = await accounts.authenticate(request)
-        return Response(task_body(await tasks.start(user, task_id)), media_type=JSON)
+        return JsonResponse(task_body(await tasks.start(user, task_id)))
 
     @router.post(
         "/tasks/{task_id}/messages", status_code=201, response_model=TaskBody, responses=refused_with(*MESSAGE_REFUSALS)
@@ -117,7 +109,7 @@ def build_router(tasks: Tasks, accounts: Accounts, hub: Hub, streams: Streams, u
         answer = await tasks.send_message(
             user, task_id, body.content, question_id=body.question_id, key=idempotency_key or None
         )
-        return Response(answer, status_code=201, media_type=JSON)
+        return JsonResponse(answer, status_code=201)
 
     @router.get("/tasks", response_model=list[TaskBody], responses=UNCHANGED | refused_with(*READING, *SIGNED_IN))
     async def list_tasks(
@@ -128,30 +120,18 @@ def build_router(tasks: Tasks, accounts: Accounts, hub: Hub, streams: Streams, u
         q: Annotated[Plain | None, Query(max_length=1000)] = None,
     ) -> Response:
         """The user's tasks, newest first; all of them unless `limit` is given."""
-        user = await accounts.authenticate(request)
         wanted = TaskFilter(
-            limit=None if limit is None else limit + 1,
+            limit=limit,
             before=None if before is None else min(before, ID_MOST),
             statuses=tuple(status or ()),
             search=q or None,
         )
-        rows = await tasks.list(user, wanted)
-        has_more = limit is not None and len(rows) > limit
-        shown = rows[:limit] if has_more else rows
-        body = b"[" + b",".join(map(task_body, shown)) + b"]"
-        headers = {"link": _next_link(request, shown[-1].id)} if has_more else {}
-        return _with_etag(request, body, headers)
+        return await answers.list(request, wanted)
 
     @router.get("/tasks/{task_id}", response_model=TaskWithEventsBody, responses=refused_with(*READ))
     async def get_task(request: Request, task_id: int, events: WantedEvents = "all") -> Response:
         """A task with its events: `all`, `none`, or the last N by `tail:N`."""
-        user = await accounts.authenticate(request)
-        tail = _wanted_tail(events)
-        row = await tasks.get(user, task_id)
-        if tail == 0:
-            return Response(task_body(row), media_type=JSON)
-        frames = await tasks.read_events(task_id, tail=tail)
-        return Response(task_body_with_events(row, frames), media_type=JSON)
+        return await answers.task(request, task_id, events)
 
     @router.get("/users/me/usage", response_model=DayUsageBody, responses=refused_with(*READING, *SIGNED_IN))
     async def get_usage(request: Request) -> dict[str, Any]:
@@ -162,20 +142,9 @@ def build_router(tasks: Tasks, accounts: Accounts, hub: Hub, streams: Streams, u
     @router.get(
         "/tasks/{task_id}/stream", response_class=Response, responses=STREAMED | refused_with(*READ, "too_many_streams")
     )
-    async def stream_task(request: Request, task_id: int, after: Annotated[int | None, Query(ge=0)] = None) -> Any:
+    async def stream_task(request: Request, task_id: int, after: Annotated[int | None, Query(ge=0)] = None) -> Response:
         """The task's events as `text/event-stream`: those after `Last-Event-ID` (or `after`), then live."""
-        user = await accounts.authenticate(request)
-        await tasks.get(user, task_id)
-
-        async def is_allowed() -> bool:
-            try:
-                await accounts.authenticate(request)
-            except Refused as refused:  # that nobody can tell while the database is away ends no stream
-                return refused.code != "not_authenticated"
-            return True
-
-        watcher = Watcher(user.id, task_id, _stream_start(request, after), is_allowed)
-        return _AsgiAnswer(TaskStream(hub, streams, watcher))
+        return await answers.stream(request, task_id, after)
 
     @router.post(
         "/tasks/{task_id}/stop", response_model=StopBody, responses=refused_with(*CHANGE, "task_already_ended")
@@ -197,48 +166,3 @@ def build_router(tasks: Tasks, accounts: Accounts, hub: Hub, streams: Streams, u
         return {"message": text("task_deleted", task_id=task_id)}
 
     return router
-
-
-class _AsgiAnswer(Response):
-    """Lets a route answer with an ASGI app of its own."""
-
-    def __init__(self, app: Any) -> None:
-        super().__init__()
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._app(scope, receive, send)
-
-
-def _wanted_tail(events: str) -> int | None:
-    if events == "all":
-        return None
-    if events == "none":
-        return 0
-    match = TAIL.fullmatch(events)
-    if match is None:
-        reason = f"events: {text('invalid.events')}"
-        item = {"loc": ["query", "events"], "msg": reason, "type": "events"}
-        raise Refused("validation_error", reason=reason, errors=[item])  # type: ignore[list-item]  # an ErrorItem
-    return int(match[1])
-
-
-def _stream_start(request: Request, after: int | None) -> int:
-    """Where to begin: `Last-Event-ID` wins (a reconnecting client repeats its first URL); a strange one is ignored."""
-    last = request.headers.get("last-event-id", "")
-    if EVENT_ID.fullmatch(last):
-        return int(last)
-    return min(after or 0, ID_MOST)
-
-
-def _next_link(request: Request, last_id: int) -> str:
-    query = [(key, value) for key, value in request.query_params.multi_items() if key != "before"]
-    return f'<{request.url.path}?{urlencode([*query, ("before", str(last_id))])}>; rel="next"'
-
-
-def _with_etag(request: Request, body: bytes, headers: dict[str, str]) -> Response:
-    etag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
-    headers = {**headers, "etag": etag, "cache-control": "private, no-cache"}
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type=JSON)

@@ -40,6 +40,7 @@ from beray.server.webhooks.service import check_url
 from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 
+PAGE_MOST = 128  # tasks listed without a thread of their own, if they need not be looked for
 TASK_BYTES = 4096  # a task counts as this and its goal until its folder is measured; its rows take 1 to 3 KB
 GOAL_MOST = 100_000  # characters; a longer goal is 422
 HOLD_MS = 3_600_000  # a task made with "hold" and never started ends after an hour (WIRE.md)
@@ -328,7 +329,8 @@ class Tasks:
         Raises:
             Refused: task_not_found, also when it is somebody else's.
         """
-        return await self._database.read(lambda connection: self._get(connection, user, task_id))
+        looked_for = looked_up(task_id)
+        return found(await self._database.find(queries.OWN_TASK.of_known, user_id=user.id, task_id=looked_for), task_id)
 
     def _get(self, connection: Connection, user: UserRow, task_id: int) -> TaskRecord:
         row = queries.get_task(connection, user.id, task_id) if 0 < task_id <= ID_MOST else None
@@ -346,6 +348,10 @@ class Tasks:
 
     async def list(self, user: UserRow, wanted: TaskFilter) -> Sequence[TaskRecord]:
         """The user's tasks, newest first."""
+        if wanted.is_page and wanted.limit is not None and wanted.limit <= PAGE_MOST:
+            before = ID_MOST if wanted.before is None else wanted.before
+            page = await self._database.find_all(queries.NEWEST, user_id=user.id, before=before, limit=wanted.limit)
+            return [TaskRecord._make(row) for row in page]
         return await self._database.scan(lambda connection: queries.list_tasks(connection, user.id, wanted))
 
     async def read_events(self, task_id: int, *, tail: int | None = None) -> Sequence[bytes]:
@@ -510,6 +516,22 @@ class Tasks:
         if self.engine is None:
             raise Refused("starting", retry_after_seconds=1)
         return self.engine
+
+
+def looked_up(task_id: int) -> int:
+    """The id to look a task up by: an id that no task can have is that of none."""
+    return task_id if 0 < task_id <= ID_MOST else 0
+
+
+def found(row: Sequence[Any] | None, task_id: int) -> TaskRecord:
+    """The task that a look-up has found.
+
+    Raises:
+        Refused: task_not_found.
+    """
+    if row is None:
+        raise Refused("task_not_found", task_id=task_id)
+    return TaskRecord._make(row)
 
 
 def _wrong_field(field: str, code: str, **params: Any) -> Refused:

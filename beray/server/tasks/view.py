@@ -1,6 +1,6 @@
 """A task as the wire shows it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import orjson
@@ -22,6 +22,16 @@ NO_USAGE: Usage = {
 
 def task_view(row: TaskRecord) -> Task:
     """The JSON object of a task, without its events."""
+    return cast(Task, _fields(row, orjson.loads))
+
+
+def task_body(row: TaskRecord) -> bytes:
+    """The JSON bytes of a task, without its events; what is stored as JSON is copied, not decoded."""
+    return orjson.dumps(_fields(row, orjson.Fragment))
+
+
+def _fields(row: TaskRecord, json: Callable[[str], Any]) -> dict[str, Any]:
+    """What is shown of a task; `json` makes a value of what is stored as JSON."""
     return {
         "id": row.id,
         "goal": row.goal,
@@ -31,28 +41,19 @@ def task_view(row: TaskRecord) -> Task:
         "started_at": iso_or_none(row.started_at),
         "finished_at": iso_or_none(row.finished_at),
         "result": row.result,
-        "error": _loads(row.error),
+        "error": None if row.error is None else json(row.error),
         "model": row.model,
         "model_kind": row.model_kind,
-        "tools": _loads(row.tools),
-        "usage": cast(Usage, orjson.loads(row.usage)),
+        "tools": None if row.tools is None else json(row.tools),
+        "usage": json(row.usage),
         "last_seq": row.last_seq,
         "run": row.run,
         "attempt": row.attempt,
         "stop_requested": bool(row.stop_requested),
-        "question": _loads(row.question),
+        "question": None if row.question is None else json(row.question),
     }
-
-
-def task_body(row: TaskRecord) -> bytes:
-    """The JSON bytes of a task, without its events."""
-    return orjson.dumps(task_view(row))
 
 
 def task_body_with_events(row: TaskRecord, frames: Sequence[bytes]) -> bytes:
     """The JSON bytes of a task with its events, which are copied as they are stored, not decoded."""
     return task_body(row)[:-1] + b',"events":[' + b",".join(map(frame_body, frames)) + b"]}"
-
-
-def _loads(stored: str | None) -> Any:
-    return None if stored is None else orjson.loads(stored)

@@ -224,6 +224,8 @@ def run_auth_server(
     database = make_database(folder)
     mailer = mailer or make_mailer(chosen, clock, server.announced.append)
     accounts = make_accounts(chosen, database, clock=clock, passwords=Passwords(hasher), mailer=mailer)
+    database.deliver = accounts.hear
+    accounts.remember_tokens()
     app = _app(accounts, database)
     with served(app) as server.url:
         yield server

@@ -13,6 +13,7 @@ from beray.server.audit import AuditTrail
 from beray.server.auth.api_tokens import ApiTokens, Login
 from beray.server.db import api_tokens, auth
 from beray.server.db.auth import SessionRow, UserRow
+from beray.server.db.logins import find_session
 from beray.server.db.postgres import PostgresDatabase, postgres_engine
 from beray.server.errors import Refused
 from tests.support.databases import migrated
@@ -51,7 +52,7 @@ def begin_session(connection: Connection) -> bool:
 
 def make_token(connection: Connection) -> bool:
     auth.hold_user(connection, 1)
-    if auth.find_user_by_token(connection, b"here", now=1) is None:
+    if find_session(connection, b"here", now=1) is None:
         return False
     api_tokens.insert_token(connection, 1, token_hash=b"token", name="ci", created_at=1, expires_at=None)
     return True

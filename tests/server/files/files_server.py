@@ -20,6 +20,7 @@ from beray.server.clock import system_clock
 from beray.server.db.auth import UserRow
 from beray.server.db.sqlite import SqliteDatabase, sqlite_engine
 from beray.server.db.tables import metadata
+from beray.server.direct import DirectRoutes
 from beray.server.edge import Edge
 from beray.server.errors import Refused
 from beray.server.files.routes import build_router
@@ -171,7 +172,9 @@ def _app(server: FilesServer) -> Edge:
 
     app = FastAPI(redirect_slashes=False, lifespan=lifespan)
     files = Files(server.open_work_dir, stored, trail, max_upload_bytes=MAX_UPLOAD_BYTES)
-    app.include_router(build_router(files, cast(Accounts, FakeAccounts())), prefix="/api/v1")
+    router, handlers = build_router(files, cast(Accounts, FakeAccounts()))
+    app.include_router(router, prefix="/api/v1")
 
     install_error_handlers(app)
-    return Edge(app, default_language="zh", max_body_bytes=2 << 20)
+    direct = DirectRoutes(app, "/api/v1/tasks", handlers)
+    return Edge(direct, default_language="zh", max_body_bytes=2 << 20)
