@@ -5,9 +5,11 @@ from the framework: only the outermost callable sees the server's own `send`, an
 """
 
 import logging
+import random
 import re
-import secrets
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -22,6 +24,10 @@ from beray.server.messages import Language, current_language, text
 SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:+/=@-]{1,128}")
 PROBLEM_JSON = b"application/problem+json"
 UPLOAD_PATH = re.compile(r"/api/v1/tasks/[^/]+/files/content")  # bodies there are files, limited by their route
+
+LANGUAGES_KEPT: Final = 256  # spellings of Accept-Language whose meaning is remembered
+LANGUAGE_MOST: Final = 200  # bytes of one that is
+_IDEMPOTENCY: Final = (b"idempotency-supported", b"true")
 
 NOBODY_TRUSTED = ClientAddresses(())
 
@@ -62,8 +68,7 @@ class Edge:
         answer = _Answer(send, request_id)
         try:
             _check_query(scope["query_string"])
-            limited = self._limited(scope, headers, receive)
-            await self._app(scope, limited, answer.send)
+            await self._app(scope, self._limited(scope, headers, receive), answer.send)
         except Refused as refused:
             await answer.refuse(refused, language)
         except ClientDisconnect:  # in the middle of its body: nobody is left to be answered, and nothing failed
@@ -75,11 +80,13 @@ class Edge:
 
     def _limited(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> Receive:
         """`receive`, refusing a body over the limit; by Content-Length before it is read, else while it is."""
-        if UPLOAD_PATH.fullmatch(scope["path"]) and scope["method"] == "PUT":
+        length = headers.get(b"content-length")
+        if length is None and b"transfer-encoding" not in headers:
+            return receive  # there is no body
+        if scope["method"] == "PUT" and UPLOAD_PATH.fullmatch(scope["path"]):
             return receive
         limit = self._max_body_bytes
-        length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > limit:
+        if length is not None and length.isdigit() and int(length) > limit:
             raise Refused("body_too_large", limit=limit)
         seen = 0
 
@@ -108,12 +115,11 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._has_begun = True
-            message = {
-                **message,
-                "headers": [*message.get("headers", ()), *common_headers(self._request_id)],
-            }
+            message["headers"] = [*message.get("headers", ()), *common_headers(self._request_id)]
+            await self._send(message)
+            return
         await self._send(message)
-        self.is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
+        self.is_whole = not message.get("more_body", False)
 
     async def refuse(self, refused: Refused, language: Language) -> None:
         if self._has_begun:
@@ -125,7 +131,7 @@ class _Answer:
 
 def common_headers(request_id: str) -> list[tuple[bytes, bytes]]:
     """What every answer has."""
-    return [(b"x-request-id", request_id.encode()), (b"idempotency-supported", b"true")]
+    return [(b"x-request-id", request_id.encode()), _IDEMPOTENCY]
 
 
 def refusal(refused: Refused, language: Language, request_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
@@ -158,20 +164,32 @@ def _check_query(query: bytes) -> None:
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:
     """The id that the client gave its request, if it is a sane one, else a new one."""
-    sent = headers.get(b"x-request-id", b"")
-    return sent.decode() if SANE_REQUEST_ID.fullmatch(sent) else f"req_{secrets.token_hex(12)}"
+    sent = headers.get(b"x-request-id")
+    if sent is not None and SANE_REQUEST_ID.fullmatch(sent):
+        return sent.decode()
+    return f"req_{random.getrandbits(96):024x}"  # noqa: S311 - a name, not a secret
 
 
 def language_asked(headers: Mapping[bytes, bytes], default: Language) -> Language:
     """The first of `zh` and `en` that Accept-Language prefers, else the default."""
+    accepted = headers.get(b"accept-language")
+    if accepted is None:
+        return default
+    return (_preferred(accepted) if len(accepted) <= LANGUAGE_MOST else _read_preferred(accepted)) or default
+
+
+def _read_preferred(accepted: bytes) -> Language | None:
     wanted: list[tuple[float, int, Language]] = []
-    for position, part in enumerate(headers.get(b"accept-language", b"").decode("latin-1").split(",")[:20]):
+    for position, part in enumerate(accepted.decode("latin-1").split(",")[:20]):
         tag, _, parameters = part.strip().partition(";")
         name = tag.strip().lower().partition("-")[0]
         weight = _weight(parameters)
         if name in {"zh", "en"} and weight > 0:
             wanted.append((-weight, position, "zh" if name == "zh" else "en"))
-    return min(wanted)[2] if wanted else default
+    return min(wanted)[2] if wanted else None
+
+
+_preferred = lru_cache(LANGUAGES_KEPT)(_read_preferred)  # a program sends the same one each time
 
 
 def _weight(parameters: str) -> float:

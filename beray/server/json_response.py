@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 _JSON: Final = (b"content-type", b"application/json")
 
@@ -24,3 +25,8 @@ class JsonResponse(Response):
         self.raw_headers = [_JSON, (b"content-length", b"%d" % len(body))]
         if headers:
             self.raw_headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve it."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body})

@@ -1,8 +1,8 @@
 """SQL of accounts: users, sessions, verification codes, and the counters that limit rates.
 
-Whose a session is, is looked up in `logins.py`. Whatever ends one says so by a notice, by which it is forgotten where it
-is remembered. Whatever must hold under a race (one account per address, one use per code, five tries per code, no
-uncounted hit) is one statement whose result tells who won.
+Whose a session is, is looked up in `logins.py`. Whatever ends one says so by a notice, which makes whoever remembers it
+forget it. Whatever must hold under a race (one account per address, one use per code, five tries per code, no uncounted
+hit) is one statement whose result tells who won.
 """
 
 from dataclasses import dataclass

@@ -23,6 +23,7 @@ from beray.server.tasks.view import task_body, task_body_with_events
 LIST_MOST: Final = 1000  # tasks of one page at most; without `limit` all are listed (WIRE.md)
 TAIL: Final = re.compile(r"tail:([0-9]{1,9})")
 EVENT_ID: Final = re.compile(r"[0-9]{1,18}")
+EVENTS: Final = {b"": "all", b"events=all": "all", b"events=none": "none"}  # most queries, read already
 PLAIN_NUMBER: Final = re.compile(r"[0-9]{1,9}")
 PAGE_PARAMETERS: Final = frozenset({"limit", "before"})
 
@@ -75,8 +76,8 @@ class TaskAnswers:
 
     def plain_task(self, request: Request, task_id: int) -> Awaitable[Response]:
         """Begin to answer GET /tasks/{task_id}, which takes any text for `events`."""
-        query = request.scope["query_string"]
-        return self.task(request, task_id, request.query_params.get("events", "all") if query else "all")
+        events = EVENTS.get(request.scope["query_string"])
+        return self.task(request, task_id, request.query_params.get("events", "all") if events is None else events)
 
     def plain_list(self, request: Request, task_id: int) -> Awaitable[Response] | None:
         """Begin to answer GET /tasks that asks for all of them, or for a page."""
