@@ -64,6 +64,8 @@ class BoundedConnection(HttpToolsProtocol):
     awaited: ClassVar[dict["BoundedConnection", None]] = {}  # the next move is theirs, longest first
 
     _deadline: asyncio.TimerHandle | None = None
+    _is_parsing = False
+    _asked_seconds: tuple[float | None] | None = None  # what `_close_in` was last told by what is being parsed
     _unread: asyncio.TimerHandle | None = None
     _current: RequestResponseCycle | None = None  # what is answered now, or was last; `cycle` is what was read last
     _kept: Kept | None = None  # what goes on with the current answer
@@ -142,6 +144,8 @@ class BoundedConnection(HttpToolsProtocol):
             self.logger.warning("Invalid HTTP request received.")  # uvicorn's words
             self._refuse(_reason(error))
             return
+        if self._asked_seconds is not None:
+            self._close_in(*self._asked_seconds)
         self._count(len(data))
         if self._is_in_body and self._has_progressed:
             self._close_in(self.silence_seconds)
@@ -218,7 +222,13 @@ class BoundedConnection(HttpToolsProtocol):
             self._unread = None
 
     def _parse(self, data: bytes) -> None:
-        rest = memoryview(data)
+        self._is_parsing = True
+        try:
+            self._feed_all(memoryview(data))
+        finally:
+            self._is_parsing = False
+
+    def _feed_all(self, rest: memoryview) -> None:
         while (end := self._feed(rest)) is not None:
             head = self._head_without_upgrade()
             self.parser = HttpRequestParser(self)
@@ -271,7 +281,14 @@ class BoundedConnection(HttpToolsProtocol):
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
 
     def _close_in(self, seconds: float | None) -> None:
-        """Close after this time, unless called again before; None: no more."""
+        """Close after this time, unless called again before; None: no more.
+
+        Of what is asked for by one piece of data the last counts: most requests come whole, and need no timer.
+        """
+        if self._is_parsing:
+            self._asked_seconds = (seconds,)
+            return
+        self._asked_seconds = None
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = None if seconds is None else self.loop.call_later(seconds, self._close_silent)
