@@ -4,6 +4,7 @@ import re
 import socket
 from urllib.parse import urlsplit
 
+import jsonschema
 import pytest
 import requests
 
@@ -232,3 +233,33 @@ def test_server_set_to_english_refuses_in_english_what_asks_for_no_language(make
 
     assert plain.json()["detail"].startswith("There is nothing at")
     assert b"This is not a valid HTTP request." in broken
+
+
+def test_answers_are_what_openapi_says(server):
+    """The routes that the framework does not answer are described by its models all the same."""
+    token = server.register("schema@example.com")
+    session = requests.Session()
+    session.headers["Authorization"] = f"Bearer {token}"
+    api = f"{server.base_url}/api/v1/tasks"
+    document = session.get(f"{server.base_url}/openapi.json", timeout=10).json()
+    task_id = session.post(api, json={"goal": "Stay", "hold": True, "tools": ["shell"]}, timeout=10).json()["id"]
+    content = f"/api/v1/tasks/{task_id}/files/content"
+
+    def check(method: str, path: str, described: str, **request: object) -> None:
+        answer = session.request(method, server.base_url + path, timeout=10, **request)
+        told = document["paths"][described][method.lower()]["responses"][str(answer.status_code)]
+        [(media_type, body)] = told["content"].items()
+        assert answer.headers["content-type"] == media_type
+        jsonschema.validate(answer.json(), {**body["schema"], "components": document["components"]})
+        schema = document["components"]["schemas"].get(body["schema"].get("$ref", "").rpartition("/")[2])
+        if schema is not None:
+            assert set(answer.json()) <= set(schema["properties"])
+
+    for path in (f"/api/v1/tasks/{task_id}", f"/api/v1/tasks/{task_id}?events=none", "/api/v1/tasks/999999999"):
+        check("GET", path, "/api/v1/tasks/{task_id}")
+    check("GET", "/api/v1/tasks", "/api/v1/tasks")
+    check("GET", "/api/v1/tasks?limit=1", "/api/v1/tasks")
+    check("PUT", f"{content}?path=a", "/api/v1/tasks/{task_id}/files/content", data=b"x")
+    check("PUT", f"{content}?path=a", "/api/v1/tasks/{task_id}/files/content", data=b"x")
+    check("GET", f"{content}?path=no", "/api/v1/tasks/{task_id}/files/content")
+    check("GET", "/api/v1/tasks/999999999/stream", "/api/v1/tasks/{task_id}/stream")
