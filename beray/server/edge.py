@@ -70,6 +70,8 @@ class Edge:
             _check_query(scope["query_string"])
             await self._app(scope, self._limited(scope, headers, receive), answer.send)
         except Refused as refused:
+            if answer.has_begun:
+                log.exception("request failed", extra={"request_id": request_id, "path": scope["path"]})
             await answer.refuse(refused, language)
         except ClientDisconnect:  # in the middle of its body: nobody is left to be answered, and nothing failed
             log.debug("client hung up", extra={"request_id": request_id, "path": scope["path"]})
@@ -109,12 +111,12 @@ class _Answer:
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
         self._request_id = request_id
-        self._has_begun = False
+        self.has_begun = False
         self.is_whole = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._has_begun = True
+            self.has_begun = True
             message["headers"] = [*message.get("headers", ()), *common_headers(self._request_id)]
             await self._send(message)
             return
@@ -122,7 +124,7 @@ class _Answer:
         self.is_whole = not message.get("more_body", False)
 
     async def refuse(self, refused: Refused, language: Language) -> None:
-        if self._has_begun:
+        if self.has_begun:
             raise refused  # too late for an answer: the server cuts the connection, which the client must notice
         status, headers, body = refusal(refused, language, self._request_id)
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
@@ -167,7 +169,7 @@ def request_id_of(headers: Mapping[bytes, bytes]) -> str:
     sent = headers.get(b"x-request-id")
     if sent is not None and SANE_REQUEST_ID.fullmatch(sent):
         return sent.decode()
-    return f"req_{random.getrandbits(96):024x}"
+    return f"req_{random.getrandbits(96):024x}"  # a name, not a secret
 
 
 def language_asked(headers: Mapping[bytes, bytes], default: Language) -> Language:

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection, text
 
 from beray.server.db.attempts import Attempt
+from beray.server.db.connect import LookUp
 from beray.server.db.driver import execute, execute_many
 
 
@@ -42,6 +43,11 @@ _POSTGRES_STORE: Final = (  # one round trip for them all
 )
 _READ = text("SELECT frame FROM event WHERE task_id = :task_id AND seq > :after ORDER BY seq LIMIT :limit")
 _TAIL = text("SELECT frame FROM event WHERE task_id = :task_id ORDER BY seq DESC LIMIT :count")
+
+UNTIL: Final = LookUp(
+    "SELECT frame FROM event WHERE task_id = :task_id AND seq <= :last_seq ORDER BY seq DESC LIMIT :most"
+)
+"""A few frames of a task, up to a `seq`, the newest first."""
 
 ALL = 2**62
 """As a limit: no limit."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from beray.server.db.connect import Database, LookUp, Query, Work
 from beray.server.db.driver import execute
@@ -25,6 +25,7 @@ from beray.server.errors import Refused
 
 T = TypeVar("T")
 
+READERS_KEPT = 2  # connections of scans; opening one costs more than most scans, and one may cache 2 MB
 BUSY_TIMEOUT_MS = 15_000  # the engine's threads write to the same file; a commit takes milliseconds
 WAL_RETRY_SECONDS = 0.005  # the other's switch is one small transaction
 
@@ -38,7 +39,7 @@ class SqliteDatabase(Database):
         super().__init__(URL.create("sqlite", database=str(path)))
         self.path = path
         self._write_engine = sqlite_engine(path)
-        self._read_engine = sqlite_engine(path, is_read_only=True)
+        self._read_engine = sqlite_engine(path, is_read_only=True, keep=1 + READERS_KEPT)  # one is the reader's
         self._reader: Connection | None = None
         self._driver: sqlite3.Connection | None = None  # the reader's own
         self._writer = Writer(_SqliteStore(self._write_engine), lambda notices: self.deliver(notices))
@@ -86,7 +87,7 @@ class SqliteDatabase(Database):
             raise_refusal(error)
 
     async def scan(self, query: Query[T]) -> T:
-        """See `Queries.scan`. In a thread, on a connection of its own."""
+        """See `Queries.scan`. In a thread, on a connection that is its own meanwhile."""
         return await asyncio.to_thread(self._scan, query)
 
     def _scan(self, query: Query[T]) -> T:
@@ -140,13 +141,21 @@ def _rewrite_header(connection: Connection) -> None:
     connection.exec_driver_sql(f"PRAGMA user_version = {version:d}")
 
 
-def sqlite_engine(path: Path, *, is_read_only: bool = False) -> Engine:
-    """A SQLAlchemy engine on the file, with the pragmas every connection to it must have."""
+def sqlite_engine(path: Path, *, is_read_only: bool = False, keep: int = 0) -> Engine:
+    """A SQLAlchemy engine on the file, with the pragmas every connection to it must have.
+
+    Args:
+        path: The file.
+        is_read_only: Nothing can be written.
+        keep: How many connections that were given back stay open.
+    """
+    kept: dict[str, Any] = {"pool_size": keep, "max_overflow": -1, "pool_use_lifo": True}
     engine = create_engine(
         f"sqlite:///{path}",
         connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
-        poolclass=NullPool,
         hide_parameters=True,  # addresses, goals and hashes have no business in a logged error
+        poolclass=QueuePool if keep else NullPool,
+        **(kept if keep else {}),
     )
 
     @event.listens_for(engine, "connect")

@@ -44,7 +44,7 @@ class TaskAnswers:
         task = found(row, task_id)
         if tail == 0:
             return JsonResponse(task_body(task))
-        frames = await self._tasks.read_events(task_id, tail=tail)
+        frames = await self._tasks.read_events(task, tail=tail)
         return JsonResponse(task_body_with_events(task, frames))
 
     async def list(self, request: Request, wanted: TaskFilter) -> Response:

@@ -21,6 +21,7 @@ from beray.server.db import tasks as queries
 from beray.server.db.audit import AuditRow, insert_row
 from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
+from beray.server.db.events import UNTIL
 from beray.server.db.stored import add_bytes
 from beray.server.db.tables import ID_MOST
 from beray.server.db.tasks import TaskFilter, TaskRecord
@@ -40,6 +41,7 @@ from beray.server.webhooks.service import check_url
 from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 
+FEW_EVENTS = 64  # of a task, read without a thread of their own
 PAGE_MOST = 128  # tasks listed without a thread of their own, if they need not be looked for
 TASK_BYTES = 4096  # a task counts as this and its goal until its folder is measured; its rows take 1 to 3 KB
 GOAL_MOST = 100_000  # characters; a longer goal is 422
@@ -354,11 +356,15 @@ class Tasks:
             return [TaskRecord._make(row) for row in page]
         return await self._database.scan(lambda connection: queries.list_tasks(connection, user.id, wanted))
 
-    async def read_events(self, task_id: int, *, tail: int | None = None) -> Sequence[bytes]:
+    async def read_events(self, task: TaskRecord, *, tail: int | None = None) -> Sequence[bytes]:
         """The frames of a task the caller has been shown to own: all, or the last `tail`."""
+        most = task.last_seq if tail is None else tail
+        if most <= FEW_EVENTS:
+            rows = await self._database.find_all(UNTIL, task_id=task.id, last_seq=task.last_seq, most=most)
+            return [row[0] for row in reversed(rows)]
         if tail is None:
-            return await self._events.read_all(task_id)
-        return await self._events.read_tail(task_id, tail) if tail else []
+            return await self._events.read_all(task.id)
+        return await self._events.read_tail(task.id, tail)
 
     async def open_work_dir(self, user: UserRow, task_id: int) -> WorkDir:
         """The work_dir of the user's task, made if nothing has been in it yet.
