@@ -1,5 +1,6 @@
 """Routes that are found without the framework answer as it would, and leave to it what does not look plain."""
 
+import secrets
 from collections.abc import Awaitable, Callable
 
 import orjson
@@ -98,7 +99,7 @@ class Ended:
     """A task that has ended, with a file, and its user's token."""
 
     def __init__(self, server: ServerProcess) -> None:
-        self.token = server.register("direct@example.com")
+        self.token = server.register(f"direct-{secrets.token_hex(8)}@example.com")
         self.url = f"{server.base_url}{ROOT}"
         made = self.ask("POST", "", json={"goal": "Stay", "hold": True})
         self.id = made.json()["id"]
