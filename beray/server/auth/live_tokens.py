@@ -91,54 +91,55 @@ class LoginEnds:
         return self._of_anybody > count or self._of_user.get(user_id, 0) > count
 
 
+class Logins:
+    """What all watches share.
+
+    Args:
+        clock: The server's clock.
+        look: Looks a token up; None when it is dead.
+    """
+
+    def __init__(self, clock: Clock, look: Callable[[TokenKey], Awaitable[TokenUse | None]]) -> None:
+        self.clock = clock
+        self.look = look
+        self.ends = LoginEnds()
+
+
 class LoginWatch:
     """Whether whoever opened a stream is still logged in. Asking costs nothing while no login of theirs has ended.
 
     Args:
+        logins: What all watches share.
         key: Of the token they came with.
         use: What it was found to be.
         seen: How many ends there were before that was looked up.
-        ends: The ends there have been.
-        clock: The server's clock.
-        look: Looks the token up again; None when it is dead.
     """
 
-    __slots__ = ("_clock", "_ends", "_expires_at", "_key", "_look", "_look_at", "_seen", "user")
+    __slots__ = ("_expires_at", "_key", "_logins", "_look_at", "_seen", "user")  # one for each open stream
 
-    def __init__(
-        self,
-        key: TokenKey,
-        use: TokenUse,
-        *,
-        seen: int,
-        ends: LoginEnds,
-        clock: Clock,
-        look: Callable[[TokenKey], Awaitable[TokenUse | None]],
-    ) -> None:
+    def __init__(self, logins: Logins, key: TokenKey, use: TokenUse, *, seen: int) -> None:
         self.user: UserRow = use.user
+        self._logins = logins
         self._key = key
-        self._ends = ends
-        self._clock = clock
-        self._look = look
         self._note(use, seen)
 
     @property
     def is_sure(self) -> bool:
         """Whether they are certainly logged in, without a look at the database."""
-        now = self._clock()
+        now = self._logins.clock()
         return (
             now < self._look_at
             and (self._expires_at is None or now < self._expires_at)
-            and not self._ends.has_any_since(self._seen, self.user.id)
+            and not self._logins.ends.has_any_since(self._seen, self.user.id)
         )
 
     async def __call__(self) -> bool:
         """Whether they are still logged in; while the database is away nobody can tell, and no stream ends."""
         if self.is_sure:
             return True
-        seen = self._ends.count  # before the look: an end that comes meanwhile is looked for again
+        seen = self._logins.ends.count  # before the look: an end that comes meanwhile is looked for again
         try:
-            use = await self._look(self._key)
+            use = await self._logins.look(self._key)
         except Refused:
             return True
         if use is None:
@@ -150,4 +151,4 @@ class LoginWatch:
         self._seen = seen
         self._expires_at = use.expires_at
         # Spread by the token, or a thousand that were opened together would look together.
-        self._look_at = self._clock() + WATCH_MS + WATCH_MS * self._key.hash[0] // 256
+        self._look_at = self._logins.clock() + WATCH_MS + WATCH_MS * self._key.hash[0] // 256

@@ -20,7 +20,7 @@ from beray.server.auth.client_address import ClientAddresses
 from beray.server.auth.codes import Codes
 from beray.server.auth.emails import normalise_email
 from beray.server.auth.errands import Errands
-from beray.server.auth.live_tokens import LiveTokens, LoginEnds, LoginWatch
+from beray.server.auth.live_tokens import LiveTokens, Logins, LoginWatch
 from beray.server.auth.mailer import Mail, Mailer, MailNotSent, make_mailer
 from beray.server.auth.passwords import Passwords, check_length, check_password
 from beray.server.auth.rates import Hit, Rates
@@ -108,7 +108,7 @@ class Accounts:
         self._token_days = token_days
         self._errands = Errands()
         self._live = LiveTokens(0)
-        self._ends = LoginEnds()
+        self._logins = Logins(clock, self._find_use)
 
     def remember_tokens(self) -> None:
         """Look a live token up but once in a while; only where `hear` is told of every login's end as it is committed.
@@ -122,10 +122,10 @@ class Accounts:
         for notice in notices:
             if notice.kind == "login":
                 self._live.forget_user(notice.user_id)
-                self._ends.note(notice.user_id)
+                self._logins.ends.note(notice.user_id)
             elif notice.kind == "all":
                 self._live.forget()
-                self._ends.note_any()
+                self._logins.ends.note_any()
 
     async def close(self) -> None:
         """Send the mails that have begun, and stop the password threads; call it before the database is closed."""
@@ -162,12 +162,11 @@ class Accounts:
         self, request: HTTPConnection, wanted: OwnRow, **values: object
     ) -> tuple[LoginWatch, Sequence[Any] | None]:
         """As `authenticate_owner`, for whoever goes on asking whether the user is still logged in."""
-        key, seen = token_key(_token(request)), self._ends.count
+        key, seen = token_key(_token(request)), self._logins.ends.count
         use, row = await self._find_own(key, wanted, values)
         self._let_in(use)
         assert use is not None, "who is let in has a token"
-        watch = LoginWatch(key, use, seen=seen, ends=self._ends, clock=self._clock, look=self._find_use)
-        return watch, row
+        return LoginWatch(self._logins, key, use, seen=seen), row
 
     def _let_in(self, use: TokenUse | None) -> UserRow:
         if use is None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from beray.server.auth.live_tokens import BELIEVED_MS, WATCH_MS, LiveTokens, LoginEnds, LoginWatch
+from beray.server.auth.live_tokens import BELIEVED_MS, WATCH_MS, LiveTokens, LoginEnds, Logins, LoginWatch
 from beray.server.auth.tokens import TokenKey
 from beray.server.db.auth import UserRow
 from beray.server.db.logins import TokenUse
@@ -77,13 +77,14 @@ class Watched:
 
     def __init__(self, *, expires_at: int | None = None) -> None:
         self.now = NOW
-        self.ends = LoginEnds()
         self.use: TokenUse | None = use_of(expires_at=expires_at)
         self.looks = 0
         self.meanwhile = lambda: None
         assert self.use is not None
         key = TokenKey(b"\0" * 32, is_api_token=False)
-        self.watch = LoginWatch(key, self.use, seen=0, ends=self.ends, clock=lambda: self.now, look=self._look)
+        logins = Logins(lambda: self.now, self._look)
+        self.ends = logins.ends
+        self.watch = LoginWatch(logins, key, self.use, seen=0)
 
     async def _look(self, key: TokenKey) -> TokenUse | None:
         self.looks += 1
