@@ -131,13 +131,18 @@ def test_files_and_logouts_are_the_same_everywhere(users):
     first.upload_file(task_id, "notes.txt", "read me")
 
     assert second.get_file_content(task_id, "notes.txt").text == "read me"
-    second.stop_task(task_id)
     made = first.create_token("everywhere")
-    with BeRayClient(second.base_url, token=made["token"], max_retries=0) as program:
+    url, header = f"{second.base_url}/api/v1/tasks/{task_id}/stream", {"Authorization": f"Bearer {made['token']}"}
+    with (
+        BeRayClient(second.base_url, token=made["token"], max_retries=0) as program,
+        requests.get(url, headers=header, stream=True, timeout=30) as stream,
+    ):
         assert [task["id"] for task in program.list_tasks()] == [task_id]
         first.delete_token(made["id"])
         with pytest.raises(AuthenticationError):
             program.list_tasks()
+        assert "task.finished" not in stream.text, "read to its end: the other process has closed it"
+    second.stop_task(task_id)
     first.logout()
     with pytest.raises(AuthenticationError):
         second.list_tasks()
