@@ -370,6 +370,8 @@ class App:
             self._deliveries.wake()
         if kinds & {"stop", "all"}:
             self._spawn(self._stop_asked())
+        if kinds & {"login", "all"}:
+            self._spawn(self.hub.look_at_logins())
 
     async def _stop_asked(self) -> None:
         with contextlib.suppress(Refused):  # the database is away: at the next look, or when it is back

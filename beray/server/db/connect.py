@@ -71,6 +71,10 @@ class Queries(Protocol):
         """Run a read that may take long, on one snapshot."""
         ...
 
+    async def find_all(self, look_up: LookUp, **values: object) -> Sequence[Sequence[Any]]:
+        """See `Database.find_all`."""
+        ...
+
     async def write(self, query: Query[T]) -> T:
         """Run `query` in a transaction; its result is returned once it has been committed.
 
@@ -179,6 +183,9 @@ class _Patient:
 
     async def scan(self, query: Query[T]) -> T:
         return await _until_available(lambda: self._database.scan(query))
+
+    async def find_all(self, look_up: LookUp, **values: object) -> Sequence[Sequence[Any]]:
+        return await _until_available(lambda: self._database.find_all(look_up, **values))
 
     async def write(self, query: Query[T]) -> T:
         # It may be refused all the same, by a lock that was held for too long: nothing was changed then.

@@ -44,6 +44,12 @@ _POSTGRES_STORE: Final = (  # one round trip for them all
 _READ = text("SELECT frame FROM event WHERE task_id = :task_id AND seq > :after ORDER BY seq LIMIT :limit")
 _TAIL = text("SELECT frame FROM event WHERE task_id = :task_id ORDER BY seq DESC LIMIT :count")
 
+AFTER: Final = LookUp("SELECT frame FROM event WHERE task_id = :task_id AND seq > :after ORDER BY seq LIMIT :most")
+"""The next frames of a task after a `seq`, in order."""
+
+LAST: Final = LookUp("SELECT frame FROM event WHERE task_id = :task_id ORDER BY seq DESC LIMIT 1")
+"""The last frame of a task."""
+
 UNTIL: Final = LookUp(
     "SELECT frame FROM event WHERE task_id = :task_id AND seq <= :last_seq ORDER BY seq DESC LIMIT :most"
 )
@@ -93,21 +99,6 @@ def store(connection: Connection, tails: Mapping[int, int], rows: Sequence[Row])
 def _array(numbers: Iterable[int | None]) -> str:
     """As PostgreSQL writes an array: the driver takes several times as long for a list."""
     return "{" + ",".join(["NULL" if number is None else str(number) for number in numbers]) + "}"
-
-
-def read_some(
-    connection: Connection, task_id: int, after: int, *, most: int, most_bytes: int
-) -> tuple[list[bytes], bool]:
-    """Frames above `after`, in order, at most so many and so many bytes, but at least one; and whether that was all."""
-    frames: list[bytes] = []
-    size = 0
-    with connection.execute(_READ, {"task_id": task_id, "after": after, "limit": most}) as rows:
-        for (frame,) in rows:
-            size += len(frame)
-            if frames and size > most_bytes:
-                return frames, False
-            frames.append(frame)
-    return frames, len(frames) < most
 
 
 def read_frames(connection: Connection, task_id: int, after: int, limit: int) -> list[bytes]:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import orjson
@@ -53,6 +54,10 @@ class Page:
     frames: list[bytes]
     is_last: bool
     tail: bytes | None = None
+
+    def next_most(self, most: int) -> int:
+        """How many to ask for next, after `most`: what is read beyond PAGE_BYTES is read for nothing."""
+        return max(1, len(self.frames)) if len(self.frames) < most else min(2 * most, PAGE)
 
 
 Numbered = tuple[int, NewEvent]
@@ -158,17 +163,16 @@ class EventLog:
             queries.store(connection, {row[0]: last_seqs[row[0]] for row in rows}, rows)
         return outcomes
 
-    async def read_page(self, task_id: int, *, after: int) -> Page:
-        """The next frames with a `seq` above `after`, as many as are sent at once."""
-
-        def read(connection: Connection) -> Page:
-            frames, is_last = queries.read_some(connection, task_id, after, most=PAGE, most_bytes=PAGE_BYTES)
-            if not is_last:
-                return Page(frames, is_last=False)
-            tail = frames[-1:] or queries.read_tail(connection, task_id, 1)
-            return Page(frames, is_last=True, tail=tail[0] if tail else None)
-
-        return await self._database.read(read)
+    async def read_page(self, task_id: int, *, after: int, most: int = PAGE) -> Page:
+        """The next frames with a `seq` above `after`, at most so many, and PAGE_BYTES of them, but at least one."""
+        rows = await self._database.find_all(queries.AFTER, task_id=task_id, after=after, most=most)
+        frames = _within(PAGE_BYTES, [row[0] for row in rows])
+        if len(rows) == most or len(frames) < len(rows):
+            return Page(frames, is_last=False)
+        if frames:
+            return Page(frames, is_last=True, tail=frames[-1])
+        last = await self._database.find_all(queries.LAST, task_id=task_id)
+        return Page([], is_last=True, tail=last[0][0] if last else None)
 
     async def read_tail(self, task_id: int, count: int) -> list[bytes]:
         """The last `count` frames, in order."""
@@ -187,6 +191,14 @@ def _or_raise(outcome: int | Exception) -> int:
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
+
+
+def _within(most_bytes: int, frames: list[bytes]) -> list[bytes]:
+    """The first of the frames that have no more bytes than this together, or the first alone."""
+    if sum(map(len, frames)) <= most_bytes:
+        return frames
+    sizes = accumulate(map(len, frames))
+    return frames[: max(1, sum(size <= most_bytes for size in sizes))]
 
 
 def _frame(task_id: int, seq: int, at: str, new: NewEvent) -> bytes:

@@ -280,9 +280,9 @@ async def test_last_event_stored_just_after_a_look_is_sent_before_the_end(each_b
     each_bench.way = way
     read_page = each_bench.log.read_page
 
-    async def read_and_grow(task_id: int, *, after: int) -> Page:
-        page = await read_page(task_id, after=after)
-        if after == 3 and not page.frames:
+    async def read_and_grow(task_id: int, **wanted: int) -> Page:
+        page = await read_page(task_id, **wanted)
+        if wanted["after"] == 3 and not page.frames:
             await each_bench.finish(1)
         return page
 

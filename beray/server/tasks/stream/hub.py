@@ -84,7 +84,7 @@ class Hub:
         task.add_done_callback(self._works.discard)
         return task
 
-    async def read_page(self, task_id: int, after: int) -> Page | None:
+    async def read_page(self, task_id: int, after: int, most: int) -> Page | None:
         """A page of the log; None while the database is away.
 
         Read inline it is one page at each turn of the loop for all who replay: however many they are, what is live
@@ -92,7 +92,7 @@ class Hub:
         """
         async with self._turn:
             try:
-                page = await self._events.read_page(task_id, after=after)
+                page = await self._events.read_page(task_id, after=after, most=most)
             except Refused as refused:
                 if refused.code != "database_unavailable":
                     raise

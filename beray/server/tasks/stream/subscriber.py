@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.types import Message, Send
 
 from beray.protocol.sse import HEARTBEAT, HEARTBEAT_SECONDS
-from beray.server.events.log import frame_seq, is_finished
+from beray.server.events.log import PAGE, frame_seq, is_finished
 from beray.server.events.wakeups import wait_changed
 from beray.server.tasks.stream.feed import AWAY_SECONDS, Feed
 from beray.server.tasks.stream.outlets import Chunk, Outlet, Taken
@@ -174,8 +174,9 @@ class Subscriber:
         Returns:
             True: the cursor is at the end of the log; False: beyond it; None: the stream is at its end.
         """
+        most = PAGE
         while True:
-            page = await self._hub.read_page(self._feed.task_id, self.cursor)
+            page = await self._hub.read_page(self._feed.task_id, self.cursor, most)
             if page is None:
                 await asyncio.sleep(AWAY_SECONDS)
                 await self._send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
@@ -185,6 +186,7 @@ class Subscriber:
                 self.cursor = frame_seq(page.frames[-1])
             if page.is_last:
                 break
+            most = page.next_most(most)
         if page.tail is None or (is_finished(page.tail) and frame_seq(page.tail) <= self.cursor):
             return None
         return frame_seq(page.tail) == self.cursor
