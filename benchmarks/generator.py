@@ -17,44 +17,17 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from benchmarks.measure import cpu_seconds, on_core
-from benchmarks.publishers import ByDoor, ByPosts, Publisher
-from benchmarks.publishing_server import Plan
+from benchmarks.measure import LOAD_CORE, cpu_seconds, on_core
+from benchmarks.publishers import Plan, Publisher, Streams
 from benchmarks.watchers import MARK, READ_BYTES, Expected, Group
 
-GENERATOR_CORE: Final = 1
-SERVER_CORE: Final = 0
-ROUND_SECONDS: Final = 12.0  # a round that takes longer ends as it is, and is told as incomplete
+ROUND_SECONDS: Final = 20.0  # a round that takes longer ends as it is, and is told as incomplete
 QUIET_SECONDS: Final = 0.3  # after the last event: then none comes any more (a mark cut in two was not counted)
-
-
-@dataclass(frozen=True)
-class Streams:
-    """Where a server's streams are.
-
-    Attributes:
-        address: Host and port.
-        heads: The request of each target's watchers, as text.
-        pids: The processes that serve.
-        door: Where plans go in; None: events are posted.
-        post_to: Else the path of a POST, `{}` standing for the target.
-    """
-
-    address: tuple[str, int]
-    heads: tuple[str, ...]
-    pids: tuple[int, ...]
-    door: str | None = None
-    post_to: str = ""
-
-    def publisher(self, plan: Plan) -> Publisher:
-        """What publishes a plan here."""
-        if self.door is not None:
-            return ByDoor(Path(self.door), plan)
-        return ByPosts(self.address, self.post_to.format, plan)
+MISSED_QUIET_SECONDS: Final = 2.0  # where the server has first to see that somebody reads again
+READING_BYTES: Final = 1 << 20  # what one that stood still gets for receiving when it reads on
 
 
 @dataclass(frozen=True)
@@ -86,7 +59,7 @@ class Generator:
     """The process, from outside."""
 
     def __enter__(self) -> Self:
-        with on_core(GENERATOR_CORE):
+        with on_core(LOAD_CORE):
             command = [sys.executable, "-m", "benchmarks.generator"]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         return self
@@ -152,6 +125,8 @@ class _Groups:
         own = self._groups[group] if group else Group()
         if publishes:
             own.drain()
+        else:
+            own.widen(READING_BYTES)
         return _Round(own, wanted, where).run(where.publisher(wanted) if publishes else None)
 
 
@@ -209,10 +184,11 @@ class _Round:
         deadline: float,
     ) -> float:
         missing, last = self._missing, time.monotonic()
+        quiet = MISSED_QUIET_SECONDS if publisher is None else QUIET_SECONDS
         clock = time.monotonic_ns
         while (missing > 0 or not (publisher is None or publisher.is_done)) and time.monotonic() < deadline:
             due = None if publisher is None else publisher.due_in()
-            ready = poll.poll(QUIET_SECONDS if due is None else min(due, QUIET_SECONDS), 4096)
+            ready = poll.poll(quiet if due is None else min(due, quiet), 4096)
             for descriptor, _ in ready:
                 if (reader := readers.get(descriptor)) is None:
                     continue

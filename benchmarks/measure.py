@@ -33,6 +33,8 @@ MOST_SECONDS: Final = 60
 PLANNED_SECONDS: Final = 45  # what is left is for the rounds that must be
 LEAST_ROUNDS: Final = 5
 LOCK_SECONDS: Final = 15 * 60
+SERVER_CORE: Final = 0  # where there are two, servers and what asks them don't share one
+LOAD_CORE: Final = 1
 PACKAGES: Final = ("dbos", "fastapi", "orjson", "psycopg", "requests", "sqlalchemy", "starlette", "uvicorn")
 
 

@@ -1,18 +1,50 @@
-"""How the load generator has events published: by a plan given to our server, or by POSTs to the others."""
+"""What is published, and how: by a plan given to our server, or by POSTs to the others."""
 
 import json
 import re
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Protocol
-
-from benchmarks.publishing_server import Plan
+from typing import Any, Final, Protocol
 
 READ_BYTES: Final = 1 << 16
 STATUS: Final = re.compile(rb"HTTP/1\.1 ([0-9])[0-9]{2}")
 STATUS_BYTES: Final = len("HTTP/1.1 201")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Events to publish: the k-th goes to the k-th task, in turn.
+
+    Attributes:
+        targets: The tasks (or what the other sides have instead).
+        first: The number of the first event; it stands in its JSON, beside the time at which it was published.
+        count: How many.
+        per_second: None: as fast as it goes.
+        in_flight: How many may be on their way at once.
+        filling: Bytes of text in each.
+    """
+
+    targets: tuple[str, ...]
+    first: int
+    count: int
+    per_second: float | None = None
+    in_flight: int = 64
+    filling: int = 100
+
+    def fields(self, index: int) -> dict[str, Any]:
+        """What an event tells, at the moment it is published."""
+        return {"number": self.first + index, "stamp": time.monotonic_ns(), "delta": "x" * self.filling}
+
+    def due(self, index: int, started: float) -> float:
+        """When an event is to be published, by `time.monotonic`."""
+        return started if self.per_second is None else started + index / self.per_second
+
+    def to_line(self) -> bytes:
+        """The plan as it goes through the door."""
+        return json.dumps(asdict(self)).encode() + b"\n"
 
 
 class Publisher(Protocol):
@@ -122,3 +154,28 @@ class ByPosts:
             raise RuntimeError(f"an event was not taken: {got[:300]!r}")
         self._answered += len(states)
         self._rest = got[states[-1].end() if states else 0 :][-STATUS_BYTES:]
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Where a server's streams are.
+
+    Attributes:
+        address: Host and port.
+        heads: The request of each target's watchers, as text.
+        pids: The processes that serve.
+        door: Where plans go in; None: events are posted.
+        post_to: Else the path of a POST, `{}` standing for the target.
+    """
+
+    address: tuple[str, int]
+    heads: tuple[str, ...]
+    pids: tuple[int, ...]
+    door: str | None = None
+    post_to: str = ""
+
+    def publisher(self, plan: Plan) -> Publisher:
+        """What publishes a plan here."""
+        if self.door is not None:
+            return ByDoor(Path(self.door), plan)
+        return ByPosts(self.address, self.post_to.format, plan)

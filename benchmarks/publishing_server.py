@@ -11,53 +11,22 @@ import json
 import sqlite3
 import sys
 import time
-from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import requests
 
+from benchmarks.measure import SERVER_CORE, on_core
+from benchmarks.publishers import Plan, Streams
 from beray.cli.main import main
 from beray.server.app import App
 from beray.server.events.log import EventLog, NewEvent
 from tests.support.server import ServerProcess
 
 DOOR: Final = "publish.sock"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Events to publish: the k-th goes to the k-th task, in turn.
-
-    Attributes:
-        targets: The tasks (or what the other sides have instead).
-        first: The number of the first event; it stands in its JSON, beside the time at which it was published.
-        count: How many.
-        per_second: None: as fast as it goes.
-        in_flight: How many may be on their way at once.
-        filling: Bytes of text in each.
-    """
-
-    targets: tuple[str, ...]
-    first: int
-    count: int
-    per_second: float | None = None
-    in_flight: int = 64
-    filling: int = 100
-
-    def fields(self, index: int) -> dict[str, Any]:
-        """What an event tells, at the moment it is published."""
-        return {"number": self.first + index, "stamp": time.monotonic_ns(), "delta": "x" * self.filling}
-
-    def due(self, index: int, started: float) -> float:
-        """When an event is to be published, by `time.monotonic`."""
-        return started if self.per_second is None else started + index / self.per_second
-
-    def to_line(self) -> bytes:
-        """The plan as it goes through the door."""
-        return json.dumps(asdict(self)).encode() + b"\n"
 
 
 class PublishingServer(ServerProcess):
@@ -75,6 +44,13 @@ class PublishingServer(ServerProcess):
         """Host and port."""
         parts = urlsplit(self.base_url)
         return parts.hostname or "", parts.port or 0
+
+    def streams(self, token: str, tasks: Sequence[str], *, after: int = 0) -> Streams:
+        """The streams of these tasks; `{}` stands for one that is named later."""
+        ask = "GET /api/v1/tasks/{}/stream?after={} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n"
+        heads = tuple(ask.format(task, after, token) for task in tasks)
+        assert self.process is not None
+        return Streams(self.address, heads, (self.process.pid,), door=str(self.door))
 
     def make_tasks(self, token: str, count: int) -> list[str]:
         """Tasks that never run: one made as users do, and copies of its rows, which take no time."""
@@ -103,6 +79,18 @@ def _copy_task(database: sqlite3.Connection, task_id: int) -> int:
 
 def _columns(database: sqlite3.Connection, table: str, *, but: str) -> str:
     return ", ".join(row[1] for row in database.execute(f"PRAGMA table_info({table})") if row[1] != but)
+
+
+@contextmanager
+def running_server(folder: Path) -> Iterator[PublishingServer]:
+    """A server that lets a user watch as much as they like, on the core of servers."""
+    server = PublishingServer(folder / "data", max_streams_per_user=0)
+    try:
+        with on_core(SERVER_CORE):
+            server.start()
+        yield server
+    finally:
+        server.kill()
 
 
 async def _publish(events: EventLog, plan: Plan) -> None:

@@ -18,10 +18,11 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Final
 
-from benchmarks.generator import SERVER_CORE, Generator, Round, Streams
-from benchmarks.measure import Benchmark, Goal, Side, on_core, rss_bytes
+from benchmarks.generator import Generator, Round
+from benchmarks.measure import SERVER_CORE, Benchmark, Goal, Side, on_core, rss_bytes
 from benchmarks.nginx import NCHAN, nginx_lacks, nginx_version, running_nginx
-from benchmarks.publishing_server import Plan, PublishingServer
+from benchmarks.publishers import Plan, Streams
+from benchmarks.publishing_server import running_server
 from benchmarks.sse_twin import running_sse_twin
 
 ROUNDS: Final = 7
@@ -117,17 +118,10 @@ def main() -> None:
 
 @contextmanager
 def _beray(bench: Benchmark) -> Iterator[Contender]:
-    server = PublishingServer(bench.folder / "data", max_streams_per_user=0)
-    try:
-        with on_core(SERVER_CORE):
-            server.start()
+    with running_server(bench.folder) as server:
         token = server.register("bench@example.com")
-        assert server.process is not None
-        head = f"GET /api/v1/tasks/{{}}/stream?after=0 HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"
-        streams = Streams(server.address, (head,), (server.process.pid,), door=str(server.door))
-        yield Contender("BeRay", streams, server.make_tasks(token, TASKS + 2))
-    finally:
-        server.kill()
+        tasks = server.make_tasks(token, TASKS + 2)
+        yield Contender("BeRay", server.streams(token, ["{}"]), tasks)
 
 
 @contextmanager
