@@ -94,19 +94,24 @@ def running_server(folder: Path) -> Iterator[PublishingServer]:
 
 
 async def _publish(events: EventLog, plan: Plan) -> None:
-    """At most `in_flight` at once; with a pace, each at its time."""
-    indexes = iter(range(plan.count))
-    tasks = [int(target) for target in plan.targets]
+    """In order; at most `in_flight` are not committed yet; with a pace, each at its time."""
+    places = asyncio.Semaphore(plan.in_flight)
     started = time.monotonic()
 
-    async def work() -> None:
-        for index in indexes:
+    async def append(index: int) -> None:
+        task_id = int(plan.targets[index % len(plan.targets)])
+        try:
+            await events.append(task_id, [NewEvent("tool.output", plan.fields(index))])
+        finally:
+            places.release()
+
+    async with asyncio.TaskGroup() as appending:
+        for index in range(plan.count):
+            await places.acquire()
             early = plan.due(index, started) - time.monotonic()
             if early > 0:
                 await asyncio.sleep(early)
-            await events.append(tasks[index % len(tasks)], [NewEvent("tool.output", plan.fields(index))])
-
-    await asyncio.gather(*(work() for _ in range(plan.in_flight)))
+            appending.create_task(append(index))
 
 
 async def _open_door(app: App) -> asyncio.Server:
