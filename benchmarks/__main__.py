@@ -11,7 +11,19 @@ from typing import Any, Final
 
 from benchmarks.measure import LOCK_SECONDS, MOST_SECONDS, RESULTS, figure
 
-BENCHMARKS: Final = ("agent", "events", "engine", "http", "sandbox", "sdk", "slow_reader", "sse", "tasks")
+BENCHMARKS: Final = (
+    "agent",
+    "events",
+    "engine",
+    "files",
+    "http",
+    "replay",
+    "sandbox",
+    "sdk",
+    "slow_reader",
+    "sse",
+    "tasks",
+)
 README: Final = Path(__file__).parent / "README.md"
 MARKED: Final = re.compile(r"(<!-- results -->\n).*?(<!-- end -->)", re.DOTALL)
 END_SECONDS: Final = 30  # a benchmark that ran out of time ends its servers within this

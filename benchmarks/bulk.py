@@ -70,6 +70,8 @@ class _Answer:
 
 def _content_length(head: bytes) -> int | None:
     """None: the body is chunked."""
+    if head.startswith(b"http/1.1 204"):
+        return 0
     for line in head.split(b"\r\n"):
         name, _, value = line.partition(b":")
         if name == b"content-length":
