@@ -26,8 +26,8 @@ from urllib.parse import quote
 
 from benchmarks.bulk import ask, unchunked
 from benchmarks.measure import LOAD_CORE, SERVER_CORE, Benchmark, Goal, Side, cpu_seconds, on_core, rss_bytes
-from benchmarks.nginx import nginx_lacks, nginx_version, running_nginx
 from benchmarks.publishing_server import PublishingServer, running_server
+from tests.support.nginx import nginx_lacks, nginx_version, running_nginx
 
 ROUNDS: Final = 7
 BLOCK: Final = random.Random(7).randbytes(1 << 20)

@@ -18,10 +18,10 @@ from typing import Final
 from benchmarks.bulk import ask, unchunked
 from benchmarks.generator import Generator, Round
 from benchmarks.measure import LOAD_CORE, SERVER_CORE, Benchmark, Goal, Side, cpu_seconds, on_core
-from benchmarks.nginx import nginx_lacks, nginx_version, running_nginx
 from benchmarks.publishers import Plan, Streams
 from benchmarks.publishing_server import running_server
 from beray.protocol.sse import encode_event
+from tests.support.nginx import nginx_lacks, nginx_version, running_nginx
 
 ROUNDS: Final = 9
 EVENTS: Final = 100_000

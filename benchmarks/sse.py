@@ -20,10 +20,10 @@ from typing import Final
 
 from benchmarks.generator import Generator, Round
 from benchmarks.measure import SERVER_CORE, Benchmark, Goal, Side, on_core, rss_bytes
-from benchmarks.nginx import NCHAN, nginx_lacks, nginx_version, running_nginx
 from benchmarks.publishers import Plan, Streams
 from benchmarks.publishing_server import running_server
 from benchmarks.sse_twin import running_sse_twin
+from tests.support.nginx import NCHAN, nginx_lacks, nginx_version, running_nginx
 
 ROUNDS: Final = 7
 WATCHERS: Final = 1000
