@@ -37,12 +37,13 @@ GB: Final = 1e9
 ZIP_PIECES: Final = 48  # of a block's size each
 
 _NGINX: Final = """
-        location / {{
-            root {folder};
-            dav_methods PUT;
-            client_max_body_size 0;
-            {tuned}
-        }}
+    server {{
+        listen 80;
+        root {folder};
+        client_max_body_size 0;
+        {tuned}
+        location / {{ dav_methods PUT; }}
+    }}
 """
 _TUNED: Final = "client_body_buffer_size 1m;"  # its default is 16 KB, each written by a call of its own
 
@@ -137,7 +138,7 @@ def _open_nginx(servers: ExitStack, folder: Path, *, name: str, tuned: str = "")
     root = folder.with_name(f"{folder.name}-files")
     root.mkdir()
     with on_core(SERVER_CORE):
-        nginx = servers.enter_context(running_nginx(folder, server=_NGINX.format(folder=root, tuned=tuned)))
+        nginx = servers.enter_context(running_nginx(folder, _NGINX.format(folder=root, tuned=tuned)))
     return Shop(name, nginx.address, "/big.bin", nginx.pids)
 
 

@@ -91,7 +91,7 @@ class Source:
 def _serve_file(servers: ExitStack, folder: Path, frames: bytes) -> Source:
     (folder / "log").write_bytes(frames)
     with on_core(SERVER_CORE):
-        nginx = servers.enter_context(running_nginx(folder / "nginx", server=f"location / {{ root {folder}; }}"))
+        nginx = servers.enter_context(running_nginx(folder / "nginx", f"server {{ listen 80; root {folder}; }}"))
     name = f"nginx {nginx_version()}, sendfile"
     return Source(name, nginx.address, "GET /log HTTP/1.1\r\nHost: a", nginx.pids)
 

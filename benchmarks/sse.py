@@ -36,8 +36,10 @@ PACED_ALONE: Final = replace(PACED, count=16, per_second=100)  # one at a time t
 BURST: Final = Plan(targets=(), first=0, count=100)
 MANY: Final = Plan(targets=(), first=0, count=TASKS, per_second=2000)
 
-_NCHAN_HTTP: Final = "nchan_max_reserved_memory 256M;"
-_NCHAN_SERVER: Final = """
+_NCHAN: Final = """
+    nchan_max_reserved_memory 256M;
+    server {
+        listen 80;
         location = /publish {
             nchan_publisher;
             nchan_channel_id $arg_id;
@@ -49,6 +51,7 @@ _NCHAN_SERVER: Final = """
             nchan_channel_id $arg_id;
             nchan_subscriber_first_message newest;
         }
+    }
 """
 
 
@@ -128,8 +131,7 @@ def _beray(bench: Benchmark) -> Iterator[Contender]:
 def _nchan(bench: Benchmark) -> Iterator[Contender]:
     with ExitStack() as stack:
         with on_core(SERVER_CORE):
-            running = running_nginx(bench.folder / "nginx", server=_NCHAN_SERVER, http=_NCHAN_HTTP, module=NCHAN)
-            nginx = stack.enter_context(running)
+            nginx = stack.enter_context(running_nginx(bench.folder / "nginx", _NCHAN, module=NCHAN))
         head = "GET /watch?id={} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n"
         streams = Streams(nginx.address, (head,), nginx.pids, post_to="/publish?id={}")
         yield Contender(f"nginx {nginx_version()} with nchan", streams, _numbers())

@@ -1,7 +1,7 @@
-"""nginx as the other side: one worker, no log, a configuration and a folder of the benchmark's own.
+"""A real nginx on loopback: one worker, no log of accesses, a configuration and a folder of the caller's own.
 
-It is not a dependency: `apt install nginx-light libnginx-mod-nchan`, and end the daemon that this may start. Where it
-is absent, `nginx_lacks` says so and the side is skipped.
+It is no dependency: `apt install nginx-light` (for benchmarks libnginx-mod-nchan too), and end the daemon that this may
+start. Where it is absent `nginx_lacks` says so, and what needs it is skipped.
 """
 
 import functools
@@ -39,13 +39,10 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    {http}
-    server {{
-        listen 127.0.0.1:{port} backlog=4096;
-        {server}
-    }}
+    {sites}
 }}
 """
+_LISTEN: Final = "listen 80;"
 
 
 @dataclass(frozen=True)
@@ -73,15 +70,12 @@ def nginx_version() -> str:
 
 
 @contextmanager
-def running_nginx(
-    folder: Path, *, server: str, http: str = "", module: Path | None = None, files: int = 10_000
-) -> Iterator[Nginx]:
+def running_nginx(folder: Path, sites: str, *, module: Path | None = None, files: int = 10_000) -> Iterator[Nginx]:
     """One on a free port for as long as the block lasts.
 
     Args:
         folder: For what it writes; made here.
-        server: What stands in its `server`, and
-        http: in its `http`.
+        sites: Its `server`, with `listen 80;`, which becomes that port, and whatever else stands beside it.
         module: One to load.
         files: How many connections and files it may have open.
     """
@@ -89,12 +83,10 @@ def running_nginx(
     port = _free_port()
     text = _CONFIGURATION.format(
         folder=folder,
-        http=http,
-        server=server,
-        port=port,
+        sites=sites.replace(_LISTEN, f"listen 127.0.0.1:{port} backlog=4096;"),
         files=files,
         modules="" if module is None else f"load_module {module};",
-        user="user root;" if os.geteuid() == 0 else "",  # the folders are the benchmark's
+        user="user root;" if os.geteuid() == 0 else "",  # the folders are the caller's
     )
     (folder / "nginx.conf").write_text(text)
     command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]

@@ -16,6 +16,7 @@ from beray.server.files.conditions import matches
 from beray.server.files.digest import sha256_of
 from beray.server.files.streaming import close_after, in_thread, open_in_thread
 from beray.server.files.turns import IsGone, Turns
+from beray.server.files.x_accel import XAccel
 from beray.server.files.zipstream import ZipPieces
 from beray.server.work_dirs.open_file import OpenFile
 from beray.server.work_dirs.stored import Room, StoredBytes
@@ -49,11 +50,22 @@ class Expectation:
 
 
 class Files:
-    """The rules of files. Every method raises `Refused`; `task_not_found` unless the task is the user's."""
+    """The rules of files. Every method raises `Refused`; `task_not_found` unless the task is the user's.
+
+    Attributes:
+        x_accel: How files are left to nginx; None: they are not.
+    """
 
     def __init__(
-        self, open_work_dir: OpenWorkDir, stored: StoredBytes, trail: AuditTrail, *, max_upload_bytes: int
+        self,
+        open_work_dir: OpenWorkDir,
+        stored: StoredBytes,
+        trail: AuditTrail,
+        *,
+        max_upload_bytes: int,
+        x_accel: XAccel | None = None,
     ) -> None:
+        self.x_accel = x_accel
         self._open_work_dir = open_work_dir
         self._stored = stored
         self._trail = trail

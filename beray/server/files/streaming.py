@@ -18,6 +18,7 @@ from beray.server.work_dirs.open_file import OpenFile
 
 PIECE_BYTES: Final = 1 << 20  # 64 KB pieces cost 1.3x the CPU per byte
 SEND_SECONDS: Final = 120  # a client that takes no piece in this time is gone
+_OF_THE_SENDER: Final = (b"content-length", b"accept-ranges")  # whoever sends the bytes says so himself
 
 log = logging.getLogger("beray.files")
 
@@ -94,6 +95,13 @@ class PieceResponse(Response):
     def add_header(self, name: str, value: str) -> None:
         """A further header."""
         self.raw_headers.append((name.encode("latin-1"), value.encode("latin-1")))
+
+    def hand_over(self, name: str, value: str) -> None:
+        """Leave the bytes to whoever the header tells where they are; the source is the caller's again."""
+        self._source = None
+        self.raw_headers = [pair for pair in self.raw_headers if pair[0] not in _OF_THE_SENDER]
+        self.add_header("content-length", "0")
+        self.add_header(name, value)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it."""

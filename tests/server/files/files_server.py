@@ -24,11 +24,13 @@ from beray.server.edge import Edge
 from beray.server.errors import Refused
 from beray.server.files.routes import build_router
 from beray.server.files.service import Files
+from beray.server.files.x_accel import XAccel
 from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 from tests.support.asgi import served
 
 MAX_UPLOAD_BYTES = 8 << 20
+X_ACCEL_PREFIX = "/beray-files"
 OWNER = UserRow(1, "owner@example.com", 0)
 STRANGER = UserRow(2, "stranger@example.com", 0)
 
@@ -170,7 +172,8 @@ def _app(server: FilesServer) -> Edge:
         database.close()
 
     app = FastAPI(redirect_slashes=False, lifespan=lifespan)
-    files = Files(server.open_work_dir, stored, trail, max_upload_bytes=MAX_UPLOAD_BYTES)
+    x_accel = XAccel(X_ACCEL_PREFIX, server.root)  # who does not ask for it, gets the bytes
+    files = Files(server.open_work_dir, stored, trail, max_upload_bytes=MAX_UPLOAD_BYTES, x_accel=x_accel)
     app.include_router(build_router(files, cast(Accounts, FakeAccounts())), prefix="/api/v1")
 
     install_error_handlers(app)
