@@ -5,8 +5,8 @@ the bytes from us. Whoever sends that header without being nginx learns the name
 
 nginx opens the file by its name, a moment after it was checked here, and the task's commands may have put a link in
 its place by then. So nginx itself must refuse links (`disable_symlinks on`), and a file is named by where it really is,
-with no link on the way. A hard link would pass; only where nothing confines commands (sandbox `none`) can they make one to a
-file from elsewhere, and there the setting is refused.
+with no link on the way. A hard link would pass; only where nothing confines commands (sandbox `none`) can they make one
+to a file from elsewhere, and there the setting is refused.
 
 What nginx would decide anew stays here: a part of the file, and every condition it might judge by a tag of its own.
 """
