@@ -17,6 +17,7 @@ from beray.server.app import install_error_handlers
 from beray.server.audit import AuditTrail
 from beray.server.auth.service import Accounts
 from beray.server.clock import system_clock
+from beray.server.connection import connection_speaking
 from beray.server.db.auth import UserRow
 from beray.server.db.sqlite import SqliteDatabase, sqlite_engine
 from beray.server.db.tables import metadata
@@ -146,7 +147,7 @@ class FilesServer:
 def run_files_server(root: Path) -> Iterator[FilesServer]:
     """Run the server until the block ends."""
     server = FilesServer(root)
-    with served(_app(server)) as url:
+    with served(_app(server), connection=connection_speaking("zh")) as url:
         server.port = int(url.rsplit(":", 1)[1])
         server.base_url = f"{url}/api/v1"
         try:
