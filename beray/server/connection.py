@@ -24,7 +24,6 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from beray.server.edge import common_headers, language_asked, refusal, request_id_of
 from beray.server.errors import Refused
 from beray.server.messages import Language, text
-from beray.server.sendfile import SCOPE_KEY, SocketSender
 
 HEAD_MOST: Final = 64 << 10  # bytes, of a chunk's extensions and of trailers too; common proxies take 8 to 32 KiB
 HEAD_SECONDS: Final = 30.0  # for a whole head, however slowly it drips
@@ -249,7 +248,6 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._current = cycle
-        cycle.scope[SCOPE_KEY] = SocketSender(self, cycle)  # type: ignore[typeddict-unknown-key]  # an extension of ours
         super()._start_asgi_task(cycle, app)
 
     def _refuse(self, reason: str) -> None:

@@ -10,12 +10,12 @@ import asyncio
 import errno
 import os
 import select
-from collections.abc import Awaitable
 from contextlib import closing
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
-SCOPE_KEY: Final = "beray.sendfile"
+from starlette.types import Scope
+
 TURN_BYTES: Final = 16 << 20  # then another download has its turn with the thread
 PATIENCE_MS: Final = 5  # that a thread waits for a client: one that reads at once, makes room in less
 GONE_SECONDS: Final = 1.0  # from a failed write until the loop knows that the client has gone
@@ -25,10 +25,54 @@ FLUSH_LOOKS: Final = 10  # whether the head has gone out; it goes out at the end
 _CANT: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})  # this file system, or kernel, sends no files
 
 
-class SendFile(Protocol):
-    """What a scope may hold below `SCOPE_KEY`."""
+class Connection(Protocol):
+    """One that is told when its client reads too slowly, as a transport would tell it, and cuts it off one day."""
 
-    def __call__(self, file: int, start: int, stop: int, *, gone: "asyncio.Future[None]") -> Awaitable[int]:
+    transport: asyncio.Transport
+    silence_seconds: float
+
+    def pause_writing(self) -> None:
+        """The client does not take what was sent."""
+        ...
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        ...
+
+
+def find_sender(scope: Scope) -> "SocketSender | None":
+    """What sends files for this request; None where the connection is none of ours.
+
+    uvicorn shows it by its own `send`, which only the outermost callable gets (hence `beray.send` in the scope).
+    """
+    cycle = getattr(scope.get("beray.send"), "__self__", None)
+    transport: Any = getattr(cycle, "transport", None)
+    if not hasattr(cycle, "expected_content_length") or not hasattr(transport, "get_protocol"):
+        return None
+    connection = transport.get_protocol()
+    return SocketSender(connection, cycle) if hasattr(connection, "silence_seconds") else None
+
+
+class _Pushed(NamedTuple):
+    """How far a thread came, and whether it stopped because the client did not take more."""
+
+    at: int
+    is_full: bool
+
+
+class SocketSender:
+    """Sends files as part of one answer.
+
+    Args:
+        connection: Its connection.
+        cycle: uvicorn's view of the answer.
+    """
+
+    def __init__(self, connection: Connection, cycle: Any) -> None:
+        self._connection = connection
+        self._cycle = cycle
+
+    async def send(self, file: int, start: int, stop: int, *, gone: "asyncio.Future[None]") -> int:
         """Send bytes of a file as part of the body of an answer that was begun and has a Content-Length.
 
         Args:
@@ -43,44 +87,6 @@ class SendFile(Protocol):
         Raises:
             EOFError: The file has become shorter.
         """
-        ...
-
-
-class Connection(Protocol):
-    """A connection that is told when its client reads too slowly, as a transport would tell it."""
-
-    transport: asyncio.Transport
-
-    def pause_writing(self) -> None:
-        """The client does not take what was sent."""
-        ...
-
-    def resume_writing(self) -> None:
-        """It does again."""
-        ...
-
-
-class _Pushed(NamedTuple):
-    """How far a thread came, and whether it stopped because the client did not take more."""
-
-    at: int
-    is_full: bool
-
-
-class SocketSender:
-    """`SendFile` for one answer.
-
-    Args:
-        connection: Its connection.
-        cycle: uvicorn's view of the answer.
-    """
-
-    def __init__(self, connection: Connection, cycle: Any) -> None:
-        self._connection = connection
-        self._cycle = cycle
-
-    async def __call__(self, file: int, start: int, stop: int, *, gone: "asyncio.Future[None]") -> int:
-        """See `SendFile`."""
         if not await self._is_flushed():
             return start
         own = self._connection.transport.get_extra_info("socket").fileno()

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from beray.server.files.conditions import Slice
-from beray.server.sendfile import SCOPE_KEY, SendFile
+from beray.server.sendfile import SocketSender, find_sender
 from beray.server.work_dirs.open_file import OpenFile
 
 SENDFILE_LEAST: Final = 128 << 10  # a smaller file is read and written in less than a thread takes to begin
@@ -63,9 +63,9 @@ class FilePieces:
         """Bytes that are left."""
         return self._stop - self._offset
 
-    async def pass_to(self, send_file: SendFile, gone: "asyncio.Future[None]") -> None:
+    async def pass_to(self, sender: SocketSender, gone: "asyncio.Future[None]") -> None:
         """Have the kernel send them, as far as that goes; `next` gives what is left."""
-        self._offset = await send_file(self._file.fd, self._offset, self._stop, gone=gone)
+        self._offset = await sender.send(self._file.fd, self._offset, self._stop, gone=gone)
 
     def next(self) -> bytes | None:
         """The next piece."""
@@ -124,7 +124,7 @@ class PieceResponse(Response):
         gone = asyncio.ensure_future(_disconnected(receive))
         sending = _Sending(self._source, send, gone)
         try:
-            await sending.run(self._start(), scope.get(SCOPE_KEY))
+            await sending.run(self._start(), scope)
         except (ContentCut, EOFError, TimeoutError) as error:
             log.warning("download cut", extra={"path": scope["path"], "reason": str(error) or "the client is too slow"})
         finally:
@@ -147,10 +147,11 @@ class _Sending:
     def close(self) -> None:
         self._ahead.close()
 
-    async def run(self, start: Message, send_file: SendFile | None) -> None:
-        if send_file is not None and isinstance(self._source, FilePieces) and self._source.size >= SENDFILE_LEAST:
+    async def run(self, start: Message, scope: Scope) -> None:
+        source = self._source
+        if isinstance(source, FilePieces) and source.size >= SENDFILE_LEAST and (sender := find_sender(scope)):
             await self._send(start)
-            await self._source.pass_to(send_file, self._gone)
+            await source.pass_to(sender, self._gone)
             await self._send_rest(b"")
             return
         piece = await self._ahead.next()  # before the headers: what fails here can still be told
