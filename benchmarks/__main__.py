@@ -11,7 +11,19 @@ from typing import Any, Final
 
 from benchmarks.measure import LOCK_SECONDS, MOST_SECONDS, RESULTS, figure
 
-BENCHMARKS: Final = ("agent", "events", "engine", "http", "sandbox", "sdk", "tasks")
+BENCHMARKS: Final = (
+    "agent",
+    "events",
+    "engine",
+    "files",
+    "http",
+    "replay",
+    "sandbox",
+    "sdk",
+    "slow_reader",
+    "sse",
+    "tasks",
+)
 README: Final = Path(__file__).parent / "README.md"
 MARKED: Final = re.compile(r"(<!-- results -->\n).*?(<!-- end -->)", re.DOTALL)
 END_SECONDS: Final = 30  # a benchmark that ran out of time ends its servers within this
@@ -68,7 +80,14 @@ def _conditions(results: list[dict[str, Any]]) -> str:
         f"{machine['memory_gib']} GiB, Linux {machine['kernel']}, {machine['filesystem']}.\n"
         f"Load of the machine over the last minute when each ended (what ran beside it shows here): {loads}.\n"
         f"Versions: {shown}.\n"
+        f"{_skipped(results)}"
     )
+
+
+def _skipped(results: list[dict[str, Any]]) -> str:
+    """Sides that were not there."""
+    lines = [f"{side}: {reason}" for result in results for side, reason in result["skipped"].items()]
+    return f"Not measured: {'; '.join(dict.fromkeys(lines))}.\n" if lines else ""
 
 
 if __name__ == "__main__":

@@ -19,22 +19,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 
 RESULTS: Final = Path(__file__).parent / "results"
 MOST_SECONDS: Final = 60
 PLANNED_SECONDS: Final = 45  # what is left is for the rounds that must be
 LEAST_ROUNDS: Final = 5
 LOCK_SECONDS: Final = 15 * 60
-TICKS: Final = os.sysconf("SC_CLK_TCK")
+SERVER_CORE: Final = 0  # where there are two, servers and what asks them don't share one
+LOAD_CORE: Final = 1
 PACKAGES: Final = ("dbos", "fastapi", "orjson", "psycopg", "requests", "sqlalchemy", "starlette", "uvicorn")
+
+
+T = TypeVar("T")
 
 
 class TooLong(BaseException):
@@ -87,6 +91,7 @@ class Benchmark:
     def __init__(self, name: str) -> None:
         self.name = name
         self.found: list[dict[str, Any]] = []
+        self.skipped: dict[str, str] = {}
         self._stack = ExitStack()
         self._started_at = 0.0
 
@@ -119,15 +124,19 @@ class Benchmark:
         """
         return self.samples(count, *(_one(measure) for measure in measures), share=share)
 
-    def samples(self, count: int, *measures: Callable[[], Sequence[float]], share: float = 1.0) -> list[list[float]]:
+    def samples(self, count: int, *measures: Callable[[], Sequence[T]], share: float = 1.0) -> list[list[T]]:
         """Like `rounds`, for measures that give several figures a round: all of them."""
-        results: list[list[float]] = [[] for _ in measures]
+        results: list[list[T]] = [[] for _ in measures]
         for done in range(count):
-            if done >= LEAST_ROUNDS and time.monotonic() - self._started_at > share * PLANNED_SECONDS:
+            if done >= LEAST_ROUNDS and self.is_late(share):
                 break
             for result, measure in zip(results, measures, strict=True):
                 result.extend(measure())
         return results
+
+    def is_late(self, share: float) -> bool:
+        """Whether more than this part of the benchmark's time has gone by."""
+        return time.monotonic() - self._started_at > share * PLANNED_SECONDS
 
     def compare(self, what: str, *, unit: str, ours: Side, other: Side, goal: Goal | None = None) -> None:
         """Note and print a comparison; the ratio is ours to the other's."""
@@ -159,6 +168,11 @@ class Benchmark:
         self.found.append(entry)
         print(f"{what}\n  {ours.name}: {figure(ours.figure)} {unit}{_verdict(entry)}", flush=True)
 
+    def skip(self, side: str, reason: str) -> None:
+        """Note and print that a side is not measured, and why."""
+        self.skipped[side] = reason
+        print(f"skipped: {side}: {reason}", flush=True)
+
     def _write(self) -> None:
         RESULTS.mkdir(exist_ok=True)
         result = {
@@ -169,6 +183,7 @@ class Benchmark:
             "machine": machine(),
             "versions": versions(),
             "found": self.found,
+            "skipped": self.skipped,
         }
         path = RESULTS / f"{self.name}.json"
         path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -185,9 +200,25 @@ def figure(value: float) -> str:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time a process has used so far, in steps of 10 ms."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    """Processor time that all threads of a process have used so far; /proc has it in steps of 10 ms only."""
+    return time.clock_gettime(~pid << 3 | 2)  # clock_getcpuclockid(3), which Python has for threads alone
+
+
+def rss_bytes(pid: int) -> int:
+    """Memory of a process that is in RAM now."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def on_core(number: int) -> Iterator[None]:
+    """What is started within the block runs on this core alone, where there are so many."""
+    before = os.sched_getaffinity(0)
+    cores = sorted(before)
+    os.sched_setaffinity(0, {cores[number % len(cores)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def machine() -> dict[str, Any]:

@@ -57,6 +57,7 @@ from beray.server.events.log import EventLog
 from beray.server.events.wakeups import Wakeups
 from beray.server.files import routes as file_routes
 from beray.server.files.service import Files
+from beray.server.files.x_accel import open_x_accel
 from beray.server.messages import Language, current_language, text
 from beray.server.readiness import Readiness
 from beray.server.rounds import attempt, repeat
@@ -272,7 +273,11 @@ class App:
         answers = TaskAnswers(self.tasks, self.accounts, self.hub, self.streams)
         web.include_router(task_routes.build_router(self.tasks, self.accounts, answers, usage), prefix=API)
         files = Files(
-            self.tasks.open_work_dir, self.stored, self.trail, max_upload_bytes=self.settings.max_upload_bytes
+            self.tasks.open_work_dir,
+            self.stored,
+            self.trail,
+            max_upload_bytes=self.settings.max_upload_bytes,
+            x_accel=open_x_accel(self.settings, self.work_dirs_path),
         )
         file_router, direct_files = file_routes.build_router(files, self.accounts)
         web.include_router(file_router, prefix=API)

@@ -15,7 +15,7 @@ that its task, its scope and all that a request is made of are not held until th
 
 import asyncio
 import sys
-from typing import ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn._types import ASGI3Application
@@ -27,6 +27,7 @@ from beray.server.messages import Language, text
 
 HEAD_MOST: Final = 64 << 10  # bytes, of a chunk's extensions and of trailers too; common proxies take 8 to 32 KiB
 HEAD_SECONDS: Final = 30.0  # for a whole head, however slowly it drips
+WHOLE_LEAST: Final = 16 << 10  # bytes of a body's piece that is worth handing on without a copy
 PIPELINED_MOST: Final = 256  # requests that wait behind the one being answered; browsers and SDKs send none ahead
 SILENCE_SECONDS: Final = 60.0  # between two pieces of a body, and before an answer that can't be sent on is given up
 
@@ -185,6 +186,12 @@ class BoundedConnection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         self._has_progressed = True
+        held: bytes | bytearray = cast(Any, self.cycle.body)
+        if len(body) >= WHOLE_LEAST and not held and not self.cycle.response_complete:
+            self.cycle.body = body  # type: ignore[assignment]  # uvicorn reads and replaces it: two copies less
+            body = b""
+        elif isinstance(held, bytes):
+            self.cycle.body = bytearray(held)  # to be added to
         super().on_body(body)
 
     def on_message_complete(self) -> None:

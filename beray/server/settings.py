@@ -72,6 +72,13 @@ def _words(raw: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in raw.split(",") if word.strip())
 
 
+def _url_path(raw: str) -> str | None:
+    path = raw.strip()
+    if path and re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path) is None:
+        raise ValueError("a path like /beray-files is needed")
+    return path or None
+
+
 def _some_of(*choices: str) -> Callable[[str], tuple[str, ...]]:
     def parse(raw: str) -> tuple[str, ...]:
         names = _words(raw)
@@ -179,6 +186,12 @@ class Settings:
         _words,
         "Comma-separated addresses whose X-Forwarded-For is believed; none by default.",
         "以逗号分隔的地址，来自它们的 X-Forwarded-For 才被采信；默认没有。",
+    )
+    x_accel_prefix: str | None = _set(
+        None,
+        _url_path,
+        "Where nginx serves the folder of the work_dirs to itself, such as /beray-files: it then sends the files.",
+        "nginx 在内部提供工作目录的位置，例如 /beray-files；设置后由 nginx 自己发送文件。",
     )
     rate_limits: bool = _set(
         True,

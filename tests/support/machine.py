@@ -11,6 +11,7 @@ from pathlib import Path
 from beray.server.sandbox.base import SandboxUnavailable
 from tests.support.aimock import NoAimock, aimock_here
 from tests.support.container_image import NoImage, engine_here, image_here
+from tests.support.nginx import nginx_lacks
 from tests.support.ordinary_user import python_for_all
 from tests.support.postgres import find_binaries
 from tests.support.quota_disk import QuotaDisk
@@ -173,6 +174,7 @@ CHECKS = {
     "landlock": _lacks_landlock,
     "bubblewrap": _lacks_bubblewrap,
     "container": _lacks_container,
+    "nginx": nginx_lacks,
     "openssl": _lacks_openssl,
     "root": _lacks_root,
     "user": _lacks_user,

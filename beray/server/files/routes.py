@@ -19,6 +19,7 @@ from beray.server.files.digest import repr_digest, wants_sha256
 from beray.server.files.headers import content_type, download_headers, http_date
 from beray.server.files.service import Expectation, Files
 from beray.server.files.streaming import FilePieces, PieceResponse
+from beray.server.files.x_accel import NAMES_IT
 from beray.server.json_response import JsonResponse
 from beray.server.messages import text
 from beray.server.refusals import SIGNED_IN, WRITING, refused_with
@@ -158,6 +159,9 @@ def build_router(files: Files, accounts: Accounts) -> tuple[APIRouter, Handlers]
                 sha256 = await files.digest(user, file, is_gone=request.is_disconnected)
                 if sha256 is not None:
                     response.add_header("repr-digest", repr_digest(sha256))
+            nginx_name = files.x_accel.name_of(file, request.headers) if files.x_accel and response.has_source else None
+            if nginx_name is not None:
+                response.hand_over(NAMES_IT, nginx_name)
         except BaseException:
             file.close()
             raise

@@ -16,6 +16,7 @@ from beray.server.files.conditions import matches
 from beray.server.files.digest import sha256_of
 from beray.server.files.streaming import close_after, in_thread, open_in_thread
 from beray.server.files.turns import IsGone, Turns
+from beray.server.files.x_accel import XAccel
 from beray.server.files.zipstream import ZipPieces
 from beray.server.work_dirs.open_file import OpenFile
 from beray.server.work_dirs.stored import Room, StoredBytes
@@ -26,12 +27,14 @@ OpenWorkDir = Callable[[UserRow, int], Awaitable[WorkDir]]
 """The work_dir of a user's task; raises `Refused("task_not_found")` for anybody else's."""
 
 GATHER_BYTES: Final = 1 << 20  # a thread call for each 64 KB as it comes costs 1.3x the CPU
+KEPT_LEAST: Final = 16 << 10  # a chunk so large is written as it came, without a copy; smaller ones are joined
 WALKS_MOST: Final = 2  # of one user at a time: a folder of 500,000 files takes seconds, and threads are few
 ARCHIVES_MOST: Final = 4  # each may hold 128 descriptors, one for each level of a folder, and some MB
 DIGEST_SECONDS: Final = 20  # the wait for a turn included; a client waits 30 s for headers
 DIGESTS_MOST: Final = 2  # each takes a thread for as long as the file is read
 UPLOADS_MOST: Final = 16  # each holds three descriptors
 BODY_SECONDS: Final = 60  # an upload that brings nothing for so long is cut
+BODY_LOOK_SECONDS: Final = 1  # a timer for each chunk would cost more than taking it
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,22 @@ class Expectation:
 
 
 class Files:
-    """The rules of files. Every method raises `Refused`; `task_not_found` unless the task is the user's."""
+    """The rules of files. Every method raises `Refused`; `task_not_found` unless the task is the user's.
+
+    Attributes:
+        x_accel: How files are left to nginx; None: they are not.
+    """
 
     def __init__(
-        self, open_work_dir: OpenWorkDir, stored: StoredBytes, trail: AuditTrail, *, max_upload_bytes: int
+        self,
+        open_work_dir: OpenWorkDir,
+        stored: StoredBytes,
+        trail: AuditTrail,
+        *,
+        max_upload_bytes: int,
+        x_accel: XAccel | None = None,
     ) -> None:
+        self.x_accel = x_accel
         self._open_work_dir = open_work_dir
         self._stored = stored
         self._trail = trail
@@ -184,13 +198,25 @@ class _Writer:
         self._target = target
         self._room = room
         self._size = 0
-        self._gathered = bytearray()
+        self._gathered: list[bytes | bytearray] = []
+        self._gathered_size = 0
         self._working: asyncio.Future[None] | asyncio.Future[Written] | None = None
 
     async def add(self, chunk: bytes) -> None:
-        self._gathered += chunk
-        if len(self._gathered) >= GATHER_BYTES:
+        if len(chunk) >= KEPT_LEAST:
+            self._gathered.append(chunk)
+        else:
+            self._join(chunk)
+        self._gathered_size += len(chunk)
+        if self._gathered_size >= GATHER_BYTES:
             await self._flush()
+
+    def _join(self, chunk: bytes) -> None:
+        last = self._gathered[-1] if self._gathered else None
+        if isinstance(last, bytearray):
+            last += chunk
+        else:
+            self._gathered.append(bytearray(chunk))
 
     async def commit(self, if_match: Callable[[str | None], bool]) -> Written:
         await self._flush()
@@ -206,10 +232,11 @@ class _Writer:
 
     async def _flush(self) -> None:
         await self._settle()
-        piece, self._gathered = self._gathered, bytearray()
-        self._size += len(piece)
+        chunks, self._gathered = self._gathered, []
+        self._size += self._gathered_size
+        self._gathered_size = 0
         await self._room.grow_to(self._size)
-        self._working = in_thread(partial(self._target.upload.write, piece))
+        self._working = in_thread(partial(self._target.upload.write, *chunks))
 
     async def _settle(self) -> None:
         if self._working is not None:
@@ -220,8 +247,11 @@ async def _pour(body: AsyncIterator[bytes], writer: _Writer) -> None:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(BODY_SECONDS) as patience:
+            set_at = loop.time()
             async for chunk in body:
                 await writer.add(chunk)
-                patience.reschedule(loop.time() + BODY_SECONDS)
+                if (now := loop.time()) - set_at > BODY_LOOK_SECONDS:
+                    patience.reschedule(now + BODY_SECONDS)
+                    set_at = now
     except TimeoutError as error:
         raise Refused("upload_cut") from error

@@ -1,6 +1,7 @@
 """Send bytes that come from blocking reads: one piece ahead, in a thread, and no further than the client takes them.
 
-While a piece goes out the next one is read; at most two are in memory. No thread is held while the client is slow.
+While a piece goes out the next one is read; at most two are in memory. No thread is held while the client is slow. Of a
+file the kernel sends what it can without a copy (`sendfile.py`), where the connection is one of ours.
 The source is closed when the answer ends, however it ends, but never under a thread that still reads from it.
 """
 
@@ -11,13 +12,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from beray.server.files.conditions import Slice
+from beray.server.sendfile import SocketSender, find_sender
 from beray.server.work_dirs.open_file import OpenFile
 
+SENDFILE_LEAST: Final = 128 << 10  # a smaller file is read and written in less than a thread takes to begin
 PIECE_BYTES: Final = 1 << 20  # 64 KB pieces cost 1.3x the CPU per byte
 SEND_SECONDS: Final = 120  # a client that takes no piece in this time is gone
+_OF_THE_SENDER: Final = (b"content-length", b"accept-ranges")  # whoever sends the bytes says so himself
 
 log = logging.getLogger("beray.files")
 
@@ -53,6 +57,15 @@ class FilePieces:
         self._file = file
         self._offset = part.start
         self._stop = part.stop
+
+    @property
+    def size(self) -> int:
+        """Bytes that are left."""
+        return self._stop - self._offset
+
+    async def pass_to(self, sender: SocketSender, gone: "asyncio.Future[None]") -> None:
+        """Have the kernel send them, as far as that goes; `next` gives what is left."""
+        self._offset = await sender.send(self._file.fd, self._offset, self._stop, gone=gone)
 
     def next(self) -> bytes | None:
         """The next piece."""
@@ -95,38 +108,67 @@ class PieceResponse(Response):
         """A further header."""
         self.raw_headers.append((name.encode("latin-1"), value.encode("latin-1")))
 
+    def hand_over(self, name: str, value: str) -> None:
+        """Leave the bytes to whoever the header tells where they are; the source is the caller's again."""
+        self._source = None
+        self.raw_headers = [pair for pair in self.raw_headers if pair[0] not in _OF_THE_SENDER]
+        self.add_header("content-length", "0")
+        self.add_header(name, value)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it."""
         if self._source is None:
             await send(self._start())
             await send({"type": "http.response.body", "body": b""})
             return
-        ahead = _ReadAhead(self._source)
         gone = asyncio.ensure_future(_disconnected(receive))
+        sending = _Sending(self._source, send, gone)
         try:
-            await self._send_all(ahead, gone, send)
-        except (ContentCut, TimeoutError) as error:
+            await sending.run(self._start(), scope)
+        except (ContentCut, EOFError, TimeoutError) as error:
             log.warning("download cut", extra={"path": scope["path"], "reason": str(error) or "the client is too slow"})
         finally:
             gone.cancel()
-            ahead.close()
+            sending.close()
 
-    async def _send_all(self, ahead: "_ReadAhead", gone: "asyncio.Future[None]", send: Send) -> None:
-        piece = await ahead.next()  # before the headers: what fails here can still be told
-        while piece == b"" and not gone.done():
-            piece = await ahead.next()
-        await send(self._start())
+    def _start(self) -> Message:
+        return {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+
+
+class _Sending:
+    """One answer on its way, until the client has it or has gone."""
+
+    def __init__(self, source: Pieces, send: Send, gone: "asyncio.Future[None]") -> None:
+        self._source = source
+        self._send = send
+        self._gone = gone
+        self._ahead = _ReadAhead(source)
+
+    def close(self) -> None:
+        self._ahead.close()
+
+    async def run(self, start: Message, scope: Scope) -> None:
+        source = self._source
+        if isinstance(source, FilePieces) and source.size >= SENDFILE_LEAST and (sender := find_sender(scope)):
+            await self._send(start)
+            await source.pass_to(sender, self._gone)
+            await self._send_rest(b"")
+            return
+        piece = await self._ahead.next()  # before the headers: what fails here can still be told
+        while piece == b"" and not self._gone.done():
+            piece = await self._ahead.next()
+        await self._send(start)
+        await self._send_rest(piece)
+
+    async def _send_rest(self, piece: bytes | None) -> None:
         while piece is not None:
-            if gone.done():
+            if self._gone.done():
                 return
             if piece:
                 async with asyncio.timeout(SEND_SECONDS):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            piece = await ahead.next()
-        await send({"type": "http.response.body", "body": b""})
-
-    def _start(self) -> dict[str, object]:
-        return {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+                    await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            piece = await self._ahead.next()
+        await self._send({"type": "http.response.body", "body": b""})
 
 
 class _ReadAhead:

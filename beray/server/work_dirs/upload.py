@@ -11,7 +11,7 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -33,6 +33,8 @@ from beray.server.work_dirs.usage import disk_bytes, freed_bytes
 
 TEMPORARY_PREFIX: Final = b".beray-upload-"
 """Names that begin so are ours and are left out wherever a work_dir is listed."""
+
+CHUNKS_MOST: Final = 1024  # that one call of the kernel's takes
 
 _SMALL_DISK_PART: Final = 20  # of a small disk only so much is left free (as `sandbox/guard/disk.py` has it)
 
@@ -83,21 +85,23 @@ class Upload:
             self.abort()
             raise
 
-    def write(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Append `chunk`.
+    def write(self, *chunks: bytes | bytearray) -> None:
+        """Append the chunks, at most `CHUNKS_MOST`.
 
         Raises:
             Refused: `upload_too_large`, `disk_full`.
         """
-        self._size += len(chunk)
+        size = sum(map(len, chunks))
+        self._size += size
         if self._size > self._limit:
             raise Refused("upload_too_large", limit=self._limit)
-        self._hash.update(chunk)
-        with refusals(self._parts), memoryview(chunk) as rest:
+        for chunk in chunks:
+            self._hash.update(chunk)
+        with refusals(self._parts):
             self._leave_room()
             written = 0
-            while written < len(rest):
-                written += os.write(self._fd, rest[written:])
+            while written < size:
+                written += os.writev(self._fd, _behind(chunks, written))
 
     def _leave_room(self) -> None:
         """The last of the disk is the database's: without it nothing could even be deleted."""
@@ -201,6 +205,18 @@ class Upload:
         except FileExistsError:
             return False
         return True
+
+
+def _behind(chunks: Sequence[bytes | bytearray], written: int) -> Sequence[bytes | bytearray | memoryview]:
+    """What is left of them when so many bytes have been written."""
+    if written == 0:
+        return chunks
+    left = []
+    for chunk in chunks:
+        if written < len(chunk):
+            left.append(memoryview(chunk)[written:])
+        written = max(written - len(chunk), 0)
+    return left
 
 
 def _fresh_name() -> bytes:

@@ -17,6 +17,7 @@ from beray.server.app import install_error_handlers
 from beray.server.audit import AuditTrail
 from beray.server.auth.service import Accounts
 from beray.server.clock import system_clock
+from beray.server.connection import connection_speaking
 from beray.server.db.auth import UserRow
 from beray.server.db.sqlite import SqliteDatabase, sqlite_engine
 from beray.server.db.tables import metadata
@@ -25,11 +26,13 @@ from beray.server.edge import Edge
 from beray.server.errors import Refused
 from beray.server.files.routes import build_router
 from beray.server.files.service import Files
+from beray.server.files.x_accel import XAccel
 from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 from tests.support.asgi import served
 
 MAX_UPLOAD_BYTES = 8 << 20
+X_ACCEL_PREFIX = "/beray-files"
 OWNER = UserRow(1, "owner@example.com", 0)
 STRANGER = UserRow(2, "stranger@example.com", 0)
 
@@ -145,7 +148,7 @@ class FilesServer:
 def run_files_server(root: Path) -> Iterator[FilesServer]:
     """Run the server until the block ends."""
     server = FilesServer(root)
-    with served(_app(server)) as url:
+    with served(_app(server), connection=connection_speaking("zh")) as url:
         server.port = int(url.rsplit(":", 1)[1])
         server.base_url = f"{url}/api/v1"
         try:
@@ -171,7 +174,8 @@ def _app(server: FilesServer) -> Edge:
         database.close()
 
     app = FastAPI(redirect_slashes=False, lifespan=lifespan)
-    files = Files(server.open_work_dir, stored, trail, max_upload_bytes=MAX_UPLOAD_BYTES)
+    x_accel = XAccel(X_ACCEL_PREFIX, server.root)  # who does not ask for it, gets the bytes
+    files = Files(server.open_work_dir, stored, trail, max_upload_bytes=MAX_UPLOAD_BYTES, x_accel=x_accel)
     router, handlers = build_router(files, cast(Accounts, FakeAccounts()))
     app.include_router(router, prefix="/api/v1")
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import socket
 import struct
@@ -7,6 +8,7 @@ from urllib.parse import quote
 import pytest
 import requests
 
+from beray.server.connection import BoundedConnection
 from beray.server.files import streaming
 from tests.server.files.files_server import OWNER, STRANGER, FilesServer, TaskFiles, code_of
 from tests.support.waiting import wait_until
@@ -123,6 +125,57 @@ def test_other_people_find_no_task_and_nobody_gets_in_without_a_token(task: Task
     assert task.get("x").content == b"mine"
 
 
+def test_large_file_of_a_file_system_that_cannot_do_that_is_sent_in_pieces(
+    task: TaskFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sendfile(*args: int) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "sendfile", sendfile)
+    task.put("big", b"x" * (1 << 20))
+
+    assert task.get("big").content == b"x" * (1 << 20)
+
+
+@pytest.fixture(params=["sent by the kernel", "sent in pieces"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Either way, all the same for the client."""
+    monkeypatch.setattr(streaming, "SENDFILE_LEAST", 1 if request.param == "sent by the kernel" else 1 << 62)
+    return str(request.param)
+
+
+both_ways = pytest.mark.usefixtures("way")
+
+
+@both_ways
+def test_large_file_and_its_parts_are_right_on_one_connection(task: TaskFiles) -> None:
+    """The next answer begins where the one before ended."""
+    content = os.urandom(5 << 20)
+    task.put("big", content)
+
+    for _ in range(3):
+        assert task.get("big").content == content
+        assert task.get("big", {"Range": f"bytes=1000-{3 << 20}"}).content == content[1000 : (3 << 20) + 1]
+        assert task.request("HEAD", "content", params={"path": "big"}).headers["content-length"] == str(len(content))
+
+
+def test_large_file_is_sent_by_the_kernel(task: TaskFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shorter way is taken, not only allowed."""
+    sent: list[int] = []
+
+    def sendfile(out: int, source: int, offset: int, count: int) -> int:
+        sent.append(plain_sendfile(out, source, offset, count))
+        return sent[-1]
+
+    plain_sendfile = os.sendfile
+    monkeypatch.setattr(os, "sendfile", sendfile)
+    task.put("big", b"x" * (1 << 20))
+
+    task.get("big")
+
+    assert sum(sent) == 1 << 20
+
+
 def begin_download(server: FilesServer, path: str) -> socket.socket:
     """A client that asks for a file and reads nothing yet."""
     client = socket.socket()
@@ -142,6 +195,7 @@ def read_to_the_end(client: socket.socket) -> tuple[bytes, bytes]:
     return head, body
 
 
+@both_ways
 def test_file_that_shrinks_while_it_is_served_cuts_the_connection(
     files_server: FilesServer, task: TaskFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -159,6 +213,7 @@ def test_file_that_shrinks_while_it_is_served_cuts_the_connection(
     wait_until(lambda: not files_server.open_descriptors(), what="closed files")
 
 
+@both_ways
 def test_file_that_grows_or_is_replaced_is_served_as_it_was(files_server: FilesServer, task: TaskFiles) -> None:
     (task.folder / "big").write_bytes(b"x" * BIG)
     with begin_download(files_server, f"/api/v1/tasks/{task.id}/files/content?path=big") as client:
@@ -175,6 +230,7 @@ def test_file_that_grows_or_is_replaced_is_served_as_it_was(files_server: FilesS
     assert task.get("big").content == b"new"
 
 
+@both_ways
 @pytest.mark.parametrize("path", ["content?path=big", "download?path=big"])
 def test_client_that_leaves_closes_the_file(files_server: FilesServer, task: TaskFiles, path: str) -> None:
     (task.folder / "big").touch()
@@ -189,6 +245,7 @@ def test_client_that_leaves_closes_the_file(files_server: FilesServer, task: Tas
     wait_until(lambda: not files_server.open_descriptors(), what="closed files")
 
 
+@both_ways
 def test_many_downloads_at_once_are_each_right(files_server: FilesServer, task: TaskFiles) -> None:
     contents = {f"f{number}": os.urandom(3 << 20) for number in range(8)}
     for name, content in contents.items():
@@ -209,10 +266,12 @@ def test_many_downloads_at_once_are_each_right(files_server: FilesServer, task: 
     wait_until(lambda: not files_server.open_descriptors(), what="closed files")
 
 
+@both_ways
 def test_client_that_takes_nothing_is_dropped(
     files_server: FilesServer, task: TaskFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming, "SEND_SECONDS", 0.2)
+    monkeypatch.setattr(BoundedConnection, "silence_seconds", 0.2)
     (task.folder / "big").write_bytes(b"x" * BIG)
 
     with begin_download(files_server, f"/api/v1/tasks/{task.id}/files/content?path=big") as client:

@@ -43,12 +43,19 @@ def test_body_of_any_size_arrives_whole(task: TaskFiles, size: int) -> None:
     assert task.get("x").content == content
 
 
-def test_chunked_body_arrives_whole(task: TaskFiles) -> None:
-    pieces = [os.urandom(100_000) for _ in range(40)]
+@pytest.mark.parametrize(
+    "sizes",
+    [[100_000] * 40, [20_000, *[1] * 2000, 300_000, 5, 2 << 20, *[7] * 300, 16 << 10, 1, 1 << 20]],
+    ids=["large pieces", "large and tiny ones"],
+)
+def test_chunked_body_arrives_whole(task: TaskFiles, sizes: list[int]) -> None:
+    """Large pieces are written as they came, tiny ones joined; the order is that of the body."""
+    pieces = [os.urandom(size) for size in sizes]
 
     answer = task.put("x", iter(pieces))
 
     assert answer.status_code == 201
+    assert answer.json()["sha256"] == hashlib.sha256(b"".join(pieces)).hexdigest()
     assert task.get("x").content == b"".join(pieces)
 
 

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,20 @@ def test_content_of_any_kind_survives(task: TaskFiles, name: str) -> None:
 
     assert entries(answer.content) == {name: content}
     assert (len(answer.content) < len(content) / 10) == (name == "text.txt")
+
+
+def test_files_are_packed_at_level_1_or_left_as_they_are(work_dir: WorkDir) -> None:
+    """Level 6 would cost five times as much; what is called a picture is not even tried."""
+    content = b"".join(b"%d lines of text\n" % number for number in range(20_000))
+    (work_dir.path / "a.txt").write_bytes(content)
+    (work_dir.path / "a.png").write_bytes(content)
+
+    with zipfile.ZipFile(io.BytesIO(drain(ZipPieces(work_dir.walk())))) as archive:
+        sizes = {info.filename: info.compress_size for info in archive.infolist()}
+
+    packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    assert sizes["a.txt"] == len(packer.compress(content) + packer.flush())
+    assert sizes["a.png"] >= len(content)
 
 
 def test_other_programs_can_read_it(task: TaskFiles, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -136,6 +136,20 @@ def test_upload_is_unseen_until_it_is_committed(work_dir: WorkDir) -> None:
 
     assert work_dir.read_bytes("x") == b"new"
     assert os.listdir(work_dir.path) == ["x"]
+
+
+def test_upload_goes_on_where_the_kernel_wrote_a_part(work_dir: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def writev(descriptor: int, buffers: Sequence[bytes]) -> int:
+        return os.write(descriptor, b"".join(buffers)[:3])
+
+    monkeypatch.setattr(upload_module.os, "writev", writev)
+
+    with work_dir.begin_write("x", limit_bytes=100) as upload:
+        upload.write(b"abcd", bytearray(b"e"), b"", b"fghijkl")
+        upload.write()
+        upload.commit()
+
+    assert work_dir.read_bytes("x") == b"abcdefghijkl"
 
 
 @contextmanager
