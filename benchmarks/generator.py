@@ -25,7 +25,7 @@ from benchmarks.publishers import Plan, Publisher, Streams
 from benchmarks.watchers import MARK, READ_BYTES, Expected, Group
 
 ROUND_SECONDS: Final = 20.0  # a round that takes longer ends as it is, and is told as incomplete
-QUIET_SECONDS: Final = 0.3  # after the last event: then none comes any more (a mark cut in two was not counted)
+QUIET_SECONDS: Final = 1.0  # after the last event: then none comes any more (a mark cut in two was not counted)
 MISSED_QUIET_SECONDS: Final = 2.0  # where the server has first to see that somebody reads again
 READING_BYTES: Final = 1 << 20  # what one that stood still gets for receiving when it reads on
 
