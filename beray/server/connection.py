@@ -42,6 +42,14 @@ class Kept(Protocol):
         """The application has returned: now more can be sent."""
         ...
 
+    def paused(self) -> None:
+        """The client reads too slowly."""
+        ...
+
+    def resumed(self) -> None:
+        """It has read."""
+        ...
+
     def lost(self) -> None:
         """The client has gone."""
         ...
@@ -213,12 +221,16 @@ class BoundedConnection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """It reads more slowly than we write: as long as that is so, the next move is its own."""
         super().pause_writing()
+        if self._kept is not None:
+            self._kept.paused()
         self._await_client()
         self._unread = self.loop.call_later(self.silence_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         """It has read."""
         super().resume_writing()
+        if self._kept is not None:
+            self._kept.resumed()
         self._stop_unread()
         if self._current is not None and not self._current.response_complete and not self._is_in_body:
             self.awaited.pop(self, None)

@@ -19,6 +19,7 @@ from beray.server.edge import Edge
 from beray.server.events.log import EventLog, NewEvent
 from beray.server.events.wakeups import Wakeups
 from beray.server.tasks.stream import Hub, Streams, TaskStream, Watcher
+from beray.server.tasks.stream.outlets import Kept
 from tests.support.asgi import served
 from tests.support.databases import seeded_database
 from tests.support.waiting import wait_until
@@ -117,7 +118,7 @@ def served_streams(url: URL, *task_ids: int) -> Iterator[tuple[str, ServedStream
 
 
 class Reader:
-    """A watcher in this process: what the application sends it. `is_slow` makes `send` wait until it is not."""
+    """A watcher in this process: what the application sends it. While it is slow it takes nothing."""
 
     def __init__(self, bench: StreamBench, task_id: int, after: int = 0) -> None:
         self.after = after
@@ -127,34 +128,113 @@ class Reader:
         self.has_ended = False
         self._is_quick = asyncio.Event()
         self._is_quick.set()
-        self._gone = asyncio.Event()
-        scope = {"path": f"/{task_id}", "query_string": b"after=%d" % after}
-        self.task = asyncio.create_task(bench.app(scope, self._receive, self._send))
+        self.gone = asyncio.Event()
+        scope: Scope = {"path": f"/{task_id}", "query_string": b"after=%d" % after}
+        self._connection: _Connection | None = None
+        if bench.way == "TransportOutlet":
+            self._connection = _Connection(self)
+            scope["beray.send"] = self._connection.cycle.send
+        self.task = asyncio.create_task(bench.app(scope, self._receive, self.send))
+        if self._connection is not None:
+            self.task.add_done_callback(self._connection.begin)
 
     def be_slow(self) -> None:
         self._is_quick.clear()
 
     def be_quick(self) -> None:
         self._is_quick.set()
+        if self._connection is not None:
+            self._connection.flush()
+
+    @property
+    def is_quick(self) -> bool:
+        return self._is_quick.is_set()
 
     async def leave(self) -> None:
-        self._gone.set()
+        self.gone.set()
         await self.task
+        if self._connection is not None:
+            self._connection.lose()
+
+    def take(self, body: bytes) -> None:
+        if body:
+            self.writes.append(body)
+            self.seqs += [int(event.id) for event in self.decoder.feed(body)]
 
     async def _receive(self) -> Message:
-        await self._gone.wait()
+        await self.gone.wait()
         return {"type": "http.disconnect"}
 
-    async def _send(self, message: Message) -> None:
-        if self._gone.is_set():
+    async def send(self, message: Message) -> None:
+        if self.gone.is_set():
             return
         await self._is_quick.wait()
-        body = message.get("body", b"")
-        self.writes.append(body)
-        self.seqs += [int(event.id) for event in self.decoder.feed(body)]
+        self.take(message.get("body", b""))
         if message["type"] == "http.response.body" and not message["more_body"]:
             self.has_ended = True
-            self._gone.set()
+            self.gone.set()
+
+
+class _Cycle:
+    """What uvicorn's `send` belongs to."""
+
+    chunked_encoding = True
+
+    def __init__(self, connection: "_Connection", send: Send) -> None:
+        self.on_response = connection.on_response
+        self.transport = connection
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        await self._send(message)
+
+
+class _Connection:
+    """A connection of ours with its transport: tells when more is unsent than it should be, and keeps an answer."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._kept: Kept | None = None
+        self._unsent: list[bytes] = []
+        self._most_bytes = 0
+        self.cycle = _Cycle(self, reader.send)
+
+    def on_response(self) -> None: ...
+
+    def keep_answer(self, kept: Kept) -> None:
+        self._kept = kept
+
+    def begin(self, task: "asyncio.Task[None]") -> None:
+        if self._kept is not None:
+            self._kept.begin()
+
+    def lose(self) -> None:
+        if self._kept is not None:
+            self._kept.lost()
+
+    def write(self, chunk: bytes) -> None:
+        size, _, rest = chunk.partition(b"\r\n")
+        assert len(rest) == int(size, 16) + 2, "one chunk, whole"
+        self._unsent.append(rest[:-2])
+        self.flush()
+        if self._unsent and self._kept is not None:
+            self._kept.paused()
+
+    def flush(self) -> None:
+        if self._reader.is_quick and self._unsent:
+            for body in self._unsent:
+                self._reader.take(body)
+            self._unsent.clear()
+            if self._kept is not None:
+                self._kept.resumed()
+
+    def get_write_buffer_size(self) -> int:
+        return sum(map(len, self._unsent))
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        self._most_bytes = high
+
+    def abort(self) -> None: ...
 
 
 @asynccontextmanager

@@ -1,31 +1,31 @@
-"""`beray`, saying on standard error by which way a stream has been written to: `wrote by TransportOutlet`."""
+"""`beray`, saying on standard error how streams are written to: `wrote directly`, or `wrote otherwise`."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from beray.cli.main import main
-from beray.server.tasks.stream import outlets
-from beray.server.tasks.stream.outlets import Chunk, SteppedOutlet, Taken
-
-
-def telling(name: str, write: Callable[..., Taken]) -> Callable[..., Taken]:
-    def told(*args: Any) -> Taken:
-        print(f"wrote by {name}", file=sys.stderr, flush=True)
-        return write(*args)
-
-    return told
+from beray.server.tasks.stream import feed
+from beray.server.tasks.stream.outlets import Chunk
+from beray.server.tasks.stream.subscriber import Subscriber
 
 
 def tell() -> None:
     """To watch what is done is this program's purpose."""
-    make_writer = outlets._writer
+    write_directly, write = feed._write, Subscriber.write
 
-    def make_telling_writer(transport: Any) -> Callable[[Chunk], Taken]:
-        return telling("TransportOutlet", make_writer(transport))
+    def direct(chunk: Chunk, subscribers: Iterator[Any]) -> bool:
+        found = list(subscribers)
+        if found:
+            print("wrote directly", file=sys.stderr, flush=True)
+        return write_directly(chunk, iter(found))
 
-    outlets._writer = make_telling_writer
-    SteppedOutlet.write = telling("SteppedOutlet", SteppedOutlet.write)  # type: ignore[method-assign]  # see above
+    def other(self: Subscriber, chunk: Chunk) -> None:
+        print("wrote otherwise", file=sys.stderr, flush=True)
+        write(self, chunk)
+
+    feed._write = direct
+    Subscriber.write = other  # type: ignore[method-assign]  # see above
 
 
 if __name__ == "__main__":

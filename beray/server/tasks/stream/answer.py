@@ -74,7 +74,7 @@ class TaskStream:
             subscriber = self._subscribe(await open_outlet(raw, RETRY_LINE), raw)
             keep = find_keeper(raw)
             if keep is not None:
-                keep(subscriber)
+                subscriber.keep(keep)
                 is_kept = True
                 return
             subscriber.begin()

@@ -8,13 +8,13 @@ what comes within a tick of them together. To a crowd a chunk is written in slic
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from beray.protocol.sse import HEARTBEAT, HEARTBEAT_SECONDS
 from beray.server.errors import Refused
 from beray.server.events.log import EventLog, is_finished
-from beray.server.tasks.stream.outlets import Chunk, Taken
+from beray.server.tasks.stream.outlets import Chunk
 
 if TYPE_CHECKING:
     from beray.server.tasks.stream.subscriber import Subscriber
@@ -24,6 +24,8 @@ TICK_MOST_SECONDS: Final = 0.025  # when writing takes long, or the loop is late
 SLICE: Final = 500  # subscribers written to at a stretch: some 5 ms
 AWAY_SECONDS: Final = 5.0  # between looks while the database is away
 
+Write = Callable[[bytes], None]
+
 log = logging.getLogger("beray.stream")
 
 
@@ -32,7 +34,7 @@ class Feed:
 
     Attributes:
         task_id: The task.
-        live: Who is written to: each has every event up to the last chunk.
+        slow: Of those who are live, those whose clients read too slowly.
         members: How many watch the task, live or not yet.
         version: Rises whenever something was heard.
     """
@@ -41,7 +43,9 @@ class Feed:
         self._events = events
         self.task_id = task_id
         self._loop = asyncio.get_running_loop()
-        self.live: set[Subscriber] = set()
+        self.slow: set[Subscriber] = set()
+        self._direct: dict[Subscriber, Write] = {}  # who is live: has every event up to the last chunk
+        self._stepped: set[Subscriber] = set()  # those of them who have no such way
         self.members = 0
         self.version = 0
         self._head: int | None = None  # the last event it knows; None until somebody knows where the log ends
@@ -50,7 +54,7 @@ class Feed:
         self._tick_seconds = TICK_SECONDS
         self._written_at = self._loop.time() - TICK_SECONDS
         self._timer: asyncio.Handle | None = None
-        self._writing: deque[tuple[Chunk, Iterator[Subscriber]]] = deque()
+        self._writing: deque[tuple[Chunk, Iterator[tuple[Subscriber, Write]]]] = deque()
         self._spent_seconds = 0.0  # on the chunk that is being written
         self._looking: asyncio.Task[None] | None = None
         self._must_look = False
@@ -90,9 +94,23 @@ class Feed:
                 self.look()  # what it has read has been committed, and nobody has told so yet
             return False
         self.flush()  # it has read what waits here
-        self.live.add(subscriber)
+        if subscriber.direct is None:
+            self._stepped.add(subscriber)
+        else:
+            self._direct[subscriber] = subscriber.direct
         subscriber.live_after = subscriber.cursor
         return True
+
+    @property
+    def live(self) -> "tuple[Subscriber, ...]":
+        """Who is written to."""
+        return (*self._direct, *self._stepped)
+
+    def drop(self, subscriber: "Subscriber") -> None:
+        """Write to it no more."""
+        self._direct.pop(subscriber, None)
+        self._stepped.discard(subscriber)
+        self.slow.discard(subscriber)
 
     def look(self) -> None:
         """Read what is in the store beyond the head."""
@@ -130,13 +148,13 @@ class Feed:
 
     def end(self) -> None:
         """End the streams of all who are live."""
-        for subscriber in tuple(self.live):
+        for subscriber in self.live:
             subscriber.end()
         self._tell_change()
 
     def beat(self, now: float) -> None:
         """Show who is live that the connection lives, if nothing has for a while; and look for what was not told."""
-        if self.live and not self._writing and now >= self._written_at + HEARTBEAT_SECONDS:
+        if (self._direct or self._stepped) and not self._writing and now >= self._written_at + HEARTBEAT_SECONDS:
             self._begin(Chunk(HEARTBEAT, self._sent, self._sent))
             self.look()
 
@@ -175,35 +193,51 @@ class Feed:
             self._timer = self._loop.call_soon(self.flush)
 
     def _begin(self, chunk: Chunk) -> None:
-        self._writing.append((chunk, iter(tuple(self.live))))
+        if self.slow and not self._writing:  # else what is on its way to them would come after what they read
+            self._set_aside(chunk.before)
+        for subscriber in tuple(self._stepped):
+            subscriber.write(chunk)
+        self._writing.append((chunk, iter(tuple(self._direct.items()))))
         if len(self._writing) == 1:
             self._write_slice()
+
+    def _set_aside(self, cursor: int) -> None:
+        for subscriber in tuple(self.slow):
+            if subscriber in self._direct:
+                subscriber.fall_behind(cursor)
 
     def _write_slice(self) -> None:
         started = self._loop.time()
         chunk, rest = self._writing[0]
-        is_done = _write(chunk, rest, SLICE)
+        is_done = _write(chunk, rest)
         self._spent_seconds += self._loop.time() - started
         if is_done:
-            self._writing.popleft()
-            self._written_at = self._loop.time()
-            self._tick_seconds = min(max(TICK_SECONDS, 2 * self._spent_seconds), TICK_MOST_SECONDS)
-            self._spent_seconds = 0.0
+            self._end_chunk(chunk)
         if self._writing:
             self._loop.call_soon(self._write_slice)
         elif self._pending:
             self._schedule()
 
+    def _end_chunk(self, chunk: Chunk) -> None:
+        self._writing.popleft()
+        self._written_at = self._loop.time()
+        self._tick_seconds = min(max(TICK_SECONDS, 2 * self._spent_seconds), TICK_MOST_SECONDS)
+        self._spent_seconds = 0.0
+        if chunk.is_end:
+            for subscriber in self.live:
+                if subscriber.live_after < chunk.last:
+                    subscriber.end()
 
-def _write(chunk: Chunk, subscribers: Iterator["Subscriber"], most: int) -> bool:
-    """Write the chunk to at most so many; whether all have been written to."""
-    before, is_end, yes = chunk.before, chunk.is_end, Taken.YES
-    for count, subscriber in enumerate(subscribers, 1):
+
+def _write(chunk: Chunk, subscribers: "Iterator[tuple[Subscriber, Write]]") -> bool:
+    """Write the chunk to a slice of those who were live when it came; whether all have been written to."""
+    http, before = chunk.http, chunk.before
+    for count, (subscriber, write) in enumerate(subscribers, 1):
         if subscriber.live_after <= before:  # it may have left since, or even left, read the chunk and joined again
-            write = subscriber.write
-            taken = write(chunk)
-            if taken is not yes or is_end:
-                subscriber.settle(chunk, taken)
-        if count == most:
+            try:
+                write(http)
+            except RuntimeError:  # closed; its connection is about to tell
+                log.debug("writing to a closed connection", exc_info=True)
+        if count == SLICE:
             return False
     return True

@@ -7,7 +7,6 @@ until it would wait. `CursorOutlet` can only wait: its watcher reads the store (
 
 import asyncio
 import inspect
-import logging
 import types
 from collections.abc import Callable, Coroutine, Generator
 from enum import Enum, auto
@@ -16,9 +15,8 @@ from typing import Any, Final, Protocol
 
 from starlette.types import Message, Send
 
+_TRANSPORT: Final = ("write", "get_write_buffer_size", "set_write_buffer_limits", "abort")
 FULL_BYTES: Final = 256 << 10  # unsent: a reader so slow is written to no further, it reads the store at its own pace
-
-log = logging.getLogger("beray.stream")
 
 
 class Chunk:
@@ -44,6 +42,11 @@ class Chunk:
         self.http = b"%x\r\n%b\r\n" % (len(data), data)
         self.message: Message = {"type": "http.response.body", "body": data, "more_body": True}
 
+    @property
+    def is_comment(self) -> bool:
+        """Whether it holds no event: it may be left out."""
+        return self.last == self.before
+
 
 class Taken(Enum):
     """What became of a chunk: it went out, or nothing did, or it will when its reader reads on."""
@@ -54,13 +57,20 @@ class Taken(Enum):
 
 
 class Outlet(Protocol):
-    """The way to one watcher."""
+    """The way to one watcher.
+
+    Attributes:
+        can_push: Whether it can be written to without waiting.
+        direct: Takes the bytes of an HTTP chunk, and cares for nothing else: who is told that the reader is slow may
+            use it. Per watcher and event it costs 1.5 µs less than `write`, whose objects are in no cache any more
+            when a thousand sends have gone through the kernel.
+    """
 
     can_push: bool
+    direct: Callable[[bytes], None] | None
 
-    @property
-    def write(self) -> Callable[[Chunk], Taken]:
-        """Sends a chunk, without waiting. After `LATER`, call `finish` before anything else."""
+    def write(self, chunk: Chunk) -> Taken:
+        """Send a chunk, without waiting. After `LATER`, call `finish` before anything else."""
         ...
 
     async def finish(self) -> None:
@@ -75,13 +85,24 @@ class Outlet(Protocol):
 class TransportOutlet:
     """Writes to the transport of the connection."""
 
-    __slots__ = ("_transport", "write")
+    __slots__ = ("_transport", "direct")
 
     can_push = True
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self.write = _writer(transport)
+        self.direct: Callable[[bytes], None] | None = transport.write
+
+    def write(self, chunk: Chunk) -> Taken:
+        """See `Outlet`."""
+        if self._transport.get_write_buffer_size() > FULL_BYTES:
+            return Taken.NO
+        self._transport.write(chunk.http)
+        return Taken.YES
+
+    def limit(self) -> None:
+        """Have the connection be told when more than FULL_BYTES are unsent, and not before."""
+        self._transport.set_write_buffer_limits(high=FULL_BYTES)
 
     async def finish(self) -> None:
         """See `Outlet`."""
@@ -91,29 +112,13 @@ class TransportOutlet:
         self._transport.abort()
 
 
-def _writer(transport: asyncio.Transport) -> Callable[[Chunk], Taken]:
-    """`Outlet.write`, as a function whose names are at hand: it is called for each event and watcher."""
-    unsent_bytes, write = transport.get_write_buffer_size, transport.write
-    yes = Taken.YES  # a look at an enumeration's member costs a tenth of a call
-
-    def write_chunk(chunk: Chunk) -> Taken:
-        if unsent_bytes() > FULL_BYTES:
-            return Taken.NO
-        try:
-            write(chunk.http)
-        except RuntimeError:  # closed; its request is about to be told
-            log.debug("writing to a closed connection", exc_info=True)
-        return yes
-
-    return write_chunk
-
-
 class SteppedOutlet:
     """Runs the server's `send` by hand; as long as it has not to wait, it is done when it returns."""
 
     __slots__ = ("_begun", "_send")
 
     can_push = True
+    direct: Callable[[bytes], None] | None = None
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -146,6 +151,7 @@ class CursorOutlet:
     __slots__ = ()
 
     can_push = False
+    direct: Callable[[bytes], None] | None = None
 
     def write(self, chunk: Chunk) -> Taken:
         """See `Outlet`."""
@@ -182,6 +188,14 @@ class Kept(Protocol):
         """The application has returned."""
         ...
 
+    def paused(self) -> None:
+        """The client reads too slowly."""
+        ...
+
+    def resumed(self) -> None:
+        """It has read."""
+        ...
+
     def lost(self) -> None:
         """The client has gone."""
         ...
@@ -195,7 +209,7 @@ def find_keeper(send: Send) -> Callable[[Kept], None] | None:
 
 
 def _is_transport(found: object) -> bool:
-    return all(callable(getattr(found, name, None)) for name in ("write", "get_write_buffer_size", "is_closing"))
+    return all(callable(getattr(found, name, None)) for name in _TRANSPORT)
 
 
 @types.coroutine

@@ -18,7 +18,7 @@ from beray.protocol.sse import HEARTBEAT, HEARTBEAT_SECONDS
 from beray.server.events.log import PAGE, frame_seq, is_finished
 from beray.server.events.wakeups import wait_changed
 from beray.server.tasks.stream.feed import AWAY_SECONDS, Feed
-from beray.server.tasks.stream.outlets import Chunk, Outlet, Taken
+from beray.server.tasks.stream.outlets import Chunk, Kept, Outlet, Taken, TransportOutlet
 
 if TYPE_CHECKING:
     from beray.server.tasks.stream.hub import Hub
@@ -61,7 +61,7 @@ class Subscriber:
         live_after: The `seq` of the last event it had when it became live; NOT_LIVE: it is not written to.
         is_allowed: Whether its user is still logged in.
         outlet: Its outlet.
-        write: Its outlet's.
+        direct: How it is written to directly; None: by its outlet's `write`.
     """
 
     __slots__ = (
@@ -73,10 +73,10 @@ class Subscriber:
         "_send",
         "_work",
         "cursor",
+        "direct",
         "is_allowed",
         "live_after",
         "outlet",
-        "write",
     )
 
     def __init__(
@@ -90,7 +90,7 @@ class Subscriber:
         self._is_ended = False
         self._work: asyncio.Task[None] | None = None
         self.outlet = outlet
-        self.write = outlet.write
+        self.direct: Callable[[bytes], None] | None = None
         self.is_allowed = watcher.is_allowed
         self.cursor = watcher.after
         self.live_after = NOT_LIVE
@@ -100,14 +100,33 @@ class Subscriber:
         self._has_begun = True
         self._start(self._send_end() if self._is_ended else self._follow())
 
-    def settle(self, chunk: Chunk, taken: Taken) -> None:
-        """Do what follows from a chunk that did not just go out, or was the last."""
-        if taken is not Taken.YES:
-            if taken is Taken.LATER or chunk.last > chunk.before:  # a heartbeat may be left out
-                self._leave_live(chunk.last if taken is Taken.LATER else chunk.before)
-                self._start(self._follow())
-        elif chunk.is_end:
-            self.end()
+    def keep(self, keep: Callable[[Kept], None]) -> None:
+        """Go on when the application has returned; the connection tells how its client reads."""
+        if isinstance(self.outlet, TransportOutlet):
+            self.direct = self.outlet.direct
+            self.outlet.limit()
+        keep(self)
+
+    def write(self, chunk: Chunk) -> None:
+        """Be written to."""
+        taken = self.outlet.write(chunk)
+        if taken is Taken.LATER:
+            self.fall_behind(chunk.last)
+        elif taken is Taken.NO and not chunk.is_comment:
+            self.fall_behind(chunk.before)
+
+    def fall_behind(self, cursor: int) -> None:
+        """Be live no more: go on from the store, after this event."""
+        self._leave_live(cursor)
+        self._start(self._follow())
+
+    def paused(self) -> None:
+        """The client reads too slowly: what comes next is not written to it."""
+        self._feed.slow.add(self)
+
+    def resumed(self) -> None:
+        """It has read."""
+        self._feed.slow.discard(self)
 
     def end(self) -> None:
         """End the stream, after what was written."""
@@ -133,7 +152,7 @@ class Subscriber:
     def _leave_live(self, cursor: int) -> None:
         self.cursor = cursor
         self.live_after = NOT_LIVE
-        self._feed.live.discard(self)
+        self._feed.drop(self)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._work = self._hub.spawn(work)
