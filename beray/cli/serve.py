@@ -14,7 +14,6 @@ from beray.cli.language import say
 from beray.cli.loopback import LOOPBACK_HOSTS
 from beray.cli.options import common, pass_app
 from beray.cli.program import program_name
-from beray.server.heap import begin_start
 
 COMMAND_OF: Final = {"api": "serve --no-worker", "worker": "worker"}
 """Which command gives a process its role."""
@@ -53,6 +52,8 @@ def worker(app: App, /, *, data_dir: Path | None, concurrency: int | None, **opt
 
 
 def _run(app: App, data_dir: Path | None, *, role: str | None, **overrides: Any) -> int:
+    from beray.server.heap import begin_start
+
     begin_start()
     try:
         from beray.server.serve import StartError, run
