@@ -6,6 +6,7 @@ sandbox and the engine, is begun by `begin_work`, beside requests; until both wo
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -615,6 +616,7 @@ async def _run_agent(run: AgentRun) -> Outcome:
     return await loop(run)
 
 
+@functools.cache
 def _import_loop() -> RunAgent:
     with importing():
         from beray.server.agent.loop import run_agent

@@ -16,43 +16,63 @@ from tests.support.fake_server import TOKEN, FakeServer
 from tests.support.server import ServerProcess
 from tests.support.told_imports import loaded
 
-CLIENT: Final = {"beray", "certifi", "charset_normalizer", "idna", "orjson", "requests", "urllib3"}
-ASYNC_CLIENT: Final = {
-    "aiohappyeyeballs",
-    "aiohttp",
-    "aiosignal",
-    "attr",
-    "beray",
-    "frozenlist",
-    "idna",
-    "multidict",
-} | {
-    *("orjson", "propcache", "typing_extensions", "yarl"),
-}
-TERMINAL: Final = {"beray", "click", "rich", "rich_click"}
-WEB: Final = {
-    "annotated_doc",
-    "annotated_types",
-    "anyio",
-    "email_validator",
-    "fastapi",
-    "httptools",
-    "opentelemetry",
-} | {
-    *("pydantic", "pydantic_core", "python_multipart", "sniffio", "starlette", "typing_extensions"),
-    *("typing_inspection", "uvicorn", "uvloop", "watchfiles"),
-}
-HEALTH: Final = (
-    TERMINAL | WEB | {"argon2", "deprecated", "idna", "limits", "orjson", "packaging", "sqlalchemy", "wrapt"}
+CLIENT: Final = frozenset(["beray", "certifi", "charset_normalizer", "idna", "orjson", "requests", "urllib3"])
+ASYNC_CLIENT: Final = frozenset(
+    [
+        "aiohappyeyeballs",
+        "aiohttp",
+        "aiosignal",
+        "attr",
+        "beray",
+        "frozenlist",
+        "idna",
+        "multidict",
+        "orjson",
+        "propcache",
+        "typing_extensions",
+        "yarl",
+    ]
 )
-ENGINE: Final = {"croniter", "dateutil", "dbos", "greenlet", "psycopg", "psycopg_binary", "yaml"}
+TERMINAL: Final = frozenset(["beray", "click", "rich", "rich_click"])
+HEALTH: Final = TERMINAL | frozenset(
+    [
+        "annotated_doc",
+        "annotated_types",
+        "anyio",
+        "argon2",
+        "deprecated",
+        "email_validator",
+        "fastapi",
+        "httptools",
+        "idna",
+        "limits",
+        "opentelemetry",
+        "orjson",
+        "packaging",
+        "pydantic",
+        "pydantic_core",
+        "python_multipart",
+        "sniffio",
+        "sqlalchemy",
+        "starlette",
+        "typing_extensions",
+        "typing_inspection",
+        "uvicorn",
+        "uvloop",
+        "watchfiles",
+        "wrapt",
+    ]
+)
+READY: Final = HEALTH | frozenset(["croniter", "dateutil", "dbos", "greenlet", "psycopg", "psycopg_binary", "yaml"])
 
-NOT_BEFORE_HEALTH: Final = ("beray.server.sandbox.choose", "sqlalchemy.orm", "sqlalchemy.ext.asyncio")
-NOT_BEFORE_A_TASK: Final = (
-    "beray.server.agent.turn",
-    "beray.server.agent.models.building",
-    "beray.server.agent.web.fetch",
+NOT_BEFORE_A_TASK: Final = frozenset(
+    ["beray.server.agent.turn", "beray.server.agent.models.building", "beray.server.agent.web.fetch"]
 )
+NOT_BEFORE_HEALTH: Final = NOT_BEFORE_A_TASK | {
+    "beray.server.sandbox.choose",
+    "sqlalchemy.orm",
+    "sqlalchemy.ext.asyncio",
+}
 
 
 def others(modules: set[str]) -> set[str]:
@@ -84,14 +104,14 @@ def log(module_dir: Path) -> str:
 @pytest.mark.parametrize(
     ("program", "may"),
     [
-        ("import beray", {"beray"}),
+        ("import beray", frozenset({"beray"})),
         ("from beray import BeRayClient", CLIENT),
         ("from beray import AsyncBeRayClient", ASYNC_CLIENT),
-        ("import beray.webhooks", {"beray"}),
-        ("import beray.tools", {"beray"}),
+        ("import beray.webhooks", frozenset({"beray"})),
+        ("import beray.tools", frozenset({"beray"})),
     ],
 )
-def test_sdk_loads_what_it_needs(program: str, may: set[str]) -> None:
+def test_sdk_loads_what_it_needs(program: str, may: frozenset[str]) -> None:
     modules = loaded_by(program)
 
     assert others(modules) <= may
@@ -99,7 +119,7 @@ def test_sdk_loads_what_it_needs(program: str, may: set[str]) -> None:
 
 
 @pytest.mark.parametrize(("command", "may"), [("--help", TERMINAL), ("ps", TERMINAL | CLIENT)])
-def test_command_line_loads_no_server(tmp_path: Path, command: str, may: set[str]) -> None:
+def test_command_line_loads_no_server(tmp_path: Path, command: str, may: frozenset[str]) -> None:
     fake = FakeServer()
     beray = CommandLine(tmp_path, {"BERAY_BASE_URL": fake.base_url, "BERAY_TOKEN": TOKEN})
     program = f"import sys; sys.argv = ['beray', {command!r}]\nfrom beray.cli.main import main; assert main() == 0"
@@ -114,14 +134,14 @@ def test_command_line_loads_no_server(tmp_path: Path, command: str, may: set[str
 @pytest.mark.parametrize(
     ("stage", "may", "not_yet"),
     [
-        ("health answers", HEALTH, (*NOT_BEFORE_HEALTH, *NOT_BEFORE_A_TASK)),
-        ("ready", HEALTH | ENGINE, NOT_BEFORE_A_TASK),
+        ("health answers", HEALTH, NOT_BEFORE_HEALTH),
+        ("ready", READY, NOT_BEFORE_A_TASK),
     ],
 )
 def test_server_loads_only_what_it_needs_to_get_so_far(
-    log: str, stage: str, may: set[str], not_yet: tuple[str, ...]
+    log: str, stage: str, may: frozenset[str], not_yet: frozenset[str]
 ) -> None:
     modules = loaded(log, stage)
 
     assert others(modules) <= may
-    assert not modules & set(not_yet)
+    assert not modules & not_yet
