@@ -16,63 +16,25 @@ from tests.support.fake_server import TOKEN, FakeServer
 from tests.support.server import ServerProcess
 from tests.support.told_imports import loaded
 
-CLIENT: Final = frozenset(["beray", "certifi", "charset_normalizer", "idna", "orjson", "requests", "urllib3"])
-ASYNC_CLIENT: Final = frozenset(
-    [
-        "aiohappyeyeballs",
-        "aiohttp",
-        "aiosignal",
-        "attr",
-        "beray",
-        "frozenlist",
-        "idna",
-        "multidict",
-        "orjson",
-        "propcache",
-        "typing_extensions",
-        "yarl",
-    ]
-)
-TERMINAL: Final = frozenset(["beray", "click", "rich", "rich_click"])
-HEALTH: Final = TERMINAL | frozenset(
-    [
-        "annotated_doc",
-        "annotated_types",
-        "anyio",
-        "argon2",
-        "deprecated",
-        "email_validator",
-        "fastapi",
-        "httptools",
-        "idna",
-        "limits",
-        "opentelemetry",
-        "orjson",
-        "packaging",
-        "pydantic",
-        "pydantic_core",
-        "python_multipart",
-        "sniffio",
-        "sqlalchemy",
-        "starlette",
-        "typing_extensions",
-        "typing_inspection",
-        "uvicorn",
-        "uvloop",
-        "watchfiles",
-        "wrapt",
-    ]
-)
-READY: Final = HEALTH | frozenset(["croniter", "dateutil", "dbos", "greenlet", "psycopg", "psycopg_binary", "yaml"])
 
-NOT_BEFORE_A_TASK: Final = frozenset(
-    ["beray.server.agent.turn", "beray.server.agent.models.building", "beray.server.agent.web.fetch"]
+def _packages(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+CLIENT: Final = _packages("beray certifi charset_normalizer idna orjson requests urllib3")
+ASYNC_CLIENT: Final = _packages(
+    "aiohappyeyeballs aiohttp aiosignal attr beray frozenlist idna multidict orjson propcache typing_extensions yarl"
 )
-NOT_BEFORE_HEALTH: Final = NOT_BEFORE_A_TASK | {
-    "beray.server.sandbox.choose",
-    "sqlalchemy.orm",
-    "sqlalchemy.ext.asyncio",
-}
+TERMINAL: Final = _packages("beray click rich rich_click")
+HEALTH: Final = TERMINAL | _packages(
+    "annotated_doc annotated_types anyio argon2 deprecated email_validator fastapi httptools idna limits opentelemetry"
+    " orjson packaging pydantic pydantic_core python_multipart sniffio sqlalchemy starlette typing_extensions"
+    " typing_inspection uvicorn uvloop watchfiles wrapt"
+)
+READY: Final = HEALTH | _packages("croniter dateutil dbos greenlet psycopg psycopg_binary yaml")
+
+NOT_BEFORE_A_TASK: Final = {"beray.server.agent.turn", "beray.server.agent.models.building"}
+NOT_BEFORE_HEALTH: Final = NOT_BEFORE_A_TASK | {"beray.server.sandbox.choose", "sqlalchemy.orm", "alembic"}
 
 
 def others(modules: set[str]) -> set[str]:
@@ -139,7 +101,7 @@ def test_command_line_loads_no_server(tmp_path: Path, command: str, may: frozens
     ],
 )
 def test_server_loads_only_what_it_needs_to_get_so_far(
-    log: str, stage: str, may: frozenset[str], not_yet: frozenset[str]
+    log: str, stage: str, may: frozenset[str], not_yet: set[str]
 ) -> None:
     modules = loaded(log, stage)
 
