@@ -66,6 +66,7 @@ def _need(name: str) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """A misspelt requirement must not require nothing."""
     _keep_bytecode(config)
+    ServerProcess.is_forked = True
     gc.disable()  # until all tests are collected; see below
     unknown = required() - CHECKS.keys()
     if unknown:

@@ -45,7 +45,7 @@ class ServerProcess:
 
     program: tuple[str, ...] = BERAY
     command: tuple[str, ...] = ("serve",)
-    is_forked = True  # by a process that has imported it before; else started as operators start it
+    is_forked = False  # by a process that has imported it before; set for tests, never for what is measured
 
     def __init__(
         self,
