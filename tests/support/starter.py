@@ -1,4 +1,4 @@
-"""Starts servers by forking a process that has imported all they need: a tenth of the processor time of a start.
+"""Starts servers by forking a process that has imported all they need: a third of a start's processor time is left.
 
 What a forked server does is what `beray serve` does from its `main` on; only the imports were there before. How imports
 go is tested by servers that are started as operators start them (`ServerProcess.is_forked`).
