@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.measure import LOCK_SECONDS, MOST_SECONDS, RESULTS, figure
+from benchmarks.measure import LOCK_SECONDS, RESULTS, figure, most_seconds
 
 BENCHMARKS: Final = (
     "agent",
@@ -17,11 +17,14 @@ BENCHMARKS: Final = (
     "engine",
     "files",
     "http",
+    "memory",
     "replay",
     "sandbox",
     "sdk",
     "slow_reader",
+    "soak",
     "sse",
+    "start",
     "tasks",
 )
 README: Final = Path(__file__).parent / "README.md"
@@ -44,7 +47,7 @@ def _run(name: str) -> bool:
     print(f"== {name}", flush=True)
     with subprocess.Popen([sys.executable, "-m", f"benchmarks.{name}"], start_new_session=True) as process:
         try:
-            return process.wait(LOCK_SECONDS + MOST_SECONDS + END_SECONDS) == 0
+            return process.wait(LOCK_SECONDS + most_seconds(name) + END_SECONDS) == 0
         finally:
             if process.poll() is None:  # out of time, or Ctrl-C: nothing it started may stay
                 os.killpg(process.pid, signal.SIGKILL)

@@ -1,8 +1,10 @@
 """Fixtures that show themselves in each test: a real server, and clients of it."""
 
 import contextlib
+import gc
 import itertools
 import os
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -63,9 +65,28 @@ def _need(name: str) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """A misspelt requirement must not require nothing."""
+    _keep_bytecode(config)
+    ServerProcess.is_forked = True
+    gc.disable()  # until all tests are collected; see below
     unknown = required() - CHECKS.keys()
     if unknown:
         raise pytest.UsageError(f"BERAY_TEST_REQUIRE names {sorted(unknown)}; known: {sorted(CHECKS)}")
+
+
+def _keep_bytecode(config: pytest.Config) -> None:
+    """Have servers' processes find their modules compiled, where the environment wants none of that beside the code.
+
+    Hundreds are started, and each would compile 2,000 modules: 4.4 s of processor time instead of 1.7 (measured).
+    """
+    if config.pluginmanager.hasplugin("cacheprovider") and os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
+        sys.dont_write_bytecode = False
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Never look for garbage through the modules and thousands of tests that are there now, which takes 0.2 s."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -52,6 +52,9 @@ def worker(app: App, /, *, data_dir: Path | None, concurrency: int | None, **opt
 
 
 def _run(app: App, data_dir: Path | None, *, role: str | None, **overrides: Any) -> int:
+    from beray.server.heap import begin_start
+
+    begin_start()
     try:
         from beray.server.serve import StartError, run
     except ModuleNotFoundError as error:

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-PROBLEM: Final = {"$ref": "#/components/schemas/ProblemBody"}
+from beray.server.refusals import problem_schemas
+
 REQUEST_ID: Final = {
     "required": True,
     "description": "The client's, if it sent a sane one; name it when you report a fault.",
@@ -34,10 +35,8 @@ def _complete(document: dict[str, Any], models: Sequence[str], tools: Sequence[s
     document["security"] = [{"token": []}]
     for response in _responses(document):
         response.setdefault("headers", {})["X-Request-ID"] = {"$ref": "#/components/headers/RequestId"}
-        content = response.get("content", {})
-        if content.get("application/json", {}).get("schema") == PROBLEM:
-            response["content"] = {"application/problem+json": {"schema": PROBLEM}}
-    schemas = components.get("schemas", {})
+    schemas = components.setdefault("schemas", {})
+    schemas |= problem_schemas()
     for name in {"CreateTask", "CheckModel"} & set(schemas):  # a worker is asked for neither
         schemas[name]["properties"]["model"] = {"enum": [*models, None], "title": "Model"}
     if "CreateTask" in schemas:

@@ -1,14 +1,15 @@
 """The one place that wires the server together. Read this first.
 
-`create_app(settings)` gives an ASGI application. Its lifespan opens the database (so that /health answers), then the
-sandbox; the engine, slow to import, follows in the background, and until it works /ready says 503.
+`create_app(settings)` gives an ASGI application. `open` opens the database, and /health answers. What takes longer, the
+sandbox and the engine, is begun by `begin_work`, beside requests; until both work /ready says 503.
 """
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Final, cast
@@ -58,11 +59,11 @@ from beray.server.events.wakeups import Wakeups
 from beray.server.files import routes as file_routes
 from beray.server.files.service import Files
 from beray.server.files.x_accel import open_x_accel
+from beray.server.heap import importing
 from beray.server.messages import Language, current_language, text
 from beray.server.readiness import Readiness
 from beray.server.rounds import attempt, repeat
 from beray.server.sandbox.base import Capabilities, Limits, Sandbox
-from beray.server.sandbox.choose import open_sandbox
 from beray.server.sandbox.uids import TaskUids
 from beray.server.service_routes import build_routers as build_service_routers
 from beray.server.settings import Settings
@@ -188,6 +189,7 @@ class App:
         self._task_uids = TaskUids(settings.sandbox_uid_base)
         self._background: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.has_tried_engine = asyncio.Event()
 
         self._control = control = RunControl()
         self._work_dirs = work_dirs = WorkDirs(
@@ -290,17 +292,17 @@ class App:
 
     @asynccontextmanager
     async def _lifespan(self, web: FastAPI) -> AsyncIterator[None]:
-        await self.open()
         try:
+            await self.open()
+            await self.begin_work()
             yield
         finally:
             await self.close()
 
     async def open(self) -> None:
-        """Open database and sandbox; the engine starts in the background.
+        """Open the database, and come among the processes that share it: all that a request may need.
 
         Raises:
-            SandboxUnavailable: Nothing can confine the agent's commands.
             NewerSchemaError: The database was made by a newer BeRay.
         """
         self._loop = asyncio.get_running_loop()
@@ -308,15 +310,23 @@ class App:
         self.database.open()
         self.readiness.set("database", "ok")
         self.readiness.set("model", "ok")
-        if self._worker is not None:
-            self._sandbox, self.capabilities = await open_sandbox(self.settings, data_dir=self.settings.data_dir)
-            self.runner.workshop = self._make_workshop(self._sandbox, self.capabilities)
-        self.readiness.set("sandbox", "ok")
         if self.cluster is not None:
-            self.cluster.about["sandbox"] = _sandbox_info(self.capabilities)
             await self.cluster.join(self._worker)
         if self.cluster is None or self.cluster.has_volume:
             await self._spare_folders()
+
+    async def begin_work(self) -> None:
+        """Open the sandbox; then the engine starts, and what is done again and again, in the background.
+
+        Raises:
+            SandboxUnavailable: Nothing can confine the agent's commands.
+            SettingError: A setting of the sandbox can't be used.
+        """
+        loading = self._spawn(self._engine.load())
+        if self._worker is not None:
+            await self._open_sandbox()
+        self.readiness.set("sandbox", "ok")
+        await loading  # two threads that import the same at once may see halves of it
         self._spawn(self._start_engine())
         # A notice can be lost with its connection; a stop must not be.
         self._spawn(repeat(self._stop_asked, "looking for stops", first=LOOK_SECONDS, every=LOOK_SECONDS))
@@ -346,6 +356,14 @@ class App:
                     again=PURGE_AGAIN_SECONDS,
                 )
             )
+
+    async def _open_sandbox(self) -> None:
+        from beray.server.sandbox.choose import open_sandbox  # not before /health answers
+
+        self._sandbox, self.capabilities = await open_sandbox(self.settings, data_dir=self.settings.data_dir)
+        self.runner.workshop = self._make_workshop(self._sandbox, self.capabilities)
+        if self.cluster is not None:
+            self.cluster.about["sandbox"] = _sandbox_info(self.capabilities)
 
     async def _spare_folders(self) -> None:
         """Number new tasks above every folder there is.
@@ -457,10 +475,11 @@ class App:
             answer_seconds=settings.answer_seconds,
         )
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         job = asyncio.create_task(work)
         self._background.add(job)
         job.add_done_callback(self._background.discard)
+        return job
 
     async def _start_engine(self) -> None:
         while True:
@@ -473,9 +492,11 @@ class App:
                     f"The engine did not start ({type(error).__name__}). See the server's log."  # for anybody to read
                 )
                 self.readiness.set("engine", "failed", hint)
+            self.has_tried_engine.set()
             await asyncio.sleep(ENGINE_AGAIN_SECONDS)
         self.tasks.engine = self._engine
         self.readiness.set("engine", "ok")
+        self.has_tried_engine.set()
         if self.cluster is None:
             await attempt(self.tasks.deletions.finish, "finishing deletions")
         elif self._worker is not None:
@@ -595,8 +616,10 @@ async def _run_agent(run: AgentRun) -> Outcome:
     return await loop(run)
 
 
+@functools.cache
 def _import_loop() -> RunAgent:
-    from beray.server.agent.loop import run_agent
+    with importing():
+        from beray.server.agent.loop import run_agent
 
     return run_agent
 

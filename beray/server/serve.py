@@ -33,6 +33,7 @@ from beray.server.db.faults import reason
 from beray.server.db.migrate import NewerSchemaError, OldServerError
 from beray.server.db.open import SQLITE_FILE
 from beray.server.errors import Refused
+from beray.server.heap import end_start, keep_few_arenas
 from beray.server.messages import Language
 from beray.server.sandbox.base import Capabilities, SandboxUnavailable
 from beray.server.settings import SettingError, Settings
@@ -46,6 +47,7 @@ BACKLOG: Final = 2048
 FILES_MOST: Final = 1 << 16  # open at once; half of it may be connections, of 6 to 10 KB each (measured)
 PROBE_BYTES: Final = 1 << 20  # a fresh database with both schemas takes 0.4 MB
 IDLE_LOOK_SECONDS: Final = 5.0
+SETTLED_SECONDS: Final = 30.0  # by then a start is over, however long the engine takes
 
 log = logging.getLogger("beray")
 
@@ -65,6 +67,7 @@ def run(settings: Settings, *, announce: Callable[[str], None]) -> None:
         SettingError: A setting can't be used (a model that is set but broken included).
         StartError: Something it needs can't be had.
     """
+    keep_few_arenas()
     is_embedded = settings.database_url is None
     if is_embedded and settings.role != "all":
         raise SettingError(
@@ -131,6 +134,13 @@ class _Uvicorn(uvicorn.Server):
             )
         )
         self._app = app
+        self.when_serving: Callable[[], None] = lambda: None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer requests; who connected before is answered now."""
+        await super().startup(sockets)
+        if not self.should_exit:
+            self.when_serving()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -171,6 +181,8 @@ class _Service:
         self._server_file = server_file
         self._announce = announce
         self._uvicorn = web
+        self._uvicorn.when_serving = self._begin_work
+        self._starting: asyncio.Task[None] | None = None
 
     def run(self, listener: socket.socket) -> None:
         """Open, serve, close."""
@@ -184,22 +196,56 @@ class _Service:
             watch = asyncio.create_task(self._exit_when_idle())
             await self._uvicorn.serve([listener])
             watch.cancel()
+            await self._end_starting()
         finally:
             if self._server_file is not None:
                 self._server_file.unlink(missing_ok=True)
             await self._app.close()
 
     async def _open(self) -> None:
-        try:
+        with self._explained():
             await self._app.open()
             if self._server_file is not None:
                 await self._write_server_file(self._server_file)
+        for line in banner(self._app, self._base_url):
+            self._announce(line)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What can't be had becomes the reason why the server can't start."""
+        try:
+            yield
         except (SandboxUnavailable, NewerSchemaError, OldServerError) as error:
             raise StartError(str(error)) from error
         except (DBAPIError, OSError, Refused) as error:  # refused: the disk is full, or the database away
             raise self._cannot_open(error) from error
-        for line in banner(self._app, self._base_url):
+
+    def _begin_work(self) -> None:
+        self._starting = asyncio.create_task(self._start_work())
+        self._starting.add_done_callback(self._end_if_failed)
+
+    async def _start_work(self) -> None:
+        """Make the server ready, beside requests."""
+        with self._explained():
+            await self._app.begin_work()
+        for line in sandbox_lines(self._app.capabilities):
             self._announce(line)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLED_SECONDS):
+                await self._app.has_tried_engine.wait()
+        end_start()
+
+    def _end_if_failed(self, starting: asyncio.Task[None]) -> None:
+        if not starting.cancelled() and starting.exception() is not None:
+            self._app.begin_close()
+            self._uvicorn.should_exit = True
+
+    async def _end_starting(self) -> None:
+        """Wait for the start to end; raise what it failed by."""
+        if self._starting is not None:
+            self._starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._starting
 
     def _cannot_open(self, error: DBAPIError | OSError | Refused) -> StartError:
         if (
@@ -243,7 +289,7 @@ class _Service:
 
 
 def banner(app: App, base_url: str) -> list[str]:
-    """What the operator reads at start: address, data, model, sandbox."""
+    """What the operator reads at start: address, data, model; what confines the tasks follows when it is known."""
     role = app.settings.role
     first = f"BeRay {__version__} worker  {base_url}/ready" if role == "worker" else f"BeRay {__version__}  {base_url}"
     lines = [
@@ -256,7 +302,7 @@ def banner(app: App, base_url: str) -> list[str]:
             f"database {_shown(app.database.url)}",
             f"files    {app.work_dirs_path} (must be the same volume for all processes)",
         ]
-    return lines + _sandbox_lines(app.capabilities)
+    return lines
 
 
 def _shown(url: URL) -> str:
@@ -264,7 +310,8 @@ def _shown(url: URL) -> str:
     return url.set(drivername="postgresql", query={}).render_as_string(hide_password=True)
 
 
-def _sandbox_lines(capabilities: Capabilities | None) -> list[str]:
+def sandbox_lines(capabilities: Capabilities | None) -> list[str]:
+    """What the operator reads of what confines the tasks."""
     if capabilities is None:
         return ["tasks    run in other processes (beray worker)"]
     open_rows = [

@@ -1,16 +1,18 @@
-"""The migrations give exactly the schema of `tables.py`, and HEAD names the newest."""
+"""The migrations give exactly the schema of `tables.py`, by Alembic or by their SQL, and HEAD names the newest."""
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 from beray.server.db import migrate
+from beray.server.db.migrations.as_sql import DIALECTS, as_sql
 from beray.server.db.open import make_database
 from beray.server.db.tables import metadata
 
@@ -22,12 +24,47 @@ def engine(database_url):
     engine.dispose()
 
 
-def test_migrations_give_the_tables(engine):
+@pytest.fixture(params=["by SQL", "by Alembic", "from the first revision"])
+def schema_made(request, engine):
+    """The three ways a database gets to the newest revision."""
+    if request.param != "by SQL":
+        with engine.begin() as connection:
+            config = Config()
+            config.set_main_option("script_location", str(migrate.SCRIPTS))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head" if request.param == "by Alembic" else "0001")
     migrate.upgrade(engine)
+    return request.param
 
+
+def test_migrations_give_the_tables(engine, schema_made):
     with engine.connect() as connection, warnings.catch_warnings():
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_written_sql_is_what_the_migrations_amount_to(dialect):
+    written = (migrate.SCRIPTS / f"{dialect}.sql").read_text(encoding="utf-8")
+
+    remedy = "uv run python -m beray.server.db.migrations.as_sql"
+    assert written == as_sql(dialect, migrate.SCRIPTS), f"a migration was added or changed: {remedy}"
+
+
+def test_what_no_table_shows_is_made_too(engine, schema_made):
+    """Triggers, and the row that says which versions can work on the schema."""
+    with engine.connect() as connection:
+        names = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        if engine.dialect.name == "postgresql":
+            names = "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal"
+        triggers = set(connection.execute(text(names)).scalars())
+        floor = connection.execute(text("SELECT oldest_head FROM schema_floor")).scalar_one()
+        tables = set(inspect(connection).get_table_names())
+
+    assert {name.rpartition("_")[0] for name in triggers} == {"audit_no"}
+    assert len(triggers) == {"sqlite": 3, "postgresql": 2}[engine.dialect.name]
+    assert floor <= migrate.HEAD
+    assert tables == {*metadata.tables, "alembic_version"}
 
 
 def test_head_is_the_newest_migration(engine):

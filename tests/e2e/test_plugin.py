@@ -20,7 +20,9 @@ def test_a_task_uses_the_tools_of_an_installed_package(make_server, tmp_path, mo
         Reply("May has 5 of them."),
     )
     with ScriptedModel(story) as model:
-        server = make_server(model="openai:scripted", model_base_url=model.base_url).start()
+        server = make_server(model="openai:scripted", model_base_url=model.base_url)
+        server.is_forked = False  # an interpreter looks at PYTHONPATH when it starts
+        server.start()
         with BeRayClient(server.base_url, token=server.register("a@example.com")) as client:
             tools = {tool["name"]: tool for tool in client.get_info()["tools"]}
             task_id = client.create_task("What is churn?")["id"]

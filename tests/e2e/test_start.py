@@ -16,6 +16,11 @@ from tests.support.server import BERAY, PASSWORD, ServerProcess
 from tests.support.waiting import wait_until
 
 
+@pytest.fixture(autouse=True)
+def started_as_by_an_operator(monkeypatch):
+    monkeypatch.setattr(ServerProcess, "is_forked", False)
+
+
 def failed_start(server: ServerProcess, *arguments: str, status: int = 1, through: tuple[str, ...] = ()) -> str:
     """What it says when it doesn't start; `through` is a program to be run by, its last word a shell's `… exec `."""
     environment = {**os.environ, "BERAY_MODEL": "rules", "BERAY_LANGUAGE": "en", **server.settings}

@@ -31,6 +31,7 @@ from beray.server.tasks.conversation import Conversation
 from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.task_room import TaskRoom
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
+from tests.support.databases import make_sqlite
 from tests.support.plain_sandbox import PlainSandbox
 from tests.support.typed_dicts import faults
 
@@ -216,8 +217,8 @@ def open_bench(root: Path, *, python: str | None) -> Bench:
 
 
 def _make_database(path: Path) -> None:
+    make_sqlite(path)
     engine = create_engine(f"sqlite:///{path}")
-    tables.metadata.create_all(engine)
     with engine.begin() as connection:
         connection.execute(insert(tables.user).values(id=1, email="user@example.com", created_at=0))
         connection.execute(

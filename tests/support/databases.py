@@ -1,7 +1,9 @@
 """A database of the server's with a user and tasks of theirs in it."""
 
 import asyncio
+import functools
 import json
+import tempfile
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -26,11 +28,34 @@ def sqlite_url(path: Path) -> URL:
 
 def migrated(url: URL) -> Database:
     """With the schema, not yet open."""
+    if url.get_backend_name() == "sqlite":
+        assert url.database is not None
+        make_sqlite(Path(url.database))
+        return make_database(url)
     database = make_database(url)
+    _upgrade(database)
+    return database
+
+
+def make_sqlite(path: Path) -> None:
+    """Make the file of a database with the schema, unless it is there."""
+    if not path.exists():
+        path.write_bytes(_empty_sqlite())
+
+
+@functools.cache
+def _empty_sqlite() -> bytes:
+    """Migrated once: it waits for the disk, which a copy does not."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "beray.db"
+        _upgrade(make_database(sqlite_url(path)))
+        return path.read_bytes()
+
+
+def _upgrade(database: Database) -> None:
     engine = database.make_engine()
     migrate.upgrade(engine)
     engine.dispose()
-    return database
 
 
 def seed(engine: Engine, *task_ids: int, **values: Any) -> None:

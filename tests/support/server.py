@@ -14,6 +14,7 @@ from typing import cast
 
 import requests
 
+from tests.support.starter import ForkedProcess, starter
 from tests.support.waiting import wait_until
 
 START_SECONDS = 60.0
@@ -44,6 +45,7 @@ class ServerProcess:
 
     program: tuple[str, ...] = BERAY
     command: tuple[str, ...] = ("serve",)
+    is_forked = False  # by a process that has imported it before; set for tests, never for what is measured
 
     def __init__(
         self,
@@ -59,7 +61,7 @@ class ServerProcess:
         self._named = named or data_dir
         self._through = through
         self.settings = {f"BERAY_{name.upper()}": str(value) for name, value in settings.items()}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | ForkedProcess | None = None
         self.base_url = ""
 
     def start(self) -> "ServerProcess":
@@ -81,9 +83,13 @@ class ServerProcess:
             "PYTHONUNBUFFERED": "1",
             **self.settings,
         }
+        arguments = [*self.command, "--port", str(self.port), "--data", str(self._named)]
+        if self.is_forked and self.program == BERAY and not self._through:
+            self.process = starter().start(arguments, environment, self.log_path)
+            return
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._through, *self.program, *self.command, "--port", str(self.port), "--data", str(self._named)],
+                [*self._through, *self.program, *arguments],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
 
-import aiosmtplib
-
 from beray.server.auth.emails import envelope_address
 from beray.server.clock import Clock
 from beray.server.settings import SettingError, Settings
@@ -223,16 +221,20 @@ class SmtpMailer:
 
     async def send(self, mail: Mail) -> None:
         """Hand the mail over."""
+        from aiosmtplib import SMTPException  # at the first mail: most servers have no SMTP, and none needs it to start
+
         message = self._letterhead.message(mail)
         try:
             async with asyncio.timeout(self._deadline_seconds), self._connections:
                 await self._hand_over(message)
-        except (aiosmtplib.SMTPException, OSError, ValueError) as error:  # OSError: TimeoutError and TLS too
+        except (SMTPException, OSError, ValueError) as error:  # OSError: TimeoutError and TLS too
             raise MailNotSent(f"{self._server.host}:{self._server.port} did not take the mail: {error!r}") from error
 
     async def _hand_over(self, message: EmailMessage) -> None:
+        from aiosmtplib import send
+
         server = self._server
-        await aiosmtplib.send(
+        await send(
             message,
             hostname=server.host,
             port=server.port,

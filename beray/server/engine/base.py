@@ -25,6 +25,10 @@ class Displaced(Exception):
 class Engine(Protocol):
     """The queue of runs, as every process sees it; one that works (`Worker`) also runs them."""
 
+    async def load(self) -> None:
+        """Load the library, for which `start` would take longest. May be left out."""
+        ...
+
     async def start(self) -> None:
         """Connect; a worker begins to work."""
         ...

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,10 @@ class DbosQueue:
         self._client: Any = None
         self._system: Engine | None = None
         self._launching: asyncio.Task[None] | None = None
+
+    async def load(self) -> None:
+        """See `Engine`."""
+        await asyncio.to_thread(import_module, "dbos")
 
     async def start(self) -> None:
         """See `Engine`."""

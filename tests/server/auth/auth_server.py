@@ -24,10 +24,10 @@ from beray.server.auth.rates import Rates
 from beray.server.auth.routes import build_router
 from beray.server.auth.service import Accounts
 from beray.server.db.sqlite import SqliteDatabase, sqlite_engine
-from beray.server.db.tables import metadata
 from beray.server.edge import Edge
 from beray.server.settings import Settings
 from tests.support.asgi import served
+from tests.support.databases import make_sqlite
 from tests.support.waiting import wait_until
 
 KEY = b"k" * 32
@@ -207,9 +207,7 @@ def make_accounts(
 def make_database(folder: Path) -> SqliteDatabase:
     """A database with the schema; not open yet."""
     path = folder / "beray.db"
-    engine = sqlite_engine(path)
-    metadata.create_all(engine)
-    engine.dispose()
+    make_sqlite(path)
     return SqliteDatabase(path)
 
 

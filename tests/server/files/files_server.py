@@ -19,8 +19,7 @@ from beray.server.auth.service import Accounts
 from beray.server.clock import system_clock
 from beray.server.connection import connection_speaking
 from beray.server.db.auth import UserRow
-from beray.server.db.sqlite import SqliteDatabase, sqlite_engine
-from beray.server.db.tables import metadata
+from beray.server.db.sqlite import SqliteDatabase
 from beray.server.direct import DirectRoutes
 from beray.server.edge import Edge
 from beray.server.errors import Refused
@@ -30,6 +29,7 @@ from beray.server.files.x_accel import XAccel
 from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 from tests.support.asgi import served
+from tests.support.databases import make_sqlite
 
 MAX_UPLOAD_BYTES = 8 << 20
 X_ACCEL_PREFIX = "/beray-files"
@@ -159,9 +159,7 @@ def run_files_server(root: Path) -> Iterator[FilesServer]:
 
 def _app(server: FilesServer) -> Edge:
     path = server.root.with_name("beray.db")  # beside what `open_descriptors` looks at
-    engine = sqlite_engine(path)
-    metadata.create_all(engine)
-    engine.dispose()
+    make_sqlite(path)
     database = SqliteDatabase(path)
 
     stored, trail = StoredBytes(database, server.work_dirs, most=0), AuditTrail(database, system_clock)

@@ -42,7 +42,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_audit"),
         sqlite_autoincrement=True,
     )
-    for statement in _SQLITE if op.get_bind().dialect.name == "sqlite" else _POSTGRESQL:
+    for statement in _SQLITE if op.get_context().dialect.name == "sqlite" else _POSTGRESQL:
         op.execute(sa.text(statement))
     op.add_column("task", sa.Column("stored_bytes", sa.BigInteger(), nullable=True))
     op.create_index("ix_task_user_id_stored_bytes", "task", ["user_id", "stored_bytes"], unique=False)
