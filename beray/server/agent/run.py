@@ -16,7 +16,6 @@ from beray.server.agent.stuck import StuckRules
 from beray.server.agent.tools.catalogue import ToolSource
 from beray.server.clock import Clock
 from beray.server.db.connect import Queries
-from beray.server.engine.base import Step
 from beray.server.events.log import NewEvent
 from beray.server.messages import Language
 from beray.server.sandbox.base import Limits, Sandbox
@@ -87,7 +86,6 @@ class AgentRun:
     python: str | None
     database: Queries
     emit: Emit
-    step: Step
     clock: Clock
     fallback: tuple[ModelChoice, ...] = ()
     sources: tuple[ToolSource, ...] = ()
