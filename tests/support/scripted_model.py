@@ -166,6 +166,7 @@ class ScriptedModel:
         self.script = script
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
+        self.connected = 0
         self._models = models
         self._port = port
         self._ready = threading.Event()
@@ -203,6 +204,7 @@ class ScriptedModel:
             task = asyncio.current_task()
             assert task is not None
             connections.add(task)
+            self.connected += 1
             try:
                 await self._converse(reader, writer)
             except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):

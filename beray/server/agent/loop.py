@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from beray.server.agent.turn import TurnPlayer
 
 KEEP_SECONDS: Final = 0.3  # a stop is over within a second
+SHORT_BYTES: Final = 64 * 1024  # of a stored conversation, which is read in well under a millisecond
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class _Session:
         if progress.outcome is not None and progress.turn < self._run.first_turn:
             progress.go_on()
         if progress.outcome is None:
-            self._player = player = await asyncio.to_thread(_make_player, self._run, progress)
+            self._player = player = await _make_player(self._run, progress)
             await player.open()
             while progress.outcome is None:
                 await player.play()
@@ -104,7 +105,20 @@ class _Session:
         return Progress() if earlier is None else Progress.after(earlier[1])
 
 
-def _make_player(run: AgentRun, progress: Progress) -> "TurnPlayer":
-    from beray.server.agent.turn import TurnPlayer  # a second or two the first time, hence in a thread
+_loaded: set[str] = set()
+"""Providers whose libraries have been loaded."""
+
+
+async def _make_player(run: AgentRun, progress: Progress) -> "TurnPlayer":
+    """In a thread where that takes long: a second or two the first time, and a while with a long conversation."""
+    if run.model.provider in _loaded and len(progress.messages) < SHORT_BYTES:
+        return _make_at_once(run, progress)
+    player = await asyncio.to_thread(_make_at_once, run, progress)
+    _loaded.add(run.model.provider)
+    return player
+
+
+def _make_at_once(run: AgentRun, progress: Progress) -> "TurnPlayer":
+    from beray.server.agent.turn import TurnPlayer
 
     return TurnPlayer(run, progress)

@@ -27,6 +27,7 @@ from typing import Any
 from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 
+from beray.server.clock import system_clock
 from beray.server.db.faults import one_line
 from beray.server.db.processes import LIVES
 from beray.server.engine.base import Displaced, RunTask
@@ -73,6 +74,16 @@ _WAITING = """
     SELECT who, (SELECT count(*) FROM {table} WHERE {going_on} AND queue_partition_key = who) FROM waiting
     WHERE who IS NOT NULL
 """
+# The library's claim of one run, where no other process can be in the way: it builds five statements anew for each
+# claim, some 5 ms of processor time. What this leaves in the row is the same (a test compares).
+_CLAIM = text(
+    "UPDATE workflow_status SET status = 'PENDING', owner_xid = :owner, executor_id = :executor,"  # noqa: S608 - only constants
+    " application_version = :version, application_name = :application, rate_limited = FALSE,"
+    " recovery_attempts = recovery_attempts + 1, started_at_epoch_ms = :now, updated_at = :now"
+    " WHERE workflow_uuid = (SELECT workflow_uuid FROM workflow_status"
+    f" WHERE {_QUEUED} AND application_version = :version AND queue_partition_key = :who"
+    " ORDER BY priority, created_at LIMIT 1) RETURNING workflow_uuid"
+)
 
 log = logging.getLogger("beray.engine")
 
@@ -241,14 +252,9 @@ class DbosWorker(DbosQueue):
 
         system = self._client._sys_db
         owner = generate_uuid()
-        try:
-            claimed, _ = system.start_queued_workflows(
-                self._queue, self._executor_id, APPLICATION_VERSION, key, 0, 0, owner_xid=owner, is_latest_version=False
-            )
-        except DBAPIError as error:
-            if self._is_shared and (system.is_lock_conflict(error) or system.is_serialization_conflict(error)):
-                return None
-            raise
+        claimed = self._claim_shared(key, owner) if self._is_shared else self._claim_alone(key, owner)
+        if claimed is None:
+            return None
         for status in system.get_workflow_statuses(claimed):
             self._held[status["workflow_uuid"]] = owner
             try:
@@ -257,6 +263,34 @@ class DbosWorker(DbosQueue):
                 self._held.pop(status["workflow_uuid"], None)
                 raise
         return bool(claimed)
+
+    def _claim_shared(self, key: str, owner: str) -> list[str] | None:
+        """The id of a run of the user, if there is one; None if another worker was faster."""
+        system = self._client._sys_db
+        try:
+            claimed: list[str] = system.start_queued_workflows(
+                self._queue, self._executor_id, APPLICATION_VERSION, key, 0, 0, owner_xid=owner, is_latest_version=False
+            )[0]
+        except DBAPIError as error:
+            if system.is_lock_conflict(error) or system.is_serialization_conflict(error):
+                return None
+            raise
+        return claimed
+
+    def _claim_alone(self, key: str, owner: str) -> list[str]:
+        """The id of a run of the user, if there is one; nobody else claims."""
+        assert self._system is not None
+        values = {
+            "queue": QUEUE,
+            "who": key,
+            "owner": owner,
+            "executor": self._executor_id,
+            "version": APPLICATION_VERSION,
+            "application": APPLICATION_NAME,
+            "now": system_clock(),
+        }
+        with self._system.begin() as connection:
+            return list(connection.execute(_CLAIM, values).scalars())
 
     async def recover_dead(self) -> int:
         """See `Worker`."""

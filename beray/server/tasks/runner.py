@@ -21,6 +21,7 @@ from beray.protocol.types import JsonObject, TaskError, Usage
 from beray.server.agent.budget import Limits as Budgets
 from beray.server.agent.ledger import Ledger
 from beray.server.agent.models.choice import Models
+from beray.server.agent.models.connections import ModelConnections
 from beray.server.agent.models.prices import PriceTable
 from beray.server.agent.run import AgentRun, Asking, Outcome
 from beray.server.agent.stuck import StuckRules
@@ -75,6 +76,7 @@ class Workshop:
     """What every run in this process works with.
 
     Attributes:
+        connections: To the models' servers, which outlive a run.
         answer_seconds: How long a question waits for the user; 0: none is asked.
     """
 
@@ -88,6 +90,7 @@ class Workshop:
     stuck: StuckRules | None
     task_uid: Callable[[int], int | None]
     catalogue: ToolCatalogue = field(default_factory=ToolCatalogue)
+    connections: ModelConnections | None = None
     answer_seconds: int = 0
 
 
@@ -244,6 +247,7 @@ class Runner:
                 fallback=workshop.models.fallback if model.kind == "model" else (),
                 first_turn=first_turn,
                 asking=self._asking(record) if can_ask else None,
+                connections=workshop.connections,
             )
         )
 

@@ -397,6 +397,29 @@ async def other_version(url: URL) -> Any:
     return {"runs": record.runs}
 
 
+async def claimed_alike(url: URL) -> Any:
+    """Two runs, one claimed as where there is one process only, the other by the library."""
+    record = Record()
+    bench = Bench(url, recorded(record))
+    await bench.engine.start()
+    bench.engine.pause(True)
+    await bench.submit(1)
+    await bench.submit(2)
+    ids = [*bench.engine._claim_alone("1", "token"), *(bench.engine._claim_shared("1", "token") or ())]
+    query = text("SELECT * FROM workflow_status WHERE workflow_uuid = :id")
+    rows = []
+    for run_id in ids:
+        row = await bench.database.read(
+            lambda connection, i=run_id: connection.execute(query, {"id": i}).mappings().one()
+        )
+        rows.append({name: type(value).__name__ if name in VARYING else value for name, value in row.items()})
+    await bench.close()
+    return {"claimed": ids, "differences": [name for name in rows[0] if rows[0][name] != rows[1][name]]}
+
+
+VARYING = {"workflow_uuid", "creator_xid", "created_at", "updated_at", "started_at_epoch_ms", "retention_timestamp"}
+
+
 async def queue_only(url: URL) -> Any:
     """The engine of a process that runs nothing."""
     database = migrated(url)
@@ -442,6 +465,7 @@ CASES = {
     "fair": fair,
     "other-version": other_version,
     "old-runs": old_runs,
+    "claimed-alike": claimed_alike,
     "queue-only": queue_only,
 }
 

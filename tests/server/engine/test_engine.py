@@ -139,6 +139,10 @@ def test_user_with_one_task_gets_the_next_free_place(database_url):
     assert run("fair", database_url) == {"place_of_the_other": 2}
 
 
+def test_claim_of_a_process_that_is_alone_is_the_librarys(one_url):
+    assert run("claimed-alike", one_url) == {"claimed": ["1.1", "2.1"], "differences": []}
+
+
 def test_run_of_another_application_version_is_left_alone(database_url):
     assert run("other-version", database_url) == {"runs": [[2, 1]]}
 
