@@ -33,10 +33,10 @@ _PLAIN = 'eval "$1"'
 _FIND_BASH = 'if command -v bash >/dev/null 2>&1; then exec bash -c "$1" bash "$2"; fi; eval "$2"'
 
 # The report: start folder, environment, empty entry, end folder, environment; each entry ends with NUL, a folder's with
-# a line break before it. The environment at the start is what the kernel says that the shell was given, where it tells
-# that (under Landlock it doesn't), which spares a process. Descriptor 3 is moved out of the way of commands that use it
-# themselves. All in one line: the shell numbers the command's lines from there, and the model is to be told which of its
-# own has failed.
+# a line break before it. What the shell was given at the start is read from the kernel, which spares a process, where
+# that tells it (under Landlock it doesn't). Descriptor 3 is moved out of the way of commands that use it themselves.
+# All in one line: the shell numbers the command's lines from there, and the model is to be told which of its own has
+# failed.
 _WRAPPER = "; ".join(
     r"""
 exec 198>&3 3>&-
