@@ -401,7 +401,7 @@ class _Emit:
 
         def write(connection: Connection) -> None:
             if usage is not None:
-                queries.update_task(connection, self._record.id, usage=orjson.dumps(usage).decode())
+                queries.set_usage(connection, self._record.id, orjson.dumps(usage).decode())
             if also is not None:
                 also(connection)
 
