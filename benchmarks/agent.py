@@ -13,18 +13,16 @@
 import asyncio
 import itertools
 import json
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
 from benchmarks.measure import Benchmark, Goal, Side
-from benchmarks.tasks import Caller
+from benchmarks.model_process import model_process
+from benchmarks.tasks import caller_of
 from beray.server.agent.budget import RunLimits
 from beray.server.agent.models.choice import ModelChoice
 from beray.server.agent.run import Outcome
@@ -52,18 +50,6 @@ def main() -> None:
         _measure_hello(bench)
 
 
-@contextmanager
-def _model_process(script: str) -> Iterator[str]:
-    """The base URL of a scripted model in a process of its own."""
-    command = [sys.executable, "-m", "tests.support.scripted_model", "--script", script]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().strip()
-        finally:
-            process.kill()
-
-
 # ---- a step
 
 
@@ -73,7 +59,7 @@ def _measure_steps(bench: Benchmark) -> None:
         _played_ms(next(folders), model.base_url)  # loads the libraries, and shows what is sent
         bodies = [json.dumps(request).encode() for request in model.requests]
     assert len(bodies) == REQUESTS
-    with _model_process("twenty steps") as base_url:
+    with model_process("twenty steps") as base_url:
         ours, raw = bench.rounds(
             ROUNDS,
             lambda: _played_ms(next(folders), base_url) / REQUESTS,
@@ -170,14 +156,13 @@ def _fifty_steps() -> Script:
 
 
 def _measure_hello(bench: Benchmark) -> None:
-    with _model_process("hello") as base_url:
+    with model_process("hello") as base_url:
         server = ServerProcess(
             bench.folder / "data", model="openai:scripted", model_base_url=base_url, model_api_key="key"
         ).start()
         try:
             token = server.register("bench@example.com")
-            api = f"{server.base_url}/api/v1"
-            caller = Caller(f"{api}/tasks", f"{api}/tasks/{{id}}/stream", token)
+            caller = caller_of(server, token)
             caller.finished_ms()  # loads the agent's libraries
             (rounds,) = bench.rounds(TASKS, caller.finished_ms)
         finally:

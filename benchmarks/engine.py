@@ -1,4 +1,4 @@
-"""The engine on both databases: how soon a queued run starts, and how many steps it records.
+"""The engine on both databases: how soon a queued run starts, and how many it runs.
 
     python -m benchmarks.engine         # measures
     python -m benchmarks.engine URL     # one side: measures what standard input asks for, and ends with it
@@ -30,21 +30,18 @@ from benchmarks.measure import Benchmark, Side
 from beray.server.db.connect import Database
 from beray.server.db.notices import Notice
 from beray.server.db.open import make_database
-from beray.server.engine.base import Step
 from beray.server.engine.dbos_worker import POLL_SECONDS, DbosWorker
 from tests.support.databases import migrated, sqlite_url
 from tests.support.postgres import DURABLE, PostgresCluster
 
 ROUNDS = 9
 WOKEN = 4  # starts by wake a round, for one by the poll, which takes long
-STEPS = 40
-STEPS_EACH = 8
 RUNS = 16
 INSERTS_SECONDS = 0.25
 START_SECONDS = 10.0
 ANSWER_SECONDS = 30.0
 
-RunBody = Callable[[Step], Awaitable[None]]
+RunBody = Callable[[], Awaitable[None]]
 
 
 class WorkerSide:
@@ -64,8 +61,7 @@ class WorkerSide:
             "notify": partial(self._measure_starts, self._outside, count=WOKEN),
             "poll": partial(self._measure_starts, self._database, is_woken=False),
             "insert": self._measure_inserts,
-            "steps": partial(self._measure_steps, 1, STEPS),
-            "steps at once": partial(self._measure_steps, RUNS, STEPS_EACH),
+            "runs": self._measure_runs,
             "inserts": self._measure_insert_rate,
         }
 
@@ -93,8 +89,8 @@ class WorkerSide:
     def _note_commit(self, notices: Sequence[Notice]) -> None:
         self._committed_at = self._committed_at or time.perf_counter()  # the first who knows of it
 
-    async def _run_task(self, task_id: int, run: int, step: Step) -> None:
-        await self._bodies.pop(task_id)(step)
+    async def _run_task(self, task_id: int, run: int) -> None:
+        await self._bodies.pop(task_id)()
 
     async def _submit(self, database: Database, body: RunBody) -> None:
         self._last_id += 1
@@ -110,7 +106,7 @@ class WorkerSide:
             self._is_woken, self._committed_at = is_woken, 0.0
             started: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
-            async def note_start(step: Step, started: asyncio.Future[float] = started) -> None:
+            async def note_start(started: asyncio.Future[float] = started) -> None:
                 started.set_result(time.perf_counter())
 
             await self._submit(database, note_start)
@@ -118,26 +114,17 @@ class WorkerSide:
             self._is_woken = True
         return found
 
-    async def _measure_steps(self, runs: int, steps: int) -> list[float]:
-        """Steps per second, once all runs have started."""
-        ready = asyncio.Barrier(runs)
-        began: list[float] = []
+    async def _measure_runs(self) -> list[float]:
+        """Runs per second that do nothing, from the first one's submission to the last one's body; many at once."""
         ended: asyncio.Queue[float] = asyncio.Queue()
 
-        async def nothing() -> None:
-            return None
-
-        async def make_steps(step: Step) -> None:
-            await ready.wait()
-            began.append(time.perf_counter())
-            for number in range(steps):
-                await step(f"step {number}", nothing)
+        async def end() -> None:
             ended.put_nowait(time.perf_counter())
 
-        for _ in range(runs):
-            await self._submit(self._database, make_steps)
-        ends = [await asyncio.wait_for(ended.get(), START_SECONDS) for _ in range(runs)]
-        return [runs * steps / (max(ends) - min(began))]
+        began = time.perf_counter()
+        await asyncio.gather(*(self._submit(self._database, end) for _ in range(RUNS)))
+        ends = [await asyncio.wait_for(ended.get(), START_SECONDS) for _ in range(RUNS)]
+        return [RUNS / (max(ends) - began)]
 
     async def _measure_inserts(self) -> list[float]:
         return [insert_ms(self._bare) for _ in range(WOKEN)]
@@ -198,7 +185,7 @@ def main() -> None:
 def _measure(bench: Benchmark, sides: Sequence[Asked]) -> None:
     questions = [
         (side, what)
-        for what in ("insert", "wake", "notify", "poll", "inserts", "steps", "steps at once")
+        for what in ("insert", "wake", "notify", "poll", "inserts", "runs")
         for side in sides
         if what != "notify" or side.name == "PostgreSQL"
     ]
@@ -223,8 +210,8 @@ def _compare(bench: Benchmark, side: Asked, samples: dict[str, list[float]]) -> 
         bench.compare(f"{starts}, p50", unit="ms", ours=notify, other=insert)
         bench.compare(f"{starts}, p95", unit="ms", ours=notify.at(0.95), other=insert.at(0.95))
     rate = Side(f"{side.bare}, a commit per row", samples["inserts"])
-    for what, shown in (("steps", "steps of one run"), ("steps at once", f"steps of {RUNS} runs at once")):
-        bench.compare(f"{side.name}: {shown}", unit="per second", ours=Side("steps", samples[what]), other=rate)
+    runs = Side("runs that do nothing", samples["runs"])
+    bench.compare(f"{side.name}: runs, {RUNS} queued at once", unit="per second", ours=runs, other=rate)
 
 
 if __name__ == "__main__":

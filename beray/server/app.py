@@ -27,6 +27,7 @@ from beray.server.agent.mcp.source import open_mcp_sources
 from beray.server.agent.models import routes as model_routes
 from beray.server.agent.models.checking import ModelChecks
 from beray.server.agent.models.choice import Models
+from beray.server.agent.models.connections import ModelConnections
 from beray.server.agent.models.prices import load_prices
 from beray.server.agent.plugins import load_plugins
 from beray.server.agent.run import AgentRun, Outcome
@@ -151,6 +152,7 @@ class App:
         self.settings = settings
         self.models = models
         self.prices = load_prices(settings.prices)
+        self._connections = ModelConnections()
         self._budgets = limits_of(settings)
         self.catalogue = _open_catalogue(settings, environ)
         self.readiness = Readiness()
@@ -473,6 +475,7 @@ class App:
             task_uid=self._task_uids,
             catalogue=self.catalogue,
             answer_seconds=settings.answer_seconds,
+            connections=self._connections,
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -547,6 +550,7 @@ class App:
         await self.model_checks.close()
         self.tasks.engine = None
         await self._engine.close()
+        await self._connections.close()
         if self.cluster is not None:
             await self.cluster.leave()
         if self._sandbox is not None:

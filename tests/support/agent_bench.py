@@ -1,7 +1,7 @@
-"""Runs an agent as the server would: real database, work_dir and events; the engine's steps are a dict."""
+"""Runs an agent as the server would: real database, work_dir and events, and no engine."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,6 @@ class Bench:
     """One task and all it needs.
 
     Attributes:
-        steps: What the engine has recorded; kept beside the database, for an attempt in another process.
         run_number: Which run of the task is played; `say` to a task that has ended begins the next.
         crash: Called before each commit with the types of its events and after it with none; may raise Crash.
     """
@@ -74,7 +73,6 @@ class Bench:
     database: SqliteDatabase
     sandbox: PlainSandbox
     python: str | None
-    steps: dict[str, Any] = field(default_factory=dict)
     run_number: int = 1
     attempt: int = 0
     wakeups: Wakeups = field(default_factory=Wakeups)
@@ -113,7 +111,6 @@ class Bench:
             python=self.python,
             database=self.database,
             emit=self._emitter(self.fence),
-            step=self._step,
             clock=self.clock,
         )
         return await run_agent(replace(run, **changes))
@@ -141,7 +138,7 @@ class Bench:
             conversation.check(connection, row)
             if row.status in ENDED:
                 self.run_number = conversation.begin_again(connection, row, content, ModelChoice("m", "model"))
-                self.attempt, self.steps = 0, {}
+                self.attempt = 0
             elif row.status == "waiting":
                 conversation.answer(connection, row, content)
             else:
@@ -189,17 +186,6 @@ class Bench:
 
         return emit
 
-    async def _step(self, name: str, work: Callable[[], Awaitable[Any]]) -> Any:
-        if name not in self.steps:
-            result = await work()
-            if self.crash is not None:
-                self.crash("before", ("step", name))
-            self.steps[name] = json.loads(json.dumps(result))
-            _keep_steps(self.root, self.steps)
-            if self.crash is not None:
-                self.crash("after", ("step", name))
-        return self.steps[name]
-
 
 def open_bench(root: Path, *, python: str | None) -> Bench:
     """A bench below `root`, fresh or as the attempt before has left it; close its database after use."""
@@ -207,11 +193,9 @@ def open_bench(root: Path, *, python: str | None) -> Bench:
     if not path.exists():
         (root / "work").mkdir(parents=True)
         _make_database(path)
-    kept = root / "steps.json"
-    steps = json.loads(kept.read_text()) if kept.exists() else {}
     database = SqliteDatabase(path)
     database.open()
-    bench = Bench(root, database, PlainSandbox(), python, steps)
+    bench = Bench(root, database, PlainSandbox(), python)
     database.deliver = bench.wakeups.hear
     return bench
 
@@ -236,9 +220,3 @@ def _make_database(path: Path) -> None:
             )
         )
     engine.dispose()
-
-
-def _keep_steps(root: Path, steps: dict[str, Any]) -> None:
-    new = root / "steps.new"
-    new.write_text(json.dumps(steps))
-    new.replace(root / "steps.json")

@@ -138,7 +138,25 @@ TWENTY_STEPS = turns(
     *(Reply(calls=[call("update_plan", items=[{"text": f"Step {step}", "status": "done"}])]) for step in range(20)),
     Reply("All twenty steps are done."),
 )
-SCRIPTS = {"hello": HELLO, "text": turns(Reply(["Just ", "text."])), "twenty steps": TWENTY_STEPS}
+
+
+def one_command(request: dict[str, Any], number: int) -> Reply:
+    """Write a script and run it by one command, with the shell tool that is offered; then say so."""
+    if any(message["role"] == "assistant" for message in request["messages"]):
+        return Reply(["hello.py ", "prints ", "hello world."])
+    command = "printf 'print(\"hello world\")\\n' > hello.py && python3 hello.py"
+    offered = [tool["function"]["name"] for tool in request["tools"]]
+    if "shell" in offered:
+        return Reply(calls=[call("shell", command=command)])
+    return Reply(calls=[call("run_shell_command", args=["bash", "-c", command])])  # Agno's
+
+
+SCRIPTS = {
+    "hello": HELLO,
+    "one command": one_command,
+    "text": turns(Reply(["Just ", "text."])),
+    "twenty steps": TWENTY_STEPS,
+}
 
 
 class ScriptedModel:
@@ -148,6 +166,7 @@ class ScriptedModel:
         self.script = script
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
+        self.connected = 0
         self._models = models
         self._port = port
         self._ready = threading.Event()
@@ -185,6 +204,7 @@ class ScriptedModel:
             task = asyncio.current_task()
             assert task is not None
             connections.add(task)
+            self.connected += 1
             try:
                 await self._converse(reader, writer)
             except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):

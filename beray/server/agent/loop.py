@@ -1,9 +1,9 @@
 """One run of a task, turn by turn. Cheap to import: the model library is loaded when the first turn is played.
 
-A turn is one engine step: ask the model, then run the tools it asked for. What a turn does is remembered by the
-checkpoint (`progress.py`) and by the record of tool calls (`recording.py`), both written in the transaction of the
-event that shows it. So a turn broken off by a crash continues where it was, with the model's answer if that had come,
-and a turn played again after its end does nothing.
+A turn asks the model, then runs the tools it asked for. What a turn does is remembered by the checkpoint
+(`progress.py`) and by the record of tool calls (`recording.py`), both written in the transaction of the event that
+shows it. So a turn broken off by a crash continues where it was, with the model's answer if that had come, and a turn
+that has ended is not played again.
 
 A further run of a task goes on with the conversation, folder and plan of the one before. A run whose end was refused,
 since its user had said something in the last moment, is called again with the number of the next turn.
@@ -11,8 +11,7 @@ since its user had said something in the last moment, is called again with the n
 
 import asyncio
 import logging
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from beray.server.agent.turn import TurnPlayer
 
 KEEP_SECONDS: Final = 0.3  # a stop is over within a second
+SHORT_BYTES: Final = 64 * 1024  # of a stored conversation, which is read in well under a millisecond
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +38,8 @@ async def run_agent(run: AgentRun) -> Outcome:
         Fenced: Another attempt has taken the run over.
     """
     session = _Session(run)
-    number = run.first_turn
     try:
-        while True:
-            played = await run.step(f"turn-{number}", partial(session.play, number))
-            # An end that was refused in an earlier attempt is recorded as one, but the memory has gone on.
-            if played["is_last"] and await session.has_ended(number):
-                return await session.outcome()
-            number += 1
+        return await session.play()
     except Fenced:
         raise
     except (asyncio.CancelledError, Exception):
@@ -60,28 +54,21 @@ class _Session:
 
     def __init__(self, run: AgentRun) -> None:
         self._run = run
-        self._progress: Progress | None = None
         self._player: TurnPlayer | None = None
 
-    async def play(self, number: int) -> dict[str, Any]:
-        """Play turn `number`, unless that has been done."""
-        progress = self._progress or await self._load()
-        self._progress = None  # if this fails on the way, what is stored decides, not what is in memory
-        if progress.outcome is not None and progress.turn < number:
+    async def play(self) -> Outcome:
+        """Play the turns that have not been played; how the run ended."""
+        progress = await self._run.database.read(self._look)
+        if progress.outcome is not None and progress.turn < self._run.first_turn:
             progress.go_on()
-        if progress.outcome is None and progress.turn <= number:
-            await (await self._open_player(progress)).play()
-        self._progress = progress
-        return {"is_last": progress.outcome is not None and progress.turn <= number}
+        if progress.outcome is None:
+            self._player = player = await _make_player(self._run, progress)
+            await player.open()
+            while progress.outcome is None:
+                await player.play()
+        return self._outcome(progress)
 
-    async def has_ended(self, number: int) -> bool:
-        """Whether turn `number` was the last."""
-        progress = self._progress = self._progress or await self._load()
-        return progress.outcome is not None and progress.turn <= number
-
-    async def outcome(self) -> Outcome:
-        """How the run ended."""
-        progress = self._progress or await self._load()
+    def _outcome(self, progress: Progress) -> Outcome:
         assert progress.outcome is not None, "the last turn has been played"
         error = progress.outcome["error"]
         return Outcome(
@@ -109,9 +96,6 @@ class _Session:
         if self._player is not None:
             await self._player.close()
 
-    async def _load(self) -> Progress:
-        return await self._run.database.read(self._look)
-
     def _look(self, connection: Connection) -> Progress:
         run = self._run
         row = agent_runs.load_checkpoint(connection, run.task_id, run.run)
@@ -120,15 +104,21 @@ class _Session:
         earlier = agent_runs.load_last_before(connection, run.task_id, run.run)
         return Progress() if earlier is None else Progress.after(earlier[1])
 
-    async def _open_player(self, progress: Progress) -> "TurnPlayer":
-        if self._player is None or self._player.progress is not progress:
-            await self.close()
-            self._player = await asyncio.to_thread(_make_player, self._run, progress)
-            await self._player.open()
-        return self._player
+
+_loaded: set[str] = set()
+"""Providers whose libraries have been loaded."""
 
 
-def _make_player(run: AgentRun, progress: Progress) -> "TurnPlayer":
-    from beray.server.agent.turn import TurnPlayer  # a second or two the first time, hence in a thread
+async def _make_player(run: AgentRun, progress: Progress) -> "TurnPlayer":
+    """In a thread where that takes long: a second or two the first time, and a while with a long conversation."""
+    if run.model.provider in _loaded and len(progress.messages) < SHORT_BYTES:
+        return _make_at_once(run, progress)
+    player = await asyncio.to_thread(_make_at_once, run, progress)
+    _loaded.add(run.model.provider)
+    return player
+
+
+def _make_at_once(run: AgentRun, progress: Progress) -> "TurnPlayer":
+    from beray.server.agent.turn import TurnPlayer
 
     return TurnPlayer(run, progress)

@@ -4,7 +4,8 @@ An append that has begun when the run's time is up is finished first: cut, it ma
 run would not know. A stop waits for nothing.
 
 Only what is followed at once is held: an answer until its first call begins, a call's end until the next one begins or
-the turn ends. What has been held and not been committed is as if it had not been done; a takeover does it again.
+the turn ends, a turn's end until the next one begins. What has been held and not been committed is as if it had not
+been done; a takeover does it again.
 """
 
 import asyncio
@@ -24,18 +25,22 @@ class Outbox:
     Args:
         emit: Appends them.
         is_late: Whether the run's time is up, so that it is for this that a caller is cancelled.
+
+    Attributes:
+        included: Changes that are part of others: in a commit with these they are left out.
     """
 
     def __init__(self, emit: Emit, is_late: Callable[[], bool]) -> None:
         self._emit = emit
         self._is_late = is_late
+        self.included: dict[Also, Also] = {}
         self._events: list[NewEvent] = []
         self._also: list[Also] = []
 
-    def hold(self, *events: NewEvent, also: Also) -> None:
+    def hold(self, *events: NewEvent, also: Also | None = None) -> None:
         """Let these be committed with the next ones."""
         self._events += events
-        self._also.append(also)
+        self._also += [] if also is None else [also]
 
     async def flush(self) -> None:
         """Commit what is held."""
@@ -44,7 +49,8 @@ class Outbox:
 
     async def __call__(self, *events: NewEvent, also: Also | None = None) -> None:
         """See `Emit`."""
-        together, changes = [*self._events, *events], [*self._also, *([] if also is None else [also])]
+        self.hold(*events, also=also)
+        together, changes = self._events, self._each_once(self._also)
         self._events, self._also = [], []
 
         def change(connection: Connection) -> None:
@@ -52,6 +58,11 @@ class Outbox:
                 each(connection)
 
         await self._append(*together, also=change if changes else None)
+
+    def _each_once(self, changes: list[Also]) -> list[Also]:
+        """What writes the run's memory writes it as it is at the commit, so the last time is enough."""
+        latest = list(dict.fromkeys(reversed(changes)))[::-1]
+        return [change for change in latest if self.included.get(change) not in latest]
 
     async def _append(self, *events: NewEvent, also: Also | None) -> None:
         job = asyncio.ensure_future(self._emit(*events, also=also))

@@ -128,10 +128,10 @@ class Recorder:
         def also(connection: Connection) -> None:
             agent_runs.start_tool_call(connection, run.task_id, run.run, row)
             opening.also(connection)
-            self.save(connection)
 
         started = NewEvent("tool.started", request_fields(call_id, name, args))
-        await run.emit(started, *opening.events, also=also)
+        self.outbox.hold(started, *opening.events, also=also)
+        await self.outbox(also=self.save)
 
     def _note_begun(self, call_id: str, started_at: int) -> None:
         self.box.call_id, self.box.call_started_at = call_id, started_at
@@ -215,9 +215,9 @@ class Recorder:
                 agent_runs.start_tool_call(connection, run.task_id, run.run, new_row)
             agent_runs.finish_tool_call(connection, run.task_id, run.run, call_id, finished_at=now, result=result)
             mark_delivered(connection, run.task_id, answer.messages, now)
-            self.save(connection)
 
         self.outbox.hold(finished, *answer.events, also=also)
+        self.outbox.hold(also=self.save)
         self.open_calls.pop(call_id, None)
 
     async def _snapshot(self) -> Snapshot:

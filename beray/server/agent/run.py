@@ -11,12 +11,12 @@ from sqlalchemy import Connection
 from beray.protocol.types import TaskError, Usage
 from beray.server.agent.ledger import Ledger
 from beray.server.agent.models.choice import ModelChoice
+from beray.server.agent.models.connections import ModelConnections
 from beray.server.agent.models.prices import PriceTable
 from beray.server.agent.stuck import StuckRules
 from beray.server.agent.tools.catalogue import ToolSource
 from beray.server.clock import Clock
 from beray.server.db.connect import Queries
-from beray.server.engine.base import Step
 from beray.server.events.log import NewEvent
 from beray.server.messages import Language
 from beray.server.sandbox.base import Limits, Sandbox
@@ -65,6 +65,7 @@ class AgentRun:
         output_dir: Folder outside the work_dir for whole outputs of tool calls, one file a call.
         first_turn: Where to go on; above 1 the turns before have been played, and the end of the last one was refused.
         asking: None: the user can't be asked.
+        connections: To the models' servers; None: the run makes its own, and closes them.
     """
 
     task_id: int
@@ -87,12 +88,12 @@ class AgentRun:
     python: str | None
     database: Queries
     emit: Emit
-    step: Step
     clock: Clock
     fallback: tuple[ModelChoice, ...] = ()
     sources: tuple[ToolSource, ...] = ()
     first_turn: int = 1
     asking: Asking | None = None
+    connections: ModelConnections | None = None
 
 
 @dataclass(frozen=True)

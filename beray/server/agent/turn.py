@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -46,7 +46,7 @@ from beray.server.agent.recording import RecordedToolset, Recorder, request_fiel
 from beray.server.agent.run import AgentRun
 from beray.server.agent.stuck import Stuck, StuckRules, describe_stuck
 from beray.server.agent.tools.base import Toolbox
-from beray.server.agent.tools.build import build_tools
+from beray.server.agent.tools.offered import offered_tools
 from beray.server.agent.wellformed import wellformed, wellformed_json
 from beray.server.events.log import NewEvent
 from beray.server.messages import text
@@ -75,15 +75,11 @@ class TurnPlayer:
         self._emit = run.emit
         self._run = run = replace(run, emit=self._outbox)
         self._memory = RunMemory(run, progress)
+        self._outbox.included[self._memory.save_state] = self._memory.save_all
         self._box = Toolbox(run, progress)
         self._recorder = Recorder(self._box, self._outbox, self._memory.save_state)
         self._models = ModelChain(run, progress)
-        built_in: FunctionToolset[None] = FunctionToolset(
-            build_tools(self._box),
-            max_retries=TOOL_RETRIES,
-            docstring_format="google",
-            require_parameter_descriptions=True,
-        )
+        built_in: FunctionToolset[None] = FunctionToolset(offered_tools(self._box), max_retries=TOOL_RETRIES)
         self._toolsets: list[AbstractToolset[None]] = [built_in]
         self._sources = AsyncExitStack()
         toolset = RecordedToolset(CombinedToolset(self._toolsets), self._recorder)
@@ -125,7 +121,8 @@ class TurnPlayer:
         self._tell_news()
         resets = self._asker.resets("takeover")
         await self._count_request()
-        await self._run.emit(*resets, NewEvent("step.started", self._step_fields()), also=self._begin_saver())
+        self._outbox.hold(*resets, NewEvent("step.started", self._step_fields()), also=self._inbox.mark)
+        await self._outbox(also=self._memory.save_changed())
         try:
             async with self._deadline():
                 await self._work()
@@ -370,26 +367,20 @@ class TurnPlayer:
             self.progress.end(error=error)
 
     async def _end_turn(self) -> None:
-        finished = NewEvent("step.finished", self._step_fields())
-        if self.progress.outcome is None:
-            self.progress.turn += 1
-            self.progress.phase = "request"
-        await self._run.emit(*self._late, finished, also=self._save_end)
+        self._outbox.hold(*self._late, NewEvent("step.finished", self._step_fields()))
+        if self.progress.outcome is not None:
+            self._outbox.hold(also=self._look_for_more)
+            await self._outbox(also=self._memory.save_all)
+            return
+        self.progress.turn += 1
+        self.progress.phase = "request"
+        self._outbox.hold(also=self._memory.save_all)
 
-    def _begin_saver(self) -> Callable[[Connection], None]:
-        save = self._memory.save_changed()
-
-        def also(connection: Connection) -> None:
-            self._inbox.mark(connection)
-            save(connection)
-
-        return also
-
-    def _save_end(self, connection: Connection) -> None:
+    def _look_for_more(self, connection: Connection) -> None:
+        """Go on if the user has said something meanwhile, of which what was to be the last answer does not know."""
         outcome = self.progress.outcome
         if outcome is not None and outcome["error"] is None and self._inbox.has_more(connection):
-            self.progress.go_on()  # what was to be the last answer does not know what the user has said meanwhile
-        self._memory.save_all(connection)
+            self.progress.go_on()
 
     def _step_fields(self) -> dict[str, Any]:
         return {"step": self.progress.turn, "usage": dict(self._memory.usage())}

@@ -7,9 +7,14 @@ from sqlalchemy import Connection, text
 from beray.server.db.attempts import Attempt
 
 UNMEASURED_MOST: Final = 1000  # tasks looked up at once
+FEW: Final = 1000  # tasks, whose sum takes 0.1 ms
 
 # Hidden tasks count until their files are gone.
 _SUM: Final = text("SELECT coalesce(sum(stored_bytes), 0) FROM task WHERE user_id = :user_id AND id <> :but")
+_SUM_OF_FEW: Final = text(
+    "SELECT count(*), count(stored_bytes), coalesce(sum(CASE WHEN id = :but THEN 0 ELSE stored_bytes END), 0)"
+    " FROM (SELECT id, stored_bytes FROM task WHERE user_id = :user_id LIMIT :most) AS few"
+)
 _UNMEASURED: Final = text(
     "SELECT id FROM task WHERE user_id = :user_id AND stored_bytes IS NULL ORDER BY id LIMIT :limit"
 )
@@ -29,6 +34,13 @@ _PUT: Final = text(
 def sum_bytes(connection: Connection, user_id: int, *, but: int) -> int:
     """What the user's measured tasks take, all but one."""
     return int(connection.execute(_SUM, {"user_id": user_id, "but": but}).scalar_one())
+
+
+def sum_of_few(connection: Connection, user_id: int, *, but: int) -> int | None:
+    """What the user's tasks take, all but one; None if they are not few, or one has not been measured yet."""
+    values = {"user_id": user_id, "but": but, "most": FEW}
+    count, measured, total = connection.execute(_SUM_OF_FEW, values).one()
+    return int(total) if measured == count < FEW else None
 
 
 def list_unmeasured(connection: Connection, user_id: int) -> list[int]:

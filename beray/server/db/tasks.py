@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select, text, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
 
 from beray.protocol.status import STOPPABLE, TRANSITIONS, Status
 from beray.protocol.types import ModelKind
@@ -98,9 +98,31 @@ class RunRecord:
         return Attempt(self.run, self.attempt)
 
 
+# What each task takes is built once: SQLAlchemy needs longer to build a statement than SQLite to carry it out.
+_INSERT = insert(task).returning(task.c.id)
+_TAKE = (
+    update(task)
+    .where(
+        task.c.id == bindparam("of_task"),
+        task.c.run == bindparam("of_run"),
+        task.c.deleted_at.is_(None),
+        task.c.status.in_(STOPPABLE),
+    )
+    .values(
+        attempt=task.c.attempt + 1,
+        interrupts=text("CASE WHEN status = 'queued' THEN 0 ELSE interrupts + 1 END"),
+        status=text("CASE WHEN status = 'waiting' THEN 'waiting' ELSE 'running' END"),
+        started_at=text("COALESCE(started_at, :now)"),
+        updated_at=bindparam("now"),
+    )
+    .returning(*(task.c[name] for name in RunRecord.__dataclass_fields__))
+)
+_SET_USAGE = text("UPDATE task SET usage = :usage WHERE id = :task_id")
+
+
 def insert_task(connection: Connection, values: Mapping[str, Any]) -> int:
     """Add a task; its id."""
-    task_id: int = connection.execute(insert(task).values(**values).returning(task.c.id)).scalar_one()
+    task_id: int = connection.execute(_INSERT, dict(values)).scalar_one()
     return task_id
 
 
@@ -158,24 +180,7 @@ def list_tasks(connection: Connection, user_id: int, wanted: TaskFilter) -> Sequ
 
 def take_run(connection: Connection, task_id: int, run: int, now: int) -> RunRecord | None:
     """Begin an attempt at a run: the next attempt number, status running. None if there is nothing left to run."""
-    taken = connection.execute(
-        update(task)
-        .where(
-            task.c.id == task_id,
-            task.c.run == run,
-            task.c.deleted_at.is_(None),
-            task.c.status.in_(STOPPABLE),
-        )
-        .values(
-            attempt=task.c.attempt + 1,
-            interrupts=text("CASE WHEN status = 'queued' THEN 0 ELSE interrupts + 1 END"),
-            status=text("CASE WHEN status = 'waiting' THEN 'waiting' ELSE 'running' END"),
-            started_at=text("COALESCE(started_at, :now)"),
-            updated_at=now,
-        )
-        .returning(*(task.c[name] for name in RunRecord.__dataclass_fields__)),
-        {"now": now},
-    ).one_or_none()
+    taken = connection.execute(_TAKE, {"of_task": task_id, "of_run": run, "now": now}).one_or_none()
     return None if taken is None else _with_goal(connection, RunRecord(*taken))
 
 
@@ -266,6 +271,11 @@ def get_question(connection: Connection, task_id: int) -> str | None:
 def update_task(connection: Connection, task_id: int, **values: Any) -> None:
     """Set columns."""
     connection.execute(update(task).where(task.c.id == task_id).values(**values))
+
+
+def set_usage(connection: Connection, task_id: int, usage: str) -> None:
+    """Set what a task has used (JSON)."""
+    connection.execute(_SET_USAGE, {"task_id": task_id, "usage": usage})
 
 
 def get_asked_model(connection: Connection, task_id: int) -> str | None:

@@ -4,18 +4,13 @@ An engine is given `run_task` and knows nothing about tasks but their ids.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from sqlalchemy import Connection
 
-Step = Callable[[str, Callable[[], Awaitable[Any]]], Awaitable[Any]]
-"""`await step(name, work)`: runs `work` once and records its JSON result; after a crash the recorded result is returned
-without running it again. Where the record could not be stored (disk full) `work` may be run again after a crash, so
-what it has done it must know by itself. Names must come in the same order on every attempt. Results must be small (a
-few KB)."""
-
-RunTask = Callable[[int, int, Step], Awaitable[None]]
-"""`await run_task(task_id, run, step)`: one run of a task from its last finished step to its end."""
+RunTask = Callable[[int, int], Awaitable[None]]
+"""`await run_task(task_id, run)`: one run of a task to its end. After a crash it is called again, perhaps in another
+process: what the run has done until then it knows by itself."""
 
 
 class Displaced(Exception):

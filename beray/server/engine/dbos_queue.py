@@ -4,7 +4,7 @@ These two files are all that knows the library, its private calls included. Pinn
 `tests/server/engine` fail if a call used here changes. Traps met (each costs hours):
 
 - The application version defaults to a hash of the source, and rows of other versions are never claimed: it is set by
-  hand and changes only when the order of steps changes.
+  hand, and changes only when a process of the version before could not go on with a run.
 - The default serializer is pickle: JSON is used.
 - On SQLite it sets neither WAL nor synchronous: it gets an engine of ours. Its migrations say BEGIN themselves, so that
   engine must leave transactions to the driver (`isolation_level = "IMMEDIATE"`).

@@ -21,6 +21,7 @@ from beray.protocol.types import JsonObject, TaskError, Usage
 from beray.server.agent.budget import Limits as Budgets
 from beray.server.agent.ledger import Ledger
 from beray.server.agent.models.choice import Models
+from beray.server.agent.models.connections import ModelConnections
 from beray.server.agent.models.prices import PriceTable
 from beray.server.agent.run import AgentRun, Asking, Outcome
 from beray.server.agent.stuck import StuckRules
@@ -32,7 +33,7 @@ from beray.server.db.agent_runs import has_open_call
 from beray.server.db.connect import Queries
 from beray.server.db.messages import count_waiting
 from beray.server.db.stored import put_bytes
-from beray.server.engine.base import Displaced, Step
+from beray.server.engine.base import Displaced
 from beray.server.errors import STORAGE_FAULTS, Refused
 from beray.server.events.log import EventLog, Fenced, NewEvent
 from beray.server.messages import language_of, text
@@ -75,6 +76,7 @@ class Workshop:
     """What every run in this process works with.
 
     Attributes:
+        connections: To the models' servers, which outlive a run.
         answer_seconds: How long a question waits for the user; 0: none is asked.
     """
 
@@ -88,6 +90,7 @@ class Workshop:
     stuck: StuckRules | None
     task_uid: Callable[[int], int | None]
     catalogue: ToolCatalogue = field(default_factory=ToolCatalogue)
+    connections: ModelConnections | None = None
     answer_seconds: int = 0
 
 
@@ -115,7 +118,7 @@ class Runner:
         self.workshop: Workshop | None = None
         """Set by `create_app` once the sandbox has been probed, before the engine starts."""
 
-    async def run_task(self, task_id: int, run: int, step: Step) -> None:
+    async def run_task(self, task_id: int, run: int) -> None:
         """Run a task to its end; does nothing if there is nothing left to run."""
         with self._control.running(task_id) as handle:
             record = await self._take(task_id, run)
@@ -124,7 +127,7 @@ class Runner:
             if record.stop_requested:
                 handle.stop.set()
             try:
-                await self._run(record, handle, step)
+                await self._run(record, handle)
             except Fenced as fenced:  # deleted, or taken over: nothing of this attempt counts any more
                 if not await self._database.read(lambda connection: queries.is_over(connection, task_id, run)):
                     raise Displaced(f"task {task_id}: attempt {record.attempt}") from fenced
@@ -150,7 +153,7 @@ class Runner:
         log.info("run started", extra={"task_id": task_id, "run": run, "attempt": record.attempt})
         return record
 
-    async def _run(self, record: queries.RunRecord, handle: RunHandle, step: Step) -> None:
+    async def _run(self, record: queries.RunRecord, handle: RunHandle) -> None:
         if record.interrupts > INTERRUPTS_MOST:
             log.error("run given up", extra={"task_id": record.id, "run": record.run})
             await self._finish(record, _failed(record, "interrupted", retryable=False))
@@ -159,16 +162,14 @@ class Runner:
         if lacking is not None:
             await self._finish(record, None if handle.stop.is_set() else lacking)
             return
-        outcome = await self._try(record, handle, step, first_turn=1)
+        outcome = await self._try(record, handle, first_turn=1)
         while not await self._end(record, outcome):
             assert outcome is not None, "a stop ends the run, whatever the user has said"
-            outcome = await self._try(record, handle, step, first_turn=outcome.turns + 1)
+            outcome = await self._try(record, handle, first_turn=outcome.turns + 1)
 
-    async def _try(
-        self, record: queries.RunRecord, handle: RunHandle, step: Step, *, first_turn: int
-    ) -> Outcome | None:
+    async def _try(self, record: queries.RunRecord, handle: RunHandle, *, first_turn: int) -> Outcome | None:
         try:
-            return await self._until_stopped(record, handle, step, first_turn=first_turn)
+            return await self._until_stopped(record, handle, first_turn=first_turn)
         except Fenced:
             raise
         except Exception as error:  # the edge of a worker: a fault must end the task, not leave it running for ever
@@ -198,11 +199,9 @@ class Runner:
             return _failed(record, "tool_not_offered", retryable=True, tools=", ".join(missing))
         return None
 
-    async def _until_stopped(
-        self, record: queries.RunRecord, handle: RunHandle, step: Step, *, first_turn: int
-    ) -> Outcome | None:
+    async def _until_stopped(self, record: queries.RunRecord, handle: RunHandle, *, first_turn: int) -> Outcome | None:
         """The agent's outcome, or None if a user stopped it first. Cancelled itself, it takes the agent with it."""
-        agent = asyncio.create_task(self._work(record, step, first_turn=first_turn))
+        agent = asyncio.create_task(self._work(record, first_turn=first_turn))
         stop = asyncio.create_task(handle.stop.wait())
         try:
             await asyncio.wait({agent, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -213,7 +212,7 @@ class Runner:
                 agent.cancel()
                 await asyncio.wait({agent}, timeout=CANCEL_SECONDS)
 
-    async def _work(self, record: queries.RunRecord, step: Step, *, first_turn: int) -> Outcome:
+    async def _work(self, record: queries.RunRecord, *, first_turn: int) -> Outcome:
         workshop = self._require_workshop()
         model = workshop.models.find(record.model)
         assert model is not None, "a run whose model is not offered has been ended"
@@ -244,11 +243,11 @@ class Runner:
                 python=workshop.capabilities.python,
                 database=self._database,
                 emit=_Emit(self._events, record),
-                step=step,
                 clock=self._clock,
                 fallback=workshop.models.fallback if model.kind == "model" else (),
                 first_turn=first_turn,
                 asking=self._asking(record) if can_ask else None,
+                connections=workshop.connections,
             )
         )
 
@@ -402,7 +401,7 @@ class _Emit:
 
         def write(connection: Connection) -> None:
             if usage is not None:
-                queries.update_task(connection, self._record.id, usage=orjson.dumps(usage).decode())
+                queries.set_usage(connection, self._record.id, orjson.dumps(usage).decode())
             if also is not None:
                 also(connection)
 

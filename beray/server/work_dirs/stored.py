@@ -57,6 +57,9 @@ class StoredBytes:
 
     async def of_user(self, user_id: int, *, but: int = NO_TASK) -> int:
         """Bytes that the user's tasks take on the disk, without the task `but`, as far as is known now."""
+        few = await self._database.read(lambda connection: queries.sum_of_few(connection, user_id, but=but))
+        if few is not None:
+            return few
         while unmeasured := await self._database.read(lambda connection: queries.list_unmeasured(connection, user_id)):
             for task_id in unmeasured:
                 await self.measure(task_id)

@@ -198,7 +198,7 @@ async def test_an_answer_that_a_stopped_run_did_not_read_is_told_in_the_next(ben
     assert result(server) == "The user answers:\nGreen"
 
 
-CRASHES = 9
+CRASHES = 6
 
 
 async def test_every_point_of_the_question_is_tried(bench, scripted):

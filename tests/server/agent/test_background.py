@@ -370,7 +370,7 @@ async def test_who_stops_it_a_second_time_waits_for_its_death_too(tmp_path):
 
 
 STORY = turns(Reply(calls=[start(LOOP, id="a"), call("write_file", id="b", path="made", content="1")]), Reply("done"))
-POINTS = 11
+POINTS = 8
 
 
 async def test_every_point_of_the_story_is_tried(bench, scripted):

@@ -109,7 +109,6 @@ async def test_a_run_whose_end_was_refused_goes_on(bench, scripted, last, crashe
 
     assert (outcome.result, outcome.turns) == ("Now it is.", 2)
     assert said(server.requests[1])[-1] == "Wait, one more thing."
-    assert list(bench.steps) == ["turn-1", "turn-2"]
     again = await bench.run(GOAL, model=model(server))  # a takeover after that: the refused end is passed over
     assert again.result == "Now it is."
     assert len(server.requests) == 2
@@ -163,7 +162,7 @@ async def test_a_late_message_that_was_answered_makes_the_run_fail_as_any(bench,
     assert (outcome.result, outcome.error["code"]) == (None, "model_auth")
 
 
-CRASHES = 19
+CRASHES = 12
 
 
 async def test_every_point_of_the_talk_is_tried(bench, scripted):

@@ -8,7 +8,7 @@ from beray.server.agent.models.choice import ModelChoice
 from tests.support.dying_process import Attempt, attempt, outcome_of, points_of
 from tests.support.five_steps import GOAL, STORY, assert_nothing_was_repeated, give_files
 
-POINTS = 48
+POINTS = 30
 
 
 def work_of(bench, server, **changes):

@@ -22,7 +22,6 @@ async def test_a_dead_attempt_that_lives_on_is_fenced(bench, scripted):
     emit = bench._emitter(Attempt(1, 1))
     await bench.database.write(bench._take)
     await bench.run(GOAL, model=model(server))
-    bench.steps.clear()
     count = len(await bench.events())
 
     with pytest.raises(Fenced):
@@ -31,13 +30,12 @@ async def test_a_dead_attempt_that_lives_on_is_fenced(bench, scripted):
     assert len(await bench.events()) == count
 
 
-async def test_a_turn_played_again_after_its_end_does_nothing(bench, scripted):
-    """The engine's record of a step may be lost after the step's own commit."""
+async def test_a_run_taken_up_after_its_last_turn_does_nothing(bench, scripted):
+    """The process died between the last turn's commit and the run's end."""
     server = scripted(STORY)
     give_files(bench)
     await bench.run(GOAL, model=model(server))
     count = len(await bench.events())
-    bench.steps.clear()
 
     outcome = await bench.run(GOAL, model=model(server))
 

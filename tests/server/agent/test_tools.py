@@ -7,7 +7,7 @@ import re
 import pytest
 
 from beray.server.agent.models.choice import ModelChoice
-from beray.server.agent.tools import TOOL_NAMES
+from beray.server.agent.tools import TOOL_NAMES, shell
 from beray.server.agent.tools.output import HeadAndTail, LiveOutput, OutputLog
 from beray.server.agent.tools.shell import parse_report
 from tests.support.scripted_model import Reply, call, turns
@@ -39,6 +39,15 @@ async def test_folder_and_variables_are_carried_to_the_next_command(bench, use):
     assert f"{here}/a b\n1\n2" in told[2]
     assert f"{here}\nx=\nfirst" in told[3]
     assert told[4].endswith(f"{here}\n")
+
+
+async def test_folder_and_variables_are_carried_where_the_kernel_does_not_tell_an_environment(bench, use, monkeypatch):
+    """Landlock forbids a command of another uid to read its own in /proc."""
+    monkeypatch.setattr(shell, "_WRAPPER", shell._WRAPPER.replace("/proc/$$/environ", "/nowhere"))
+
+    told = await use(call("shell", command="mkdir a; cd a; export X=1"), call("shell", command="pwd; echo x=$X"))
+
+    assert f"{bench.work_dir}/a\nx=1\n" in told[1]
 
 
 async def test_lines_of_a_command_are_numbered_as_the_model_wrote_them(use):

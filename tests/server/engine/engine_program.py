@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sqlite3
 import sys
 import threading
 from collections import Counter
@@ -12,7 +11,6 @@ from unittest.mock import patch
 
 from dbos import DBOS
 from sqlalchemy import URL, make_url, text
-from sqlalchemy.exc import OperationalError
 
 from beray.server.clock import system_clock
 from beray.server.db import processes
@@ -77,24 +75,18 @@ class Record:
 
     def __init__(self) -> None:
         self.runs: list[list[int]] = []
-        self.steps: list[str] = []
-        self.results: list[Any] = []
+        self.hanging = asyncio.Event()
         self.ended = asyncio.Event()
 
 
-def turns(record: Record, count: int, *, hang_at: int | None = None, hanging: asyncio.Event | None = None) -> Any:
-    async def run_task(task_id: int, run: int, step: Any) -> None:
+def recorded(record: Record, *, hangs: bool = False) -> Any:
+    """A run that ends at once, or, if it is the first, never."""
+
+    async def run_task(task_id: int, run: int) -> None:
         record.runs.append([task_id, run])
-        for number in range(count):
-
-            async def turn(number: int = number) -> dict[str, int]:
-                record.steps.append(f"turn-{number}")
-                if number == hang_at and hanging is not None:
-                    hanging.set()
-                    await asyncio.Event().wait()
-                return {"n": number}
-
-            record.results.append(await step(f"turn-{number}", turn))
+        if hangs and not record.hanging.is_set():
+            record.hanging.set()
+            await asyncio.Event().wait()
         record.ended.set()
 
     return run_task
@@ -102,17 +94,17 @@ def turns(record: Record, count: int, *, hang_at: int | None = None, hanging: as
 
 async def simple(url: URL) -> Any:
     record = Record()
-    bench = Bench(url, turns(record, 2))
+    bench = Bench(url, recorded(record))
     await bench.engine.start()
     await bench.submit(1)
     await record.ended.wait()
     await bench.finish()
-    return {"runs": record.runs, "steps": record.steps, "results": record.results}
+    return {"runs": record.runs}
 
 
 async def rollback(url: URL) -> Any:
     record = Record()
-    bench = Bench(url, turns(record, 1))
+    bench = Bench(url, recorded(record))
     await bench.engine.start()
 
     def fail(connection: Any) -> None:
@@ -129,30 +121,30 @@ async def rollback(url: URL) -> Any:
 
 
 async def unfinished(url: URL, *, is_killed: bool) -> Any:
-    record, hanging = Record(), asyncio.Event()
-    bench = Bench(url, turns(record, 3, hang_at=1, hanging=hanging))
+    record = Record()
+    bench = Bench(url, recorded(record, hangs=True))
     await bench.engine.start()
     await bench.submit(1)
-    await hanging.wait()
+    await record.hanging.wait()
     if is_killed:
-        print(json.dumps({"steps": record.steps}), flush=True)
+        print(json.dumps({"runs": record.runs}), flush=True)
         os.kill(os.getpid(), 9)
     await bench.close()
-    return {"steps": record.steps}
+    return {"runs": record.runs}
 
 
 async def goes_on(url: URL) -> Any:
     record = Record()
-    bench = Bench(url, turns(record, 3))
+    bench = Bench(url, recorded(record))
     await bench.engine.start()
     await record.ended.wait()
     await bench.finish()
-    return {"runs": record.runs, "steps": record.steps, "results": record.results}
+    return {"runs": record.runs}
 
 
 async def idle(url: URL) -> Any:
     record = Record()
-    bench = Bench(url, turns(record, 1))
+    bench = Bench(url, recorded(record))
     await bench.engine.start()
     left = await bench.unfinished()
     await bench.close()
@@ -166,7 +158,7 @@ async def concurrency(url: URL) -> Any:
     ended = asyncio.Event()
     full = asyncio.Event()
 
-    async def run_task(task_id: int, run: int, step: Any) -> None:
+    async def run_task(task_id: int, run: int) -> None:
         nonlocal most_of_user, most, done
         user = task_id // 100
         now[user] += 1
@@ -174,7 +166,6 @@ async def concurrency(url: URL) -> Any:
         if now.total() >= 3:
             full.set()
         await full.wait()
-        await step("turn-0", nothing)
         now[user] -= 1
         done += 1
         if done == 8:
@@ -192,14 +183,13 @@ async def concurrency(url: URL) -> Any:
 
 async def purge(url: URL) -> Any:
     record = Record()
-    bench = Bench(url, turns(record, 2))
+    bench = Bench(url, recorded(record))
     await bench.engine.start()
     await bench.submit(1)
     await record.ended.wait()
     await bench.all_recorded()
     await bench.engine.purge(1, 1)
-    runs, steps = bench.table("workflow_status"), bench.table("operation_outputs")
-    query = text(f"SELECT (SELECT count(*) FROM {runs}) + (SELECT count(*) FROM {steps})")
+    query = text(f"SELECT count(*) FROM {bench.table('workflow_status')}")
     left = await bench.database.read(lambda connection: connection.execute(query).scalar())
     await bench.close()
     return {"left": left}
@@ -209,7 +199,7 @@ async def failure(url: URL) -> Any:
     record = Record()
     second = asyncio.Event()
 
-    async def run_task(task_id: int, run: int, step: Any) -> None:
+    async def run_task(task_id: int, run: int) -> None:
         record.runs.append([task_id, run])
         if task_id == 1:
             raise ValueError("this run fails")
@@ -227,7 +217,7 @@ async def failure(url: URL) -> Any:
 async def launched_again(url: URL) -> Any:
     """The first launch fails early, the second late; the third works."""
     record = Record()
-    bench = Bench(url, turns(record, 1))
+    bench = Bench(url, recorded(record))
     failures = []
     launch = DBOS.launch
 
@@ -249,40 +239,21 @@ async def launched_again(url: URL) -> Any:
     return {"failures": failures, "threads": threads, "runs": record.runs}
 
 
-async def unrecorded(url: URL) -> Any:
-    """The disk is full when the first step's result is to be recorded."""
-    from dbos._sys_db import SystemDatabase
-
-    full = sqlite3.OperationalError("database or disk is full")
-    full.sqlite_errorcode = sqlite3.SQLITE_FULL
-    refused = iter([OperationalError("INSERT", {}, full)])
-    record_result = SystemDatabase.record_operation_result
-
-    def refuse_once(*args: Any, **options: Any) -> None:
-        if (refusal := next(refused, None)) is not None:
-            raise refusal from full
-        record_result(*args, **options)
-
-    with patch.object(SystemDatabase, "record_operation_result", refuse_once):
-        seen = await simple(url)
-    return {**seen, "is_refused": next(refused, None) is None}
-
-
 async def another_process_hangs(url: URL) -> Any:
-    """A process of its own, not "local", that is killed while its run hangs in the second turn."""
-    record, hanging = Record(), asyncio.Event()
-    bench = Bench(url, turns(record, 3, hang_at=1, hanging=hanging), executor_id="dead-process")
+    """A process of its own, not "local", that is killed while its run hangs."""
+    record = Record()
+    bench = Bench(url, recorded(record, hangs=True), executor_id="dead-process")
     await bench.engine.start()
     await bench.submit(1)
-    await hanging.wait()
-    print(json.dumps({"steps": record.steps}), flush=True)
+    await record.hanging.wait()
+    print(json.dumps({"runs": record.runs}), flush=True)
     os.kill(os.getpid(), 9)
 
 
 async def takes_over(url: URL) -> Any:
     """Nothing is run that another process holds, until it is known to be dead."""
     record = Record()
-    bench = Bench(url, turns(record, 3), executor_id="heir")
+    bench = Bench(url, recorded(record), executor_id="heir")
     await bench.engine.start()
     await say_alive(bench, "dead-process", is_alive=True)
     await say_alive(bench, "heir", is_alive=True)
@@ -302,15 +273,13 @@ async def takes_over(url: URL) -> Any:
         "before": [left_to_the_living, is_running, runs_before],
         "after": [left, is_running_in_the_dead],
         "runs": record.runs,
-        "steps": record.steps,
-        "results": record.results,
         "processes": processes,
     }
 
 
 async def stray_takeover(url: URL) -> Any:
     """Somebody takes a living run from its process, which claims it again: once, not over and over."""
-    record, hanging = Record(), asyncio.Event()
+    record = Record()
     looks = 0
     requeue_lost = DbosWorker._requeue_lost
 
@@ -320,10 +289,10 @@ async def stray_takeover(url: URL) -> Any:
         looks += 1
 
     with patch("beray.server.engine.dbos_worker.LOST_SECONDS", 0.1), patch.object(DbosWorker, "_requeue_lost", counted):
-        bench = Bench(url, turns(record, 3, hang_at=1, hanging=hanging), executor_id="victim")
+        bench = Bench(url, recorded(record, hangs=True), executor_id="victim")
         await bench.engine.start()
         await bench.submit(1)
-        await hanging.wait()
+        await record.hanging.wait()
         take = text("UPDATE dbos.workflow_status SET status = 'ENQUEUED', owner_xid = NULL, started_at_epoch_ms = NULL")
         await bench.database.write(lambda connection: connection.execute(take) and None)
         bench.engine.wake()
@@ -340,7 +309,7 @@ async def displaced(url: URL) -> Any:
     runs: list[int] = []
     ended = asyncio.Event()
 
-    async def run_task(task_id: int, run: int, step: Any) -> None:
+    async def run_task(task_id: int, run: int) -> None:
         runs.append(task_id)
         if len(runs) == 1:
             raise Displaced
@@ -370,12 +339,12 @@ async def say_alive(bench: Bench, process_id: str, *, is_alive: bool) -> None:
 
 async def cut_and_go_on(url: URL) -> Any:
     """What a fenced process does: it lets go of its run, claims nothing, and takes it up again later."""
-    record, hanging = Record(), asyncio.Event()
-    bench = Bench(url, turns(record, 3, hang_at=1, hanging=hanging), executor_id="fenced")
+    record = Record()
+    bench = Bench(url, recorded(record, hangs=True), executor_id="fenced")
     await bench.engine.start()
     await say_alive(bench, "fenced", is_alive=True)
     await bench.submit(1)
-    await hanging.wait()
+    await record.hanging.wait()
     await bench.engine.cut()
     await bench.submit(2)
     claimed = await bench.database.read(lambda connection: connection.execute(text(CLAIMED)).scalar_one())
@@ -397,12 +366,11 @@ async def fair(url: URL) -> Any:
     go = asyncio.Event()
     has_other = asyncio.Event()
 
-    async def run_task(task_id: int, run: int, step: Any) -> None:
+    async def run_task(task_id: int, run: int) -> None:
         order.append(task_id // 100)
         if len(order) == 3:
             has_other.set()
         await (has_other if len(order) == 2 else go).wait()  # both free at once would be a tie
-        await step("turn-0", nothing)
 
     bench = Bench(url, run_task, per_user=3, per_process=2)
     await bench.engine.start()
@@ -418,7 +386,7 @@ async def fair(url: URL) -> Any:
 async def other_version(url: URL) -> Any:
     """Runs that an application of another version has queued, or holds, are left alone."""
     record = Record()
-    bench = Bench(url, turns(record, 1))
+    bench = Bench(url, recorded(record))
     await bench.engine.start()
     with patch("beray.server.engine.dbos_queue.APPLICATION_VERSION", "agent-of-the-future"):
         await bench.submit(1)
@@ -427,6 +395,29 @@ async def other_version(url: URL) -> Any:
     await until(lambda: bench.unfinished_is(1), what="the end of the run of this version")
     await bench.close()
     return {"runs": record.runs}
+
+
+async def claimed_alike(url: URL) -> Any:
+    """Two runs, one claimed as where there is one process only, the other by the library."""
+    record = Record()
+    bench = Bench(url, recorded(record))
+    await bench.engine.start()
+    bench.engine.pause(True)
+    await bench.submit(1)
+    await bench.submit(2)
+    ids = [*bench.engine._claim_alone("1", "token"), *(bench.engine._claim_shared("1", "token") or ())]
+    query = text("SELECT * FROM workflow_status WHERE workflow_uuid = :id")
+    rows = []
+    for run_id in ids:
+        row = await bench.database.read(
+            lambda connection, i=run_id: connection.execute(query, {"id": i}).mappings().one()
+        )
+        rows.append({name: type(value).__name__ if name in VARYING else value for name, value in row.items()})
+    await bench.close()
+    return {"claimed": ids, "differences": [name for name in rows[0] if rows[0][name] != rows[1][name]]}
+
+
+VARYING = {"workflow_uuid", "creator_xid", "created_at", "updated_at", "started_at_epoch_ms", "retention_timestamp"}
 
 
 async def queue_only(url: URL) -> Any:
@@ -444,7 +435,7 @@ async def queue_only(url: URL) -> Any:
 
 async def old_runs(url: URL) -> Any:
     record = Record()
-    bench = Bench(url, turns(record, 1))
+    bench = Bench(url, recorded(record))
     await bench.engine.start()
     await bench.submit(1)
     await record.ended.wait()
@@ -453,10 +444,6 @@ async def old_runs(url: URL) -> Any:
     purged = [await bench.engine.purge_ended(now - 3_600_000), await bench.engine.purge_ended(now + 60_000)]
     await bench.close()
     return {"purged": purged}
-
-
-async def nothing() -> None:
-    return None
 
 
 CASES = {
@@ -470,7 +457,6 @@ CASES = {
     "purge": purge,
     "failure": failure,
     "launched-again": launched_again,
-    "unrecorded": unrecorded,
     "another-process-hangs": another_process_hangs,
     "takes-over": takes_over,
     "stray-takeover": stray_takeover,
@@ -479,6 +465,7 @@ CASES = {
     "fair": fair,
     "other-version": other_version,
     "old-runs": old_runs,
+    "claimed-alike": claimed_alike,
     "queue-only": queue_only,
 }
 

@@ -39,12 +39,8 @@ def one_url(tmp_path) -> URL:
     return sqlite_url(tmp_path / "beray.db")
 
 
-def test_submitted_run_is_run_once_with_its_steps(database_url):
-    assert run("simple", database_url) == {
-        "runs": [[1, 1]],
-        "steps": ["turn-0", "turn-1"],
-        "results": [{"n": 0}, {"n": 1}],
-    }
+def test_submitted_run_is_run_once(database_url):
+    assert run("simple", database_url) == {"runs": [[1, 1]]}
 
 
 def test_rolled_back_submission_never_runs(database_url):
@@ -52,13 +48,12 @@ def test_rolled_back_submission_never_runs(database_url):
 
 
 @pytest.mark.parametrize("end", ["kill", "close"])
-def test_unfinished_run_goes_on_at_its_last_finished_step(database_url, end):
+def test_unfinished_run_is_taken_up_again(database_url, end):
     first = run(f"unfinished-{end}", database_url)
 
     second = run("continue", database_url)
 
-    assert first == {"steps": ["turn-0", "turn-1"]}
-    assert second == {"runs": [[1, 1]], "steps": ["turn-1", "turn-2"], "results": [{"n": 0}, {"n": 1}, {"n": 2}]}
+    assert first == second == {"runs": [[1, 1]]}
 
 
 def test_finished_run_does_not_run_again(database_url):
@@ -94,15 +89,6 @@ def test_failed_run_does_not_stop_the_engine(one_url):
     assert run("failure", one_url) == {"runs": [[1, 1], [2, 1]]}
 
 
-def test_step_that_was_done_but_could_not_be_recorded_does_not_fail_the_run(one_url):
-    assert run("unrecorded", one_url) == {
-        "runs": [[1, 1]],
-        "steps": ["turn-0", "turn-1"],
-        "results": [{"n": 0}, {"n": 1}],
-        "is_refused": True,
-    }
-
-
 def test_launch_that_failed_can_be_tried_again(one_url):
     seen = run("launched-again", one_url)
 
@@ -124,17 +110,15 @@ def shared_url(postgres_url) -> URL:
     return make_url(postgres_url)
 
 
-def test_run_of_a_dead_process_is_taken_over_at_its_last_finished_step(shared_url):
+def test_run_of_a_dead_process_is_taken_over(shared_url):
     first = run("another-process-hangs", shared_url)
 
     heir = run("takes-over", shared_url)
 
-    assert first == {"steps": ["turn-0", "turn-1"]}
+    assert first == {"runs": [[1, 1]]}
     assert heir["before"] == [0, True, []], "a process that lives keeps its runs"
     assert heir["after"] == [[1, 0], False], "one look may be deceived by a clock that was set"
     assert heir["runs"] == [[1, 1]]
-    assert heir["steps"] == ["turn-1", "turn-2"]
-    assert heir["results"] == [{"n": 0}, {"n": 1}, {"n": 2}]
     assert heir["processes"] == ["heir"], "nothing is left of the dead"
 
 
@@ -153,6 +137,10 @@ def test_cut_worker_lets_go_claims_nothing_and_goes_on_later(shared_url):
 def test_user_with_one_task_gets_the_next_free_place(database_url):
     """Two places, both the flooder's: the next that is free is the other's."""
     assert run("fair", database_url) == {"place_of_the_other": 2}
+
+
+def test_claim_of_a_process_that_is_alone_is_the_librarys(one_url):
+    assert run("claimed-alike", one_url) == {"claimed": ["1.1", "2.1"], "differences": []}
 
 
 def test_run_of_another_application_version_is_left_alone(database_url):
@@ -191,7 +179,7 @@ def test_library_has_the_private_calls_that_are_used():
         "is_latest_version",
     ]
     assert parameters(execute_dequeued_workflow) == ["dbos", "status", "owner_xid"]
-    for name in ("get_queue", "get_queue_partitions", "get_workflow_statuses", "get_pending_workflows"):
+    for name in ("get_queue", "get_workflow_statuses", "get_pending_workflows"):
         assert callable(getattr(SystemDatabase, name))
     assert {"status", "executor_id", "queue_partition_key", "queue_name"} <= set(workflow_columns())
 

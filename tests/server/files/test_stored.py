@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from beray.server.audit import AuditTrail
+from beray.server.db import stored as queries
 from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
 from beray.server.db.tables import task, user
@@ -199,6 +200,19 @@ async def test_users_do_not_share_their_room(files, database):
     await files.upload(OTHER, 3, "a", body(640 * KIB), announced_bytes=None, expectation=ANY)
 
     assert (await refusal(files, "b", 640 * KIB))[0] == "storage_full"
+
+
+@pytest.mark.parametrize("few", [1, 2, 3])
+async def test_sum_is_the_same_of_few_tasks_and_of_many(stored, database, monkeypatch, few):
+    monkeypatch.setattr(queries, "FEW", few)
+    await stored.of_user(USER.id)  # measures them
+    await database.write(
+        lambda connection: connection.execute(update(task).values(stored_bytes=task.c.id * KIB)).rowcount
+    )
+
+    assert await stored.of_user(USER.id) == 3 * KIB
+    assert await stored.of_user(USER.id, but=1) == 2 * KIB
+    assert await stored.of_user(OTHER.id) == 0
 
 
 async def test_tasks_of_an_older_version_are_measured_when_they_are_asked_for(work_dirs, stored, database):

@@ -105,10 +105,6 @@ def make_tasks(database: Database, tmp_path, events: EventLog, control: RunContr
     )
 
 
-async def run_step(name, work):
-    return await work()
-
-
 async def test_run_that_ends_on_a_full_disk_is_ended_when_there_is_room(
     database, tmp_path, control, monkeypatch, caplog
 ):
@@ -120,7 +116,7 @@ async def test_run_that_ends_on_a_full_disk_is_ended_when_there_is_room(
 
     runner, events = make_runner(database, tmp_path, agent, control)
     with caplog.at_level(logging.WARNING, logger="beray.tasks"):
-        running = asyncio.create_task(runner.run_task(1, 1, run_step))
+        running = asyncio.create_task(runner.run_task(1, 1))
         await asyncio.to_thread(wait_until, lambda: "could not be stored" in caplog.text, what="a try that failed")
         assert not running.done()
         await set_most_pages(database, 1_000_000)
@@ -152,7 +148,7 @@ async def test_run_that_a_fault_ends_keeps_its_usage_and_says_why(
         raise fault
 
     runner, events = make_runner(database, tmp_path, agent, control)
-    await runner.run_task(1, 1, run_step)
+    await runner.run_task(1, 1)
 
     last = json.loads(frame_body((await events.read_tail(1, 1))[0]))
     assert (last["type"], last["status"], last["usage"]) == ("task.finished", status, used)
@@ -175,7 +171,7 @@ async def test_run_is_stopped_on_a_full_disk_by_its_owner_only(database, tmp_pat
 
     runner, events = make_runner(database, tmp_path, agent, control)
     tasks = make_tasks(database, tmp_path, events, control)
-    running = asyncio.create_task(runner.run_task(1, 1, run_step))
+    running = asyncio.create_task(runner.run_task(1, 1))
     await asyncio.wait_for(works.wait(), timeout=10)
     with monkeypatch.context() as full:
         full.setattr(database, "write", AsyncMock(side_effect=Refused("disk_full")))
@@ -272,7 +268,7 @@ async def test_run_whose_process_goes_away_again_and_again_is_given_up(tmp_path,
     values = {"status": "running", "attempt": 30, "interrupts": interrupts}
     with seeded_database(tmp_path / "beray.db", 1, **values) as database:
         runner, events = make_runner(database, tmp_path, agent, control)
-        await runner.run_task(1, 1, run_step)
+        await runner.run_task(1, 1)
         finished = json.loads(frame_body((await events.read_all(1))[-1]))
 
     assert (finished["type"], finished["status"]) == ("task.finished", status)
@@ -285,7 +281,7 @@ async def test_run_that_needs_a_tool_this_process_has_not_fails_and_names_it(tmp
     asked = json.dumps(["shell", "weather"])
     with seeded_database(tmp_path / "beray.db", 1, status="queued", tools=asked) as database:
         runner, events = make_runner(database, tmp_path, agent, control)
-        await runner.run_task(1, 1, run_step)
+        await runner.run_task(1, 1)
 
         last = json.loads(frame_body((await events.read_tail(1, 1))[0]))
     assert agent.await_count == 0
@@ -300,7 +296,7 @@ async def test_run_that_begins_anew_has_not_been_interrupted(tmp_path, control):
 
     with seeded_database(tmp_path / "beray.db", 1, status="queued", attempt=30, interrupts=20) as database:
         runner, events = make_runner(database, tmp_path, agent, control)
-        await runner.run_task(1, 1, run_step)
+        await runner.run_task(1, 1)
         finished = json.loads(frame_body((await events.read_all(1))[-1]))
 
     assert finished["status"] == "completed"
@@ -323,7 +319,7 @@ async def test_attempt_that_was_displaced_leaves_the_run_to_be_taken_up_again(da
 
     runner, events = make_runner(database, tmp_path, agent, control)
     with pytest.raises(Displaced):
-        await runner.run_task(1, 1, run_step)
+        await runner.run_task(1, 1)
 
     kinds = [json.loads(frame_body(frame))["type"] for frame in await events.read_all(1)]
     assert kinds == ["task.started"]
@@ -336,7 +332,7 @@ async def test_attempt_of_a_deleted_task_is_over(database, tmp_path, control):
 
     runner, _ = make_runner(database, tmp_path, agent, control)
 
-    await runner.run_task(1, 1, run_step)
+    await runner.run_task(1, 1)
 
 
 async def test_outcome_that_cannot_be_kept_ends_the_task_all_the_same(database, tmp_path, control):
@@ -344,7 +340,7 @@ async def test_outcome_that_cannot_be_kept_ends_the_task_all_the_same(database, 
         return Outcome(is_completed=True, result="\ud800", error=None, usage=NO_USAGE)
 
     runner, events = make_runner(database, tmp_path, agent, control)
-    await runner.run_task(1, 1, run_step)
+    await runner.run_task(1, 1)
 
     last = json.loads(frame_body((await events.read_tail(1, 1))[0]))
     assert (last["type"], last["status"], last["error"]["code"]) == ("task.finished", "failed", "internal_error")
@@ -359,7 +355,7 @@ async def test_run_whose_task_was_deleted_brings_no_folder_back(database, tmp_pa
         return Outcome(is_completed=True, result="done", error=None, usage=NO_USAGE)
 
     runner, _ = make_runner(database, tmp_path, agent, control)
-    await runner.run_task(1, 1, run_step)
+    await runner.run_task(1, 1)
 
     assert list((tmp_path / "tasks").iterdir()) == []
 
@@ -399,7 +395,7 @@ async def test_run_is_not_completed_while_a_message_waits(database_url, tmp_path
 
     with seeded_database(database_url, 1, status="queued") as database:
         runner, events = make_runner(database, tmp_path, agent, control)
-        await runner.run_task(1, 1, run_step)
+        await runner.run_task(1, 1)
         kinds = [json.loads(frame_body(frame))["type"] for frame in await events.read_all(1)]
 
     assert begun_at == [1, 4]
@@ -415,7 +411,7 @@ async def test_run_of_fixed_rules_is_completed_though_a_message_waits(database, 
 
     rules = Models(ModelChoice("beray:rules", "rules"))
     runner, events = make_runner(database, tmp_path, agent, control, models=rules)
-    await asyncio.wait_for(runner.run_task(1, 1, run_step), timeout=10)
+    await asyncio.wait_for(runner.run_task(1, 1), timeout=10)
 
     assert json.loads(frame_body((await events.read_tail(1, 1))[0]))["status"] == "completed"
 
@@ -441,8 +437,8 @@ async def test_second_attempt_may_ask_only_where_that_is_set_or_a_question_is_op
         database, tmp_path, agent, control, answer_seconds=answer_seconds, catalogue=ToolCatalogue(built_in)
     )
     with pytest.raises(asyncio.CancelledError):
-        await runner.run_task(1, 1, run_step)
-    await runner.run_task(1, 1, run_step)
+        await runner.run_task(1, 1)
+    await runner.run_task(1, 1)
 
     assert offered == [answer_seconds > 0, answer_seconds > 0 or has_question]
 
@@ -458,7 +454,7 @@ async def test_task_that_may_ask_is_run_without_it_where_nobody_can_be_asked(dat
     await database.write(lambda connection: queries.update_task(connection, 1, tools=tools))
     catalogue = ToolCatalogue(("shell", "finish"))
     runner, _ = make_runner(database, tmp_path, agent, control, catalogue=catalogue)
-    await runner.run_task(1, 1, run_step)
+    await runner.run_task(1, 1)
 
     assert offered == [("shell",) if tools else ("shell", "finish")]
 
@@ -481,7 +477,7 @@ async def test_run_that_is_cut_has_used_what_its_checkpoint_says(database, tmp_p
         raise ValueError("a fault of ours")
 
     runner, events = make_runner(database, tmp_path, agent, control)
-    await asyncio.wait_for(runner.run_task(1, 1, run_step), timeout=10)
+    await asyncio.wait_for(runner.run_task(1, 1), timeout=10)
 
     last = json.loads(frame_body((await events.read_tail(1, 1))[0]))
     assert (last["type"], last["usage"]["requests"], last["usage"]["tool_calls"]) == ("task.finished", 3, 3)
@@ -500,7 +496,7 @@ async def test_run_that_fails_or_is_stopped_ends_though_a_message_waits(database
         return outcome(is_completed=False, turns=1)
 
     runner, events = make_runner(database, tmp_path, agent, control)
-    await asyncio.wait_for(runner.run_task(1, 1, run_step), timeout=10)
+    await asyncio.wait_for(runner.run_task(1, 1), timeout=10)
 
     last = json.loads(frame_body((await events.read_tail(1, 1))[0]))
     assert (last["type"], last["status"]) == ("task.finished", "stopped" if is_stopped else "failed")
@@ -514,7 +510,7 @@ async def test_further_run_is_begun_with_its_message_and_the_one_before_is_over(
         goals.append((run.run, run.attempt, run.goal))
         if run.run == 1:
             await database.write(begin_again)
-            await runner.run_task(1, 2, run_step)
+            await runner.run_task(1, 2)
             await run.emit(NewEvent("text.delta", {"message_id": "m", "delta": "late"}))
         await deliver(database)
         return outcome(is_completed=True, turns=1)
@@ -528,7 +524,7 @@ async def test_further_run_is_begun_with_its_message_and_the_one_before_is_over(
 
     with seeded_database(database_url, 1, status="queued") as database:
         runner, events = make_runner(database, tmp_path, agent, control)
-        await runner.run_task(1, 1, run_step)
+        await runner.run_task(1, 1)
         shown = [json.loads(frame_body(frame)) for frame in await events.read_all(1)]
 
     assert goals == [(1, 1, "g"), (2, 1, "the second goal")]

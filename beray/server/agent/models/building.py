@@ -3,14 +3,17 @@
 from typing import TYPE_CHECKING
 
 from beray.server.agent.models.choice import ModelChoice
+from beray.server.agent.models.connections import ModelConnections
 from beray.server.messages import Language
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
 
 
-def build_model(choice: ModelChoice, language: Language, *, cache_key: str = "beray") -> "Model":
-    """The model library's object for `choice`; close it with `close_model`.
+def build_model(
+    choice: ModelChoice, language: Language, *, connections: ModelConnections, cache_key: str = "beray"
+) -> "Model":
+    """The model library's object for `choice`.
 
     Rules mode is spared the provider's client, which is half of what there is to load.
 
@@ -19,6 +22,7 @@ def build_model(choice: ModelChoice, language: Language, *, cache_key: str = "be
     Args:
         choice: From `choose_models`.
         language: Language in which rules mode speaks; a model takes the user's.
+        connections: By which it is asked; the model works as long as they are not closed.
         cache_key: The same for requests that begin alike.
     """
     if choice.kind == "rules":
@@ -28,19 +32,7 @@ def build_model(choice: ModelChoice, language: Language, *, cache_key: str = "be
     if choice.provider == "anthropic":
         from beray.server.agent.models.anthropic_provider import build_anthropic_model
 
-        return build_anthropic_model(choice)
+        return build_anthropic_model(choice, connections=connections)
     from beray.server.agent.models.providers import build_provider_model
 
-    return build_provider_model(choice, cache_key=cache_key)
-
-
-async def close_model(choice: ModelChoice, model: "Model") -> None:
-    """Close the connections of a model built for `choice`."""
-    if choice.provider == "anthropic":
-        from beray.server.agent.models.anthropic_provider import close_anthropic_model
-
-        await close_anthropic_model(model)
-    elif choice.kind == "model":
-        from beray.server.agent.models.providers import close_provider_model
-
-        await close_provider_model(model)
+    return build_provider_model(choice, connections=connections, cache_key=cache_key)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection
 
 from beray.server.agent.models import faults
-from beray.server.agent.models.building import build_model, close_model
+from beray.server.agent.models.building import build_model
 from beray.server.agent.models.choice import ModelChoice
+from beray.server.agent.models.connections import ModelConnections
 from beray.server.agent.progress import Progress
 from beray.server.agent.run import AgentRun
 from beray.server.db import tasks as task_queries
@@ -30,12 +31,14 @@ class ModelChain:
     def __init__(self, run: AgentRun, progress: Progress) -> None:
         self._run = run
         self._progress = progress
+        self._connections = run.connections or ModelConnections()
         self.choice = next(iter(self._left()), run.model)
         self.model = self._build(self.choice)
 
     async def close(self) -> None:
-        """Close the model's connections."""
-        await close_model(self.choice, self.model)
+        """Close the models' connections, if they are this run's own."""
+        if self._connections is not self._run.connections:
+            await self._connections.close()
 
     def give_up(self, error: Exception) -> ModelChoice | None:
         """The model that takes over after `error`; None: there is none, or it would fail for the same reason.
@@ -73,10 +76,8 @@ class ModelChain:
 
     async def change_to(self, following: ModelChoice) -> None:
         """Have `following` work from now on."""
-        before = self.choice, self.model
         self.model = await asyncio.to_thread(self._build, following)  # its provider's client may have to be loaded
         self.choice = following
-        await close_model(*before)
 
     def _left(self) -> list[ModelChoice]:
         failed = set(self._progress.failed_models)
@@ -84,4 +85,5 @@ class ModelChain:
 
     def _build(self, choice: ModelChoice) -> "Model":
         run = self._run
-        return build_model(choice, run.language, cache_key=f"beray-task-{run.task_id}")
+        key = f"beray-task-{run.task_id}"
+        return build_model(choice, run.language, connections=self._connections, cache_key=key)

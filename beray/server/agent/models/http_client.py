@@ -16,6 +16,7 @@ import httpx2
 from beray.server.agent.models.choice import ModelChoice
 
 CONNECT_TIMEOUT_SECONDS = 10
+KEPT_CONNECTIONS: Final = 20  # that are idle, for the library's 5 s; in use are as many as runs ask
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 MOST_EVENT_BYTES: Final = 8 << 20  # one event is a few hundred bytes; one with a whole answer in it is below this
 MOST_EVENT_LINES: Final = 1000  # an event has two or three; Anthropic's client copies what has come with each line
@@ -42,6 +43,7 @@ def http_client(choice: ModelChoice) -> httpx2.AsyncClient:
         verify=_trusted(),
         trust_env=not is_loopback,
         timeout=timeout_of(choice),
+        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS),
         follow_redirects=True,
         headers={"accept-encoding": "identity"},
         event_hooks={"response": [_bound]},

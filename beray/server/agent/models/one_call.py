@@ -14,9 +14,10 @@ from pydantic_ai.tools import ToolDefinition
 
 from beray.protocol.types import TaskError
 from beray.server.agent.models import costs, faults
-from beray.server.agent.models.building import build_model, close_model
+from beray.server.agent.models.building import build_model
 from beray.server.agent.models.checking import MOST_OUTPUT_TOKENS
 from beray.server.agent.models.choice import ModelChoice
+from beray.server.agent.models.connections import ModelConnections
 from beray.server.agent.models.prices import PriceTable
 from beray.server.agent.models.unreadable import stumbling
 from beray.server.agent.wellformed import wellformed
@@ -55,8 +56,9 @@ async def ask_for_a_word(choice: ModelChoice, prices: PriceTable) -> Answered:
         AgentRunError: It could not be asked, or did not answer.
         NoAnswer: The answer was empty.
     """
-    model = await asyncio.to_thread(build_model, choice, "en")
+    connections = ModelConnections()
     try:
+        model = await asyncio.to_thread(build_model, choice, "en", connections=connections)
         began = time.monotonic()
         with stumbling():
             async with model_request_stream(
@@ -76,7 +78,7 @@ async def ask_for_a_word(choice: ModelChoice, prices: PriceTable) -> Answered:
             raise NoAnswer(used)
         return Answered(_said(answer), took_ms, used)
     finally:
-        await close_model(choice, model)
+        await connections.close()
 
 
 def describe(error: Exception, choice: ModelChoice, language: Language, *, seconds: int) -> TaskError:

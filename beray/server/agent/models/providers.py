@@ -17,19 +17,21 @@ from pydantic_ai.providers.vllm import VLLMProvider
 from pydantic_ai.providers.zai import ZaiProvider
 
 from beray.server.agent.models.choice import ModelChoice
+from beray.server.agent.models.connections import ModelConnections
 from beray.server.agent.models.http_client import http_client, timeout_of
 from beray.server.agent.models.quick_client import QuickOpenAI
 
 
-def build_provider_model(choice: ModelChoice, *, cache_key: str) -> Model:
+def build_provider_model(choice: ModelChoice, *, connections: ModelConnections, cache_key: str) -> Model:
     """The library's model for `choice`, which speaks OpenAI's protocol.
 
     Args:
         choice: Not rules.
+        connections: By which it is asked.
         cache_key: The same for requests that begin alike; OpenAI sends them to the machine that has cached that.
     """
     prefix, _, name = choice.name.partition(":")
-    client = _client(choice)
+    client = connections.client(choice, _client)
     # where it is False the library puts a note in the place of a tool's picture: a fallback model may see less
     profile = ModelProfile(supports_image_input=choice.sees_images)
     if prefix == "ollama":
@@ -65,12 +67,6 @@ class _Ollama(_SameTools, OllamaModel):
 
 class _Zai(_SameTools, ZaiModel):
     pass
-
-
-async def close_provider_model(model: Model) -> None:
-    """Close the model's connections."""
-    if isinstance(model, OpenAIChatModel):
-        await model.client.close()
 
 
 def _provider(prefix: str, client: AsyncOpenAI, *, is_own_url: bool) -> Provider[AsyncOpenAI]:

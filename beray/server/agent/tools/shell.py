@@ -32,15 +32,22 @@ _PLAIN = 'eval "$1"'
 
 _FIND_BASH = 'if command -v bash >/dev/null 2>&1; then exec bash -c "$1" bash "$2"; fi; eval "$2"'
 
-# The report: start folder, environment, empty entry, end folder, environment; each entry ends with NUL. Descriptor 3 is
-# moved out of the way of commands that use it themselves. All in one line: the shell numbers the command's lines from
-# there, and the model is to be told which of its own has failed.
+# The report: start folder, environment, empty entry, end folder, environment; each entry ends with NUL, a folder's with
+# a line break before it. What the shell was given at the start is read from the kernel, which spares a process, where
+# that tells it (under Landlock it doesn't). Descriptor 3 is moved out of the way of commands that use it themselves.
+# All in one line: the shell numbers the command's lines from there, and the model is to be told which of its own has
+# failed.
 _WRAPPER = "; ".join(
     r"""
 exec 198>&3 3>&-
-__beray_env=$(command -v env)
-{ builtin printf '%s\0' "$(builtin pwd -P)"; "$__beray_env" -0; builtin printf '\0'; } >&198 2>/dev/null
-__beray_end() { set +eu; { builtin printf '%s\0' "$(builtin pwd -P)"; "$__beray_env" -0; } >&198 2>/dev/null; }
+builtin hash env
+__beray_env=${BASH_CMDS[env]}
+__beray_folder() { builtin pwd -P; builtin printf '\0'; }
+__beray_read() { builtin mapfile -d '' -t __beray_list </proc/$$/environ; }
+__beray_given() { if __beray_read; then builtin printf '%s\0' "${__beray_list[@]}"; else "$__beray_env" -0; fi; }
+{ __beray_folder; __beray_given; builtin printf '\0'; } >&198 2>/dev/null
+builtin unset -f __beray_given __beray_read; builtin unset __beray_list
+__beray_end() { set +eu; { __beray_folder; "$__beray_env" -0; } >&198 2>/dev/null; }
 trap __beray_end EXIT
 __beray_command=$1
 set --
@@ -148,7 +155,7 @@ def parse_report(raw: bytes, *, cwd: str, given: Mapping[str, str]) -> Report | 
     before, after = entries[:middle], entries[middle + 1 : -1]
     if not before or not after:
         return None
-    started_in, ended_in = _text(before[0]), _text(after[0])
+    started_in, ended_in = _folder(before[0]), _folder(after[0])
     if started_in is None or ended_in is None:
         return None
     old, new = _variables(before[1:]), _variables(after[1:])
@@ -183,6 +190,10 @@ def _variables(entries: list[bytes]) -> dict[str, str]:
         if equals and name_text is not None and value_text is not None and _NAME.fullmatch(name_text):
             found[name_text] = value_text
     return found
+
+
+def _folder(raw: bytes) -> str | None:
+    return _text(raw.removesuffix(b"\n"))
 
 
 def _text(raw: bytes) -> str | None:
