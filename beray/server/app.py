@@ -9,7 +9,7 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Final, cast
@@ -73,7 +73,7 @@ from beray.server.tasks.answers import TaskAnswers
 from beray.server.tasks.control import RunControl
 from beray.server.tasks.runner import RunAgent, Runner, Workshop
 from beray.server.tasks.service import Tasks
-from beray.server.tasks.stream import Hub, Streams
+from beray.server.tasks.stream import BEAT_SECONDS, Hub, Streams
 from beray.server.tasks.usage import DayUsage
 from beray.server.tasks.view import task_view
 from beray.server.validation import malformed_body, validation_refusal
@@ -191,6 +191,7 @@ class App:
         self._task_uids = TaskUids(settings.sandbox_uid_base)
         self._background: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closing = False
         self.has_tried_engine = asyncio.Event()
 
         self._control = control = RunControl()
@@ -318,22 +319,28 @@ class App:
             await self._spare_folders()
 
     async def begin_work(self) -> None:
-        """Open the sandbox; then the engine starts, and what is done again and again, in the background.
+        """Begin what is done again and again, and open the sandbox; then the engine starts in the background.
 
         Raises:
             SandboxUnavailable: Nothing can confine the agent's commands.
             SettingError: A setting of the sandbox can't be used.
         """
+        self._begin_rounds()
         loading = self._spawn(self._engine.load())
         if self._worker is not None:
             await self._open_sandbox()
         self.readiness.set("sandbox", "ok")
         await loading  # two threads that import the same at once may see halves of it
         self._spawn(self._start_engine())
+
+    def _begin_rounds(self) -> None:
+        """Begin what is done again and again, and needs no more than the database."""
         # A notice can be lost with its connection; a stop must not be.
         self._spawn(repeat(self._stop_asked, "looking for stops", first=LOOK_SECONDS, every=LOOK_SECONDS))
         self._spawn(self.trail.run())
-        self._spawn(self.hub.run())
+        self._spawn(repeat(self.hub.beat, "heartbeats", first=BEAT_SECONDS, every=BEAT_SECONDS))
+        look = self.hub.look_at_logins
+        self._spawn(repeat(look, "looking at logins", first=BEAT_SECONDS, every=BEAT_SECONDS))
         if self._deliveries is not None:
             self._spawn(self._deliveries.run())
         if self.settings.role != "worker":
@@ -388,6 +395,8 @@ class App:
             self._accounts.hear(notices)  # first: whoever is woken asks whether they are still logged in
         self.wakeups.hear(notices)
         self.hub.hear(notices)
+        if self._is_closing:
+            return
         kinds = {notice.kind for notice in notices}
         if kinds & {"queue", "all"}:
             self._engine.wake()
@@ -396,7 +405,10 @@ class App:
         if kinds & {"stop", "all"}:
             self._spawn(self._stop_asked())
         if kinds & {"login", "all"}:
-            self._spawn(self.hub.look_at_logins())
+            self._spawn(self._look_at_logins())
+
+    async def _look_at_logins(self) -> None:
+        await attempt(self.hub.look_at_logins, "looking at logins")
 
     async def _stop_asked(self) -> None:
         with contextlib.suppress(Refused):  # the database is away: at the next look, or when it is back
@@ -544,21 +556,22 @@ class App:
 
     async def close(self) -> None:
         """Cut the runs (they go on at the next start), then close what was opened."""
+        self._is_closing = True
         for job in tuple(self._background):
             job.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-        await self.model_checks.close()
         self.tasks.engine = None
-        await self._engine.close()
-        await self._connections.close()
+        await _closed(self.model_checks.close, "closing the model checks")
+        await _closed(self._engine.close, "closing the engine")
+        await _closed(self._connections.close, "closing connections to models")
         if self.cluster is not None:
-            await self.cluster.leave()
+            await _closed(self.cluster.leave, "leaving the cluster")
         if self._sandbox is not None:
-            await self._sandbox.close()
+            await _closed(self._sandbox.close, "closing the sandbox")
         if self._accounts is not None:
-            await self._accounts.close()
-        await self.stored.settle()
-        await self.trail.close()
+            await _closed(self._accounts.close, "closing the accounts")
+        await _closed(self.stored.settle, "settling what is stored")
+        await _closed(self.trail.close, "closing the audit log")
         await asyncio.to_thread(self.database.close)
 
     async def count_active_tasks(self) -> int:
@@ -599,6 +612,13 @@ class App:
             return _sandbox_info(self.capabilities)
         told = [about.get("sandbox") for about in (self.cluster.about_workers() if self.cluster is not None else [])]
         return next((sandbox for sandbox in told if sandbox is not None), None)
+
+
+async def _closed(close: Callable[[], Awaitable[object]], what: str) -> None:
+    try:
+        await close()
+    except Exception:  # no fault of one part keeps the others open
+        log.exception("%s failed", what)
 
 
 def _open_catalogue(settings: Settings, environ: Mapping[str, str]) -> ToolCatalogue:

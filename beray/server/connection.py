@@ -15,7 +15,7 @@ that its task, its scope and all that a request is made of are not held until th
 
 import asyncio
 import sys
-from typing import Any, ClassVar, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn._types import ASGI3Application
@@ -25,6 +25,9 @@ from beray.server.edge import common_headers, language_asked, refusal, request_i
 from beray.server.errors import Refused
 from beray.server.messages import Language, text
 
+if TYPE_CHECKING:
+    from beray.server.tasks.stream.outlets import Kept
+
 HEAD_MOST: Final = 64 << 10  # bytes, of a chunk's extensions and of trailers too; common proxies take 8 to 32 KiB
 HEAD_SECONDS: Final = 30.0  # for a whole head, however slowly it drips
 WHOLE_LEAST: Final = 16 << 10  # bytes of a body's piece that is worth handing on without a copy
@@ -33,26 +36,6 @@ SILENCE_SECONDS: Final = 60.0  # between two pieces of a body, and before an ans
 
 
 _NOBODY_WAITS: Final = asyncio.Event()  # what a kept answer has in place of its own, which takes 0.8 KB
-
-
-class Kept(Protocol):
-    """What goes on with an answer when the application has returned."""
-
-    def begin(self) -> None:
-        """The application has returned: now more can be sent."""
-        ...
-
-    def paused(self) -> None:
-        """The client reads too slowly."""
-        ...
-
-    def resumed(self) -> None:
-        """It has read."""
-        ...
-
-    def lost(self) -> None:
-        """The client has gone."""
-        ...
 
 
 class NotTaken(Exception):
@@ -77,7 +60,7 @@ class BoundedConnection(HttpToolsProtocol):
     _asked_seconds: tuple[float | None] | None = None  # what `_close_in` was last told by what is being parsed
     _unread: asyncio.TimerHandle | None = None
     _current: RequestResponseCycle | None = None  # what is answered now, or was last; `cycle` is what was read last
-    _kept: Kept | None = None  # what goes on with the current answer
+    _kept: "Kept | None" = None  # what goes on with the current answer
     _is_over = False  # nothing more is read
     _is_in_head = False
     _is_in_body = False
@@ -119,11 +102,14 @@ class BoundedConnection(HttpToolsProtocol):
         if kept is not None:
             kept.lost()
 
-    def keep_answer(self, kept: Kept) -> None:
+    def keep_answer(self, kept: "Kept") -> None:
         """Leave the answer that is being given to `kept`; the application then returns. It ends by `send`, as ever."""
         cycle, task = self._current, asyncio.current_task()
         assert cycle is not None
         assert task is not None, "called by the application, in its task"
+        if cycle.disconnected:
+            kept.lost()
+            return
         self._kept = kept
         cycle.disconnected = True  # or uvicorn would take an application that returns before its end for a broken one
         task.add_done_callback(lambda task: self._begin_kept(cycle))
@@ -137,6 +123,7 @@ class BoundedConnection(HttpToolsProtocol):
         cycle.message_event = _NOBODY_WAITS
         if self.cycle is cycle:
             self.scope, self.headers = cycle.scope, []
+            self.flow.resume_reading()  # a body that nobody wants may have stopped it
         self._kept.begin()
 
     def data_received(self, data: bytes) -> None:
@@ -194,6 +181,8 @@ class BoundedConnection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         self._has_progressed = True
+        if self._kept is not None and self.cycle is self._current:
+            return  # nobody reads it
         held: bytes | bytearray = cast(Any, self.cycle.body)
         if len(body) >= WHOLE_LEAST and not held and not self.cycle.response_complete:
             self.cycle.body = body  # type: ignore[assignment]  # uvicorn reads and replaces it: two copies less

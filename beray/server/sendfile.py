@@ -89,9 +89,11 @@ class SocketSender:
         """
         if not await self._is_flushed():
             return start
-        own = self._connection.transport.get_extra_info("socket").fileno()
+        pump = _open_pump(file, self._connection.transport.get_extra_info("socket").fileno())
+        if pump is None:
+            return start
         at = start
-        with closing(_Pump(os.dup(file), os.dup(own))) as pump:
+        with closing(pump):
             while at < stop and not gone.done():
                 try:
                     pushed = await pump.push(at, min(stop, at + TURN_BYTES))
@@ -157,7 +159,23 @@ class _Pump:
         os.close(self.socket)
 
 
-def _push(socket: int, file: int, at: int, stop: int) -> _Pushed:
+def _open_pump(file: int, socket: int) -> _Pump | None:
+    """None where no more files can be open."""
+    own: list[int] = []
+    try:
+        own += [os.dup(file)]
+        own += [os.dup(socket)]
+    except OSError as error:
+        for descriptor in own:
+            os.close(descriptor)
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            return None
+        raise
+    return _Pump(*own)
+
+
+def _push(socket: int, file: int, start: int, stop: int) -> _Pushed:
+    at = start
     while at < stop:
         try:
             sent = os.sendfile(socket, file, at, stop - at)
@@ -165,6 +183,10 @@ def _push(socket: int, file: int, at: int, stop: int) -> _Pushed:
             if not _has_room(socket):
                 return _Pushed(at, is_full=True)
             continue
+        except OSError:
+            if at == start:
+                raise
+            return _Pushed(at, is_full=False)  # what went is told; the next call meets the error again
         if sent == 0:
             raise EOFError("the file has become shorter")
         at += sent

@@ -226,13 +226,13 @@ class _Service:
 
     async def _start_work(self) -> None:
         """Make the server ready, beside requests."""
+        settling = asyncio.get_running_loop().call_later(SETTLED_SECONDS, end_start)  # however long the parts take
         with self._explained():
             await self._app.begin_work()
         for line in sandbox_lines(self._app.capabilities):
             self._announce(line)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SETTLED_SECONDS):
-                await self._app.has_tried_engine.wait()
+        await self._app.has_tried_engine.wait()
+        settling.cancel()
         end_start()
 
     def _end_if_failed(self, starting: asyncio.Task[None]) -> None:

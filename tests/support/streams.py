@@ -1,6 +1,7 @@
 """Streams without the rest of a server: the hub over a real log, and watchers on every way to reach one."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from beray.protocol.sse import EventStreamDecoder
 from beray.server.clock import system_clock
-from beray.server.connection import connection_speaking
+from beray.server.connection import BoundedConnection, connection_speaking
 from beray.server.db.connect import Database
 from beray.server.db.notices import Notice
 from beray.server.edge import Edge
@@ -49,6 +50,8 @@ class StreamBench:
     hub: Hub
     streams: Streams = field(default_factory=lambda: Streams(0))
     logged_in: bool = True
+    asked: int = 0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)  # closed, streams begin later
     way: Way = "TransportOutlet"
 
     async def append(self, task_id: int, count: int = 1, *, size: int = 0) -> None:
@@ -63,7 +66,14 @@ class StreamBench:
             scope["beray.send"] = lambda message: send(message)
         elif self.way == "CursorOutlet":
             scope["beray.send"] = lambda message: NoCoroutine(send(message))
+        self.asked += 1
+        await self.gate.wait()
         await TaskStream(self.hub, self.streams, Watcher(1, path, after, self._is_allowed))(scope, receive, send)
+
+    @property
+    def ways(self) -> Counter[str]:
+        """By which kinds of outlets the open streams are written to."""
+        return Counter(type(subscriber.outlet).__name__ for subscriber in self.hub._subscribers)
 
     async def _is_allowed(self) -> bool:
         return self.logged_in
@@ -75,6 +85,7 @@ def opened_bench(url: URL, *task_ids: int) -> Iterator[StreamBench]:
     with seeded_database(url, *task_ids, status="running", attempt=1) as database:
         log = EventLog(database, Wakeups(), system_clock)
         bench = StreamBench(database, log, Hub(log, reads_inline=not database.is_shared))
+        bench.gate.set()
         database.deliver = bench.hub.hear
         yield bench
 
@@ -85,6 +96,7 @@ class ServedStreams:
     def __init__(self, url: URL, *task_ids: int) -> None:
         self._open = partial(opened_bench, url, *task_ids)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.connections: set[object] = set()  # that are open
         self.bench: StreamBench
 
     def run(self, work: Callable[[StreamBench], Awaitable[T]]) -> T:
@@ -107,12 +119,25 @@ class ServedStreams:
         await send({"type": "lifespan.shutdown.complete"})
 
 
+def _counted(connections: set[object]) -> type[BoundedConnection]:
+    class Counted(connection_speaking("en")):  # type: ignore[misc]  # made anew for each server
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            connections.add(self)
+            super().connection_made(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            connections.discard(self)
+
+    return Counted
+
+
 @contextmanager
 def served_streams(url: URL, *task_ids: int) -> Iterator[tuple[str, ServedStreams]]:
     """The base URL, and what stands behind it."""
     streams = ServedStreams(url, *task_ids)
-    edge = Edge(streams.app, default_language="en", max_body_bytes=1000)
-    with served(edge, connection=connection_speaking("en")) as base_url:
+    edge = Edge(streams.app, default_language="en", max_body_bytes=1 << 20)
+    with served(edge, connection=_counted(streams.connections)) as base_url:
         wait_until(lambda: hasattr(streams, "bench"), what="a server")
         yield base_url, streams
 
@@ -126,6 +151,7 @@ class Reader:
         self.seqs: list[int] = []
         self.writes: list[bytes] = []
         self.has_ended = False
+        self.fails = False
         self._is_quick = asyncio.Event()
         self._is_quick.set()
         self.gone = asyncio.Event()
@@ -168,6 +194,8 @@ class Reader:
     async def send(self, message: Message) -> None:
         if self.gone.is_set():
             return
+        if self.fails:
+            raise OSError("cut")
         await self._is_quick.wait()
         self.take(message.get("body", b""))
         if message["type"] == "http.response.body" and not message["more_body"]:

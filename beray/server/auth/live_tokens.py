@@ -20,6 +20,7 @@ TOKENS_MOST: Final = 4096  # some 500 bytes each
 BELIEVED_MS: Final = 1000  # so what an operator changes in the database by hand counts too
 ENDS_MOST: Final = 4096  # users of whom it is known apart that a login has ended
 WATCH_MS: Final = 15_000  # to 30 s: between looks of an open stream that was told nothing
+AWAY_MS: Final = 5_000  # until the next look where the database was away at the last
 
 
 class LiveTokens:
@@ -115,7 +116,7 @@ class LoginWatch:
         seen: How many ends there were before that was looked up.
     """
 
-    __slots__ = ("_expires_at", "_key", "_logins", "_look_at", "_seen", "user")  # one for each open stream
+    __slots__ = ("_expires_at", "_key", "_logins", "_look_at", "_looked_at", "_seen", "user")  # one for each stream
 
     def __init__(self, logins: Logins, key: TokenKey, use: TokenUse, *, seen: int) -> None:
         self.user: UserRow = use.user
@@ -128,7 +129,7 @@ class LoginWatch:
         """Whether they are certainly logged in, without a look at the database."""
         now = self._logins.clock()
         return (
-            now < self._look_at
+            self._looked_at <= now < self._look_at  # a clock that was set back makes nobody sure
             and (self._expires_at is None or now < self._expires_at)
             and not self._logins.ends.has_any_since(self._seen, self.user.id)
         )
@@ -141,6 +142,7 @@ class LoginWatch:
         try:
             use = await self._logins.look(self._key)
         except Refused:
+            self._look_in(AWAY_MS)
             return True
         if use is None:
             return False
@@ -151,4 +153,8 @@ class LoginWatch:
         self._seen = seen
         self._expires_at = use.expires_at
         # Spread by the token, or a thousand that were opened together would look together.
-        self._look_at = self._logins.clock() + WATCH_MS + WATCH_MS * self._key.hash[0] // 256
+        self._look_in(WATCH_MS + WATCH_MS * self._key.hash[0] // 256)
+
+    def _look_in(self, milliseconds: int) -> None:
+        self._looked_at = self._logins.clock()
+        self._look_at = self._looked_at + milliseconds

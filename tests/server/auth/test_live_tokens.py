@@ -158,3 +158,12 @@ async def test_database_that_is_away_ends_no_stream():
 
     assert await watched.watch()
     assert not watched.watch.is_sure, "it is asked again"
+
+
+async def test_clock_that_is_set_back_makes_nobody_sure():
+    watched = Watched()
+    watched.now -= 3_600_000
+    watched.use = None
+
+    assert not watched.watch.is_sure
+    assert not await watched.watch()

@@ -8,9 +8,10 @@ import pytest
 from beray.protocol.sse import HEARTBEAT
 from beray.server.db.notices import EVERYTHING
 from beray.server.events.log import Page
+from beray.server.rounds import repeat
 from beray.server.tasks.stream import feed as feeds
-from beray.server.tasks.stream import hub as hubs
 from beray.server.tasks.stream import subscriber as subscribers
+from beray.server.tasks.stream.outlets import Chunk
 from tests.support.databases import sqlite_url
 from tests.support.streams import WAYS, Reader, StreamBench, Way, opened_bench, reading, told_elsewhere
 from tests.support.waiting import until
@@ -47,7 +48,7 @@ async def test_replay_then_live_then_the_end(bench, way: Way):
     bench.way = way
     async with reading(bench, 1, 3) as all_of_it, reading(bench, 1, 2, after=2) as rest:
         await until(has_seen(all_of_it, 1, 2, 3))
-        assert bench.hub.ways == {way: 5}
+        assert bench.ways == {way: 5}
         await bench.append(1)
         await until(has_seen(all_of_it, 1, 2, 3, 4))
         await bench.finish(1)
@@ -57,7 +58,7 @@ async def test_replay_then_live_then_the_end(bench, way: Way):
         assert has_seen(all_of_it, 1, 2, 3, 4, 5)()
         assert has_seen(rest, 3, 4, 5)()
     assert bench.streams.count == 0
-    assert not bench.hub.ways
+    assert not bench.ways
 
 
 async def test_a_chunk_is_encoded_once_for_all(bench):
@@ -88,6 +89,46 @@ async def test_what_comes_within_a_tick_is_written_together(bench):
         assert len(reader.seqs) == 43
         feed.flush()
         assert reader.seqs[43:] == [44, 45]
+
+
+async def test_first_event_after_a_quiet_moment_waits_for_no_tick(bench):
+    async with reading(bench, 1) as [reader]:
+        await live(bench, reader)
+        feed = bench.hub._feeds[1]
+        feed._written_at = feed._loop.time() - feeds.TICK_MOST_SECONDS
+
+        feed.hear(4, [b"id: 4\nevent: text.delta\ndata: {}\n\n"])
+        assert not isinstance(feed._timer, asyncio.TimerHandle)
+        await until(has_seen([reader], 1, 2, 3, 4))
+
+        feed._tick_seconds = 3600.0
+        feed.hear(5, [b"id: 5\nevent: text.delta\ndata: {}\n\n"])
+        assert isinstance(feed._timer, asyncio.TimerHandle)
+
+
+async def test_tick_grows_with_the_time_that_writing_takes(bench):
+    async with reading(bench, 1) as [reader]:
+        await live(bench, reader)
+        feed = bench.hub._feeds[1]
+        for spent_seconds, tick_seconds in ((0.0, 0.010), (0.008, 0.016), (1.0, 0.025), (0.0, 0.010)):
+            feed._writing.append((Chunk(b"", 3, 3), iter(())))
+            feed._spent_seconds = spent_seconds
+            feed._end_chunk(feed._writing[0][0])
+
+            assert feed._tick_seconds == pytest.approx(tick_seconds)
+
+
+async def test_send_that_fails_ends_its_stream_alone(bench):
+    bench.way = "SteppedOutlet"
+    async with reading(bench, 1, 3) as readers:
+        await live(bench, *readers)
+        readers[1].fails = True
+
+        await bench.append(1)
+
+        await until(has_seen([readers[0], readers[2]], 1, 2, 3, 4))
+        assert readers[1].seqs == [1, 2, 3]
+        await until(lambda: bench.streams.count == 2)
 
 
 async def test_notices_without_frames_are_looked_up(bench):
@@ -157,6 +198,27 @@ async def test_slow_reader_goes_on_from_the_store_and_joins_again(bench):
         await until(has_seen([slow, *others], *range(1, 305)))
 
 
+async def test_slow_reader_is_not_live_before_it_has_read(bench):
+    async with reading(bench, 1, 2) as [slow, other]:
+        await live(bench, slow, other)
+        feed = bench.hub._feeds[1]
+        slow.be_slow()
+        await bench.append(1)
+        await until(lambda: len(feed.slow) == 1)
+
+        feed.beat(now=float("inf"))
+        [late] = feed.slow  # a heartbeat is no reason to read the store
+        late.fall_behind(4)
+        for _ in range(5):
+            await bench.append(1)
+        await until(has_seen([other], *range(1, 10)))
+        assert late not in feed.live
+
+        slow.be_quick()
+        await until(has_seen([slow], *range(1, 10)))
+        await live(bench, slow, other)
+
+
 async def test_reader_beyond_the_end_waits_for_what_comes_after(bench):
     async with reading(bench, 1, after=5) as [ahead], reading(bench, 1) as [other]:
         await live(bench, other)
@@ -191,9 +253,8 @@ async def test_finished_task_that_runs_again_goes_on_in_the_stream(bench):
 
 async def test_silence_is_told_by_a_comment(bench, monkeypatch):
     monkeypatch.setattr(feeds, "HEARTBEAT_SECONDS", 0.0)
-    monkeypatch.setattr(hubs, "BEAT_SECONDS", 0.001)
     monkeypatch.setattr(subscribers, "HEARTBEAT_SECONDS", 0.001)
-    beating = asyncio.create_task(bench.hub.run())
+    beating = asyncio.create_task(repeat(bench.hub.beat, "heartbeats", first=0, every=0.001))
     async with reading(bench, 1) as live_ones, reading(bench, 1, after=9) as waiting:
         for reader in live_ones + waiting:
             await until(lambda reader=reader: reader.writes.count(HEARTBEAT) >= 2)

@@ -29,14 +29,14 @@ def served(tmp_path) -> Iterator[tuple[str, ServedStreams]]:
 class Watching:
     """A client that has connected; `read` takes everything to the end of the stream, in a thread."""
 
-    def __init__(self, base_url: str, *, receive_buffer: int | None = None) -> None:
+    def __init__(self, base_url: str, *, receive_buffer: int | None = None, body: bytes = b"") -> None:
         parts = urlsplit(base_url)
         self.socket = socket.socket()
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(30)
         self.socket.connect((parts.hostname, parts.port))
-        self.socket.sendall(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.socket.sendall(b"GET /1 HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
         self.content = b""
         self._thread = threading.Thread(target=self._read_on)
 
@@ -85,7 +85,7 @@ def test_each_way_brings_every_event_once(served, way: Way):
     base_url, streams = served
     streams.bench.way = way
     answers = [requests.get(f"{base_url}/1", stream=True, timeout=30) for _ in range(3)]
-    wait_until(lambda: streams.bench.hub.ways == {way: 3}, what="three watchers")
+    wait_until(lambda: streams.bench.ways == {way: 3}, what="three watchers")
 
     for _ in range(20):
         streams.run(lambda bench: bench.append(1, 5))
@@ -93,7 +93,7 @@ def test_each_way_brings_every_event_once(served, way: Way):
 
     for answer in answers:
         assert [int(event.id) for event in EventStreamDecoder().feed(answer.content)] == list(range(1, 105))
-    wait_until(lambda: not streams.bench.hub.ways, what="their end")
+    wait_until(lambda: not streams.bench.ways, what="their end")
 
 
 @pytest.mark.parametrize("way", WAYS[:2])
@@ -143,8 +143,45 @@ def test_watchers_who_go_are_forgotten_at_once(served):
     for watching in watchers:
         watching.close()
 
-    wait_until(lambda: not streams.bench.hub.ways and streams.bench.streams.count == 0, what="nobody")
+    wait_until(lambda: not streams.bench.ways and streams.bench.streams.count == 0, what="nobody")
     assert not streams.bench.hub._feeds
+
+
+def test_client_that_leaves_before_its_stream_begins_leaves_nothing_behind(served):
+    """While its token was looked up; then nothing more is told of it."""
+    base_url, streams = served
+    other = Watching(base_url)
+    other.read()
+    wait_until(lambda: count_live(streams.bench) == 1, what="a live watcher")
+
+    async def close_gate(bench: StreamBench) -> None:
+        bench.gate.clear()
+
+    async def open_gate(bench: StreamBench) -> None:
+        bench.gate.set()
+
+    streams.run(close_gate)
+    leaving = Watching(base_url)
+    wait_until(lambda: streams.bench.asked == 2, what="its request")
+    leaving.close()
+    wait_until(lambda: len(streams.connections) == 1, what="the server to see that it has left")
+    streams.run(open_gate)
+
+    wait_until(lambda: streams.bench.ways.total() == 1 and streams.bench.streams.count == 1, what="its end")
+    streams.run(lambda bench: bench.finish(1))
+    wait_until(lambda: other.is_whole, what="the end")
+    assert other.seqs == [1, 2, 3, 4]
+    other.close()
+
+
+def test_body_of_a_request_for_a_stream_is_passed_over(served):
+    base_url, streams = served
+    watching = Watching(base_url, body=bytes(300_000))
+    wait_until(lambda: count_live(streams.bench) == 1, what="a live watcher")
+
+    watching.close()
+
+    wait_until(lambda: streams.bench.streams.count == 0, what="its end, which is behind the body")
 
 
 def test_close_ends_streams_whole_and_cuts_those_that_nobody_reads(served, monkeypatch):
@@ -161,7 +198,7 @@ def test_close_ends_streams_whole_and_cuts_those_that_nobody_reads(served, monke
 
     streams.run(close)
 
-    wait_until(lambda: other.is_whole and not streams.bench.hub.ways, what="the end")
+    wait_until(lambda: other.is_whole and not streams.bench.ways, what="the end")
     stalled.read()
     stalled.close()
     assert not stalled.is_whole

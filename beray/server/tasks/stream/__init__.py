@@ -13,7 +13,7 @@ What a watcher gets has been committed, in order, without gap or repeat; a slow 
 """
 
 from beray.server.tasks.stream.answer import Streams, TaskStream
-from beray.server.tasks.stream.hub import Hub
+from beray.server.tasks.stream.hub import BEAT_SECONDS, Hub
 from beray.server.tasks.stream.subscriber import Watcher
 
-__all__ = ["Hub", "Streams", "TaskStream", "Watcher"]
+__all__ = ["BEAT_SECONDS", "Hub", "Streams", "TaskStream", "Watcher"]

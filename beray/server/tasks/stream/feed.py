@@ -193,7 +193,7 @@ class Feed:
             self._timer = self._loop.call_soon(self.flush)
 
     def _begin(self, chunk: Chunk) -> None:
-        if self.slow and not self._writing:  # else what is on its way to them would come after what they read
+        if self.slow and not chunk.is_comment and not self._writing:  # else what is on its way would come too late
             self._set_aside(chunk.before)
         for subscriber in tuple(self._stepped):
             subscriber.write(chunk)

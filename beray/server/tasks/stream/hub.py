@@ -1,7 +1,7 @@
 """The feeds of this process, and what all streams share: one timer, the turns of replays, and the end."""
 
 import asyncio
-from collections import Counter
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final
@@ -15,9 +15,13 @@ from beray.server.tasks.stream.feed import Feed
 from beray.server.tasks.stream.outlets import Outlet
 from beray.server.tasks.stream.subscriber import Subscriber, Watcher
 
-BEAT_SECONDS: Final = 1.0  # how exactly heartbeats and ends of logins are seen to; all streams share the one timer
+BEAT_SECONDS: Final = 1.0  # how exactly heartbeats, and ends of logins, are seen to
 ASKED_AT_ONCE: Final = 100  # logins looked at before others get their turn
 CLOSE_SECONDS: Final = 1.5  # a stream that can't be ended by then, since nobody reads it, is cut
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+log = logging.getLogger("beray.stream")
 
 
 class Hub:
@@ -35,11 +39,8 @@ class Hub:
         self._works: set[asyncio.Task[None]] = set()
         self._turn: AbstractAsyncContextManager[None] = asyncio.Lock() if reads_inline else nullcontext()
         self._is_closing = False
-
-    @property
-    def ways(self) -> Counter[str]:
-        """By which kinds of outlets the open streams are written to."""
-        return Counter(type(subscriber.outlet).__name__ for subscriber in self._subscribers)
+        self._is_looking = False
+        self._must_look = False
 
     def hear(self, notices: Sequence[Notice]) -> None:
         """Pass on what has been committed, here or elsewhere."""
@@ -77,9 +78,9 @@ class Hub:
             del self._feeds[feed.task_id]
         return True
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    def spawn(self, work: Work) -> "asyncio.Task[None]":
         """Do a subscriber's work beside everything else."""
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(_guarded(work))
         self._works.add(task)
         task.add_done_callback(self._works.discard)
         return task
@@ -100,17 +101,29 @@ class Hub:
             await asyncio.sleep(0)  # what is ready goes first
             return page
 
-    async def run(self) -> None:
-        """See to heartbeats, and to whether who watches is still logged in, until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(BEAT_SECONDS)
-            for feed in tuple(self._feeds.values()):
-                feed.beat(loop.time())
-            await self.look_at_logins()
+    async def beat(self) -> None:
+        """See to the heartbeats of who is live: once in BEAT_SECONDS for all streams."""
+        now = asyncio.get_running_loop().time()
+        for feed in tuple(self._feeds.values()):
+            feed.beat(now)
 
     async def look_at_logins(self) -> None:
-        """End the streams of those who have logged out."""
+        """End the streams of those who have logged out. Takes as long as looks at the database take.
+
+        While that goes on, who calls it again returns at once: a further round follows.
+        """
+        self._must_look = True
+        if self._is_looking:
+            return
+        self._is_looking = True
+        try:
+            while self._must_look:
+                self._must_look = False
+                await self._look_once()
+        finally:
+            self._is_looking = False
+
+    async def _look_once(self) -> None:
         for count, subscriber in enumerate(tuple(self._subscribers), 1):
             if not await subscriber.is_allowed():
                 subscriber.end()
@@ -127,3 +140,10 @@ class Hub:
     def _cut(self) -> None:
         for subscriber in tuple(self._subscribers):
             subscriber.outlet.abort()
+
+
+async def _guarded(work: Work) -> None:
+    try:
+        await work()
+    except Exception:  # the edge of a task nobody awaits
+        log.exception("a stream failed")

@@ -69,6 +69,7 @@ class Subscriber:
         "_has_begun",
         "_hub",
         "_is_ended",
+        "_is_paused",
         "_release",
         "_send",
         "_work",
@@ -88,6 +89,7 @@ class Subscriber:
         self._release = release
         self._has_begun = False
         self._is_ended = False
+        self._is_paused = False
         self._work: asyncio.Task[None] | None = None
         self.outlet = outlet
         self.direct: Callable[[bytes], None] | None = None
@@ -98,7 +100,7 @@ class Subscriber:
     def begin(self) -> None:
         """Send: from the cursor on."""
         self._has_begun = True
-        self._start(self._send_end() if self._is_ended else self._follow())
+        self._start(self._send_end if self._is_ended else self._follow)
 
     def keep(self, keep: Callable[[Kept], None]) -> None:
         """Go on when the application has returned; the connection tells how its client reads."""
@@ -109,7 +111,12 @@ class Subscriber:
 
     def write(self, chunk: Chunk) -> None:
         """Be written to."""
-        taken = self.outlet.write(chunk)
+        try:
+            taken = self.outlet.write(chunk)
+        except Exception:  # of the server's `send`: it is this watcher's alone
+            log.exception("writing to a watcher failed", extra={"task_id": self._feed.task_id})
+            self.end()
+            return
         if taken is Taken.LATER:
             self.fall_behind(chunk.last)
         elif taken is Taken.NO and not chunk.is_comment:
@@ -118,14 +125,17 @@ class Subscriber:
     def fall_behind(self, cursor: int) -> None:
         """Be live no more: go on from the store, after this event."""
         self._leave_live(cursor)
-        self._start(self._follow())
+        self._start(self._follow)
 
     def paused(self) -> None:
         """The client reads too slowly: what comes next is not written to it."""
-        self._feed.slow.add(self)
+        self._is_paused = True
+        if self.live_after != NOT_LIVE:
+            self._feed.slow.add(self)
 
     def resumed(self) -> None:
         """It has read."""
+        self._is_paused = False
         self._feed.slow.discard(self)
 
     def end(self) -> None:
@@ -136,7 +146,7 @@ class Subscriber:
         self._leave_live(self.cursor)
         if self._has_begun:
             self._stop()
-            self._start(self._send_end())
+            self._start(self._send_end)
 
     def lost(self) -> None:
         """The watcher has gone."""
@@ -154,7 +164,7 @@ class Subscriber:
         self.live_after = NOT_LIVE
         self._feed.drop(self)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._work = self._hub.spawn(work)
 
     def _stop(self) -> None:
@@ -163,9 +173,11 @@ class Subscriber:
             self._work = None
 
     async def _send_end(self) -> None:
-        await self.outlet.finish()
-        await self._send(END)
-        self._leave()
+        try:
+            await self.outlet.finish()
+            await self._send(END)
+        finally:
+            self._leave()
 
     async def _follow(self) -> None:
         """From the cursor to the end of the log; then live, or on by the cursor."""
@@ -176,6 +188,9 @@ class Subscriber:
                 is_at_end = await self._catch_up()
                 if is_at_end is None:
                     break
+                if self._is_paused:  # to be live it must have read: `send` waits for that
+                    await self._send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
+                    continue
                 if is_at_end and self.outlet.can_push and self._feed.join(self, version):
                     self._work = None
                     return
@@ -184,8 +199,7 @@ class Subscriber:
         except Exception:  # the edge of a task nobody awaits: the client resumes where this stream ended
             log.exception("stream failed", extra={"task_id": self._feed.task_id})
         self._is_ended = True
-        await self._send(END)
-        self._leave()
+        await self._send_end()
 
     async def _catch_up(self) -> bool | None:
         """Send what the store has beyond the cursor.
