@@ -9,12 +9,13 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from tests.support.waiting import wait_until
 
 MODULES: Final = Path("/usr/lib/nginx/modules")
 NCHAN: Final = MODULES / "ngx_nchan_module.so"
@@ -106,16 +107,20 @@ def _free_port() -> int:
 
 
 def _wait_listening(process: "subprocess.Popen[bytes]", address: tuple[str, int], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(address, timeout=1).close()
-        except OSError:
-            time.sleep(0.01)
-        else:
-            if _children(process.pid):
-                return
-    raise RuntimeError(f"nginx did not start: {log.read_text() if log.exists() else process.poll()}")
+    def is_settled() -> bool:
+        return process.poll() is not None or (_is_listening(address) and bool(_children(process.pid)))
+
+    wait_until(is_settled, seconds=START_SECONDS, what=f"nginx, which tells why not in {log}")
+    if process.poll() is not None:
+        raise RuntimeError(f"nginx did not start: {log.read_text() if log.exists() else process.poll()}")
+
+
+def _is_listening(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _wait_end(process: "subprocess.Popen[bytes]") -> None:

@@ -42,7 +42,7 @@ from beray.server.sandbox.process import GuardedProcess
 from beray.server.sandbox.uids import TaskUids
 from beray.server.settings import Settings
 from tests.support.container_image import engine_here, image_here
-from tests.support.waiting import until
+from tests.support.waiting import begun, until
 
 CANARY = "canary-of-the-server-8f3a"
 LIMITS = Limits(wall_seconds=60)
@@ -612,8 +612,7 @@ async def kill_works_in_the_finally_of_a_cancelled_task(box: Box) -> None:
         finally:
             await process.kill()
 
-    task = asyncio.create_task(use())
-    await asyncio.sleep(0)
+    [task] = await begun(use())
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
@@ -627,8 +626,9 @@ async def a_cancelled_start_leaves_nothing(box: Box) -> None:
     marker = new_marker()
     for _ in range(3):
         task = asyncio.create_task(box.start("sh", "-c", f"sleep 1000; : {marker}"))
-        while not task.done() and not processes_with(marker):  # at every turn of the loop: the moment is short
-            await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            while not task.done() and not processes_with(marker):  # at every turn of the loop: the moment is short
+                await asyncio.sleep(0)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await (await task).kill()

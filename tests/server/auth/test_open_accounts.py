@@ -13,6 +13,7 @@ from beray.server.auth.service import open_accounts
 from beray.server.errors import Refused
 from beray.server.settings import SettingError, Settings
 from tests.server.auth.auth_server import FakeClock, StuckHasher, make_accounts, make_database
+from tests.support.waiting import begun
 
 
 def bearing(token: str) -> HTTPConnection:
@@ -94,8 +95,7 @@ async def test_login_turned_away_unread_is_not_a_wrong_password(tmp_path, databa
     mailer = make_mailer(settings, clock, print)
     passwords = Passwords(hasher)
     accounts = make_accounts(settings, database, clock=clock, passwords=passwords, mailer=mailer)
-    waiting = [asyncio.ensure_future(passwords.hash("x")) for _ in range(SLOTS + WAITING)]
-    await asyncio.sleep(0)  # each takes its place
+    waiting = await begun(*(passwords.hash("x") for _ in range(SLOTS + WAITING)))  # each has its place
 
     for _ in range(12):
         with pytest.raises(Refused) as refused:

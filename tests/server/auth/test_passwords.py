@@ -7,6 +7,7 @@ from argon2 import PasswordHasher
 from beray.server.auth.passwords import SLOTS, WAITING, Passwords, Verdict
 from beray.server.errors import Refused
 from tests.server.auth.auth_server import CountingHasher, StuckHasher
+from tests.support.waiting import begun, until
 
 
 @pytest.fixture
@@ -60,8 +61,7 @@ async def test_password_is_the_same_however_its_accents_are_typed(passwords):
 async def test_who_would_wait_too_long_is_turned_away_at_once():
     hasher = StuckHasher()
     passwords = Passwords(hasher)
-    waiting = [asyncio.ensure_future(passwords.hash("one")) for _ in range(SLOTS + WAITING)]
-    await asyncio.sleep(0)  # each takes its place
+    waiting = await begun(*(passwords.hash("one") for _ in range(SLOTS + WAITING)))  # each has its place
 
     with pytest.raises(Refused) as refused:
         await passwords.hash("one too many")
@@ -76,13 +76,12 @@ async def test_who_would_wait_too_long_is_turned_away_at_once():
 async def test_who_goes_away_while_waiting_frees_the_place():
     hasher = StuckHasher()
     passwords = Passwords(hasher)
-    waiting = [asyncio.ensure_future(passwords.hash("one")) for _ in range(SLOTS + WAITING)]
-    await asyncio.sleep(0)
+    waiting = await begun(*(passwords.hash("one") for _ in range(SLOTS + WAITING)))
 
-    waiting.pop().cancel()
-    await asyncio.sleep(0)
-    waiting.append(asyncio.ensure_future(passwords.hash("next")))
-    await asyncio.sleep(0)
+    gone = waiting.pop()
+    gone.cancel()
+    await until(gone.cancelled)
+    waiting += await begun(passwords.hash("next"))
 
     hasher.go.set()
     assert len(await asyncio.gather(*waiting)) == SLOTS + WAITING

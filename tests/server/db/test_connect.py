@@ -99,11 +99,24 @@ async def test_read_sees_one_snapshot(database):
 
 
 async def test_cancelled_caller_leaves_the_others_alone(database):
-    waiting = asyncio.create_task(database.write(insert(1)))
-    await asyncio.sleep(0)
-    waiting.cancel()
+    """Its write is being made when it goes away."""
+    begun, goes_on = threading.Event(), threading.Event()
 
-    assert await database.write(insert(2)) == 2
+    def write(connection):
+        begun.set()
+        goes_on.wait(20)
+        return insert(1)(connection)
+
+    gone = asyncio.create_task(database.write(write))
+    await until(begun.is_set)
+    other = asyncio.create_task(database.write(insert(2)))
+    await until(lambda: database._writer._jobs)
+
+    gone.cancel()
+    goes_on.set()
+
+    assert await other == 2
+    assert gone.cancelled()
 
 
 @pytest.mark.parametrize("is_patient", [True, False])
@@ -130,10 +143,17 @@ async def test_closed_database_refuses_writes_and_has_kept_those_before(database
     database = migrated(database_url)
     database.open()
     await database.write(lambda connection: connection.execute(text("CREATE TABLE t (x INTEGER)")) and None)
+    begun, goes_on = threading.Event(), threading.Event()
+    first = asyncio.create_task(database.write(lambda connection: begun.set() or goes_on.wait(20)))
+    await until(begun.is_set)
     pending = [asyncio.create_task(database.write(insert(number))) for number in range(50)]
-    await asyncio.sleep(0)
-    await asyncio.to_thread(database.close)
+    await until(lambda: len(database._writer._jobs) == 50)
+    closing = asyncio.create_task(asyncio.to_thread(database.close))
+    await until(lambda: database._writer._is_stopping)
+    goes_on.set()
+    await closing
 
+    assert await first
     assert await asyncio.gather(*pending) == list(range(50))
     with pytest.raises(RuntimeError, match="closed"):
         await database.write(insert(99))

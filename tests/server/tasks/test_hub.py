@@ -386,7 +386,7 @@ async def test_whatever_happens_each_watcher_sees_all_once(each_bench, seed: int
             await reader.leave()
             assert reader.seqs == list(range(reader.after + 1, reader.after + 1 + len(reader.seqs)))
         else:
-            await asyncio.sleep(chance.choice([0, 0.001]))
+            await asyncio.sleep(chance.choice([0, 0.001]))  # a move of the fuzz: others get on; nothing is waited for
     for reader in readers:
         reader.be_quick()
     bench.hub.hear([EVERYTHING])
