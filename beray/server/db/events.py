@@ -41,7 +41,7 @@ _POSTGRES_STORE: Final = (  # one round trip for them all
     " FROM unnest(%s::bigint[], %s::bigint[]) AS tail (task_id, last_seq) WHERE task.id = tail.task_id)"
     " INSERT INTO event (task_id, seq, frame) SELECT * FROM unnest(%s::bigint[], %s::bigint[], %b::bytea[])"
 )
-_READ = text("SELECT frame FROM event WHERE task_id = :task_id AND seq > :after ORDER BY seq LIMIT :limit")
+_ALL = text("SELECT frame FROM event WHERE task_id = :task_id ORDER BY seq")
 _TAIL = text("SELECT frame FROM event WHERE task_id = :task_id ORDER BY seq DESC LIMIT :count")
 
 AFTER: Final = LookUp("SELECT frame FROM event WHERE task_id = :task_id AND seq > :after ORDER BY seq LIMIT :most")
@@ -54,9 +54,6 @@ UNTIL: Final = LookUp(
     "SELECT frame FROM event WHERE task_id = :task_id AND seq <= :last_seq ORDER BY seq DESC LIMIT :most"
 )
 """A few frames of a task, up to a `seq`, the newest first."""
-
-ALL = 2**62
-"""As a limit: no limit."""
 
 
 def find_tails(connection: Connection, claims: Sequence[Claim]) -> dict[Claim, int]:
@@ -101,10 +98,9 @@ def _array(numbers: Iterable[int | None]) -> str:
     return "{" + ",".join(["NULL" if number is None else str(number) for number in numbers]) + "}"
 
 
-def read_frames(connection: Connection, task_id: int, after: int, limit: int) -> list[bytes]:
-    """Frames above `after`, in order, at most `limit`."""
-    rows = connection.execute(_READ, {"task_id": task_id, "after": after, "limit": limit})
-    return [row[0] for row in rows]
+def read_all(connection: Connection, task_id: int) -> list[bytes]:
+    """Every frame of the task, in order."""
+    return [row[0] for row in connection.execute(_ALL, {"task_id": task_id})]
 
 
 def read_tail(connection: Connection, task_id: int, count: int) -> list[bytes]:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from beray.server.db.attempts import Attempt
 from beray.server.db.connect import Database
-from beray.server.db.events import read_frames
+from beray.server.db.events import read_all
 from beray.server.events.log import EventLog, Fenced, NewEvent, frame_body, frame_seq, is_finished
 from beray.server.events.wakeups import Wakeups, wait_changed
 from tests.support.databases import committed_together, seeded_database
@@ -273,7 +273,7 @@ async def test_frames_are_shown_after_their_commit_in_the_order_of_the_log(log, 
         with engine.connect() as connection:
             for notice in notices:
                 shown[notice.task_id] += notice.frames
-                stored = read_frames(connection, notice.task_id, 0, 100)
+                stored = read_all(connection, notice.task_id)
                 assert stored[notice.first_seq - 1 :][: len(notice.frames)] == list(notice.frames)
 
     database.deliver = deliver
