@@ -6,7 +6,7 @@
   to) until it has all, then it is live, which costs one small object and no task.
 - `outlets.py`: how bytes reach a watcher without waiting: the connection's transport, else the ASGI `send` stepped by
   hand. Where neither can be had, a watcher stays with its cursor.
-- `hub.py`: the feeds of this process, and what is shared by all streams: one timer, the turns of replays, the end.
+- `hub.py`: the feeds of this process, and what is shared by all streams: a timer, the turns of replays, the end.
 - `answer.py`: the answer to GET /tasks/{id}/stream.
 
 What a watcher gets has been committed, in order, without gap or repeat; a slow reader only slows itself.

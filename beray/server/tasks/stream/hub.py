@@ -1,4 +1,4 @@
-"""The feeds of this process, and what all streams share: one timer, the turns of replays, and the end."""
+"""The feeds of this process, and what all streams share: one timer of heartbeats, the turns of replays, and the end."""
 
 import asyncio
 import logging
