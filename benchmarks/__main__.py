@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,16 +76,34 @@ def _side(side: dict[str, Any] | None, unit: str) -> str:
 
 
 def _conditions(results: list[dict[str, Any]]) -> str:
-    machine, versions = results[-1]["machine"], results[-1]["versions"]
     loads = ", ".join(f"{result['name']} {result['machine']['load_1m']:g}" for result in results)
-    shown = ", ".join(f"{name} {number}" for name, number in versions.items())
+    packages = dict.fromkeys(name for result in results for name in result["versions"])
+    shown = ", ".join(f"{name} {_agreed(_versions_of(name, results))}" for name in packages)
     return (
-        f"Measured {results[-1]['at'][:10]} on {machine['cores']} cores of {machine['cpu']}, "
-        f"{machine['memory_gib']} GiB, Linux {machine['kernel']}, {machine['filesystem']}.\n"
+        f"Measured {_agreed({result['name']: _place(result) for result in results})}.\n"
         f"Load of the machine over the last minute when each ended (what ran beside it shows here): {loads}.\n"
         f"Versions: {shown}.\n"
         f"{_skipped(results)}"
     )
+
+
+def _place(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    return (
+        f"{result['at'][:10]} on {machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB, "
+        f"Linux {machine['kernel']}, {machine['filesystem']}"
+    )
+
+
+def _versions_of(package: str, results: list[dict[str, Any]]) -> dict[str, str]:
+    return {result["name"]: result["versions"][package] for result in results if package in result["versions"]}
+
+
+def _agreed(values: dict[str, str]) -> str:
+    """What most benchmarks have; those that have another value are named with it."""
+    (most, _), *others = Counter(values.values()).most_common()
+    told = [f"{', '.join(name for name in values if values[name] == value)}: {value}" for value, _ in others]
+    return f"{most} ({'; '.join(told)})" if told else most
 
 
 def _skipped(results: list[dict[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""The agent's loop beside raw HTTP calls to the same scripted model, what compaction saves, and a whole task.
+"""The agent's loop beside raw HTTP calls to the same scripted model, and what compaction saves.
 
 - A step is a model call and a tool call that touches neither disk nor sandbox (update_plan), with the event log, the
   checkpoint and the record of the call, all durable. Raw calls send the very bodies that the loop has sent, with the
@@ -7,7 +7,6 @@
 - Tokens sent: a task of 50 steps whose every result is 4,000 characters, once for a model with 32,000 tokens of
   context and once for one whose context is not known, so that nothing is compacted. The scripted model counts a quarter
   of a request's characters.
-- hello world: three model calls and two tool calls, one of them in the sandbox, over a real server.
 """
 
 import asyncio
@@ -22,13 +21,11 @@ import httpx2
 
 from benchmarks.measure import Benchmark, Goal, Side
 from benchmarks.model_process import model_process
-from benchmarks.tasks import caller_of
 from beray.server.agent.budget import RunLimits
 from beray.server.agent.models.choice import ModelChoice
 from beray.server.agent.run import Outcome
 from tests.support.agent_bench import Bench, open_bench
 from tests.support.scripted_model import TWENTY_STEPS, Reply, Script, ScriptedModel, call
-from tests.support.server import ServerProcess
 
 GOAL = "Do all the steps."
 ROUNDS = 15
@@ -37,7 +34,6 @@ STEPS = 50
 RESULT_CHARACTERS = 4000
 CONTEXT_TOKENS = 32_000
 CHARACTERS_PER_TOKEN = 4
-TASKS = 20
 
 Request = dict[str, Any]
 
@@ -47,7 +43,6 @@ def main() -> None:
     with Benchmark("agent") as bench:
         _measure_steps(bench)
         _measure_tokens(bench)
-        _measure_hello(bench)
 
 
 # ---- a step
@@ -150,25 +145,6 @@ def _fifty_steps() -> Script:
         return Reply(calls=[call("shell", command=command)], usage=usage)
 
     return script
-
-
-# ---- a whole task
-
-
-def _measure_hello(bench: Benchmark) -> None:
-    with model_process("hello") as base_url:
-        server = ServerProcess(
-            bench.folder / "data", model="openai:scripted", model_base_url=base_url, model_api_key="key"
-        ).start()
-        try:
-            token = server.register("bench@example.com")
-            caller = caller_of(server, token)
-            caller.finished_ms()  # loads the agent's libraries
-            (rounds,) = bench.rounds(TASKS, caller.finished_ms)
-        finally:
-            server.kill()
-    what = f"hello-world task with a scripted model, create → finished, p50 of {len(rounds)}"
-    bench.note(what, unit="ms", ours=Side("BeRay", rounds))
 
 
 if __name__ == "__main__":

@@ -73,6 +73,15 @@ def open_bare(url: URL) -> Bare:
     return BarePostgres(url)
 
 
+def postgres_version(url: URL) -> str:
+    """As the server says."""
+    import psycopg
+
+    with psycopg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False)) as connection:
+        (shown,) = connection.execute("SHOW server_version").fetchone() or ("unknown",)
+    return str(shown).split()[0]
+
+
 def bare_name(url: URL) -> str:
     """What the driver is called."""
     return "sqlite3" if url.get_backend_name() == "sqlite" else "psycopg"

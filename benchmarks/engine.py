@@ -25,7 +25,7 @@ from functools import partial
 
 from sqlalchemy import URL, make_url
 
-from benchmarks.bare import bare_name, insert_ms, inserts_per_second, open_bare
+from benchmarks.bare import bare_name, insert_ms, inserts_per_second, open_bare, postgres_version
 from benchmarks.measure import Benchmark, Side
 from beray.server.db.connect import Database
 from beray.server.db.notices import Notice
@@ -173,10 +173,9 @@ def main() -> None:
     with Benchmark("engine") as bench:
         cluster = PostgresCluster(bench.folder / "postgres", settings=DURABLE).start()
         try:
-            with (
-                asked(sqlite_url(bench.folder / "beray.db")) as sqlite,
-                asked(make_url(cluster.create_database("bench"))) as postgres,
-            ):
+            url = make_url(cluster.create_database("bench"))
+            bench.others["PostgreSQL"] = postgres_version(url)
+            with asked(sqlite_url(bench.folder / "beray.db")) as sqlite, asked(url) as postgres:
                 _measure(bench, (sqlite, postgres))
         finally:
             cluster.stop()

@@ -23,7 +23,7 @@ from sqlalchemy import URL, ForeignKey, LargeBinary, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from benchmarks.bare import FRAME, GROUP, Bare, bare_name, inserts_per_second, open_bare
+from benchmarks.bare import FRAME, GROUP, Bare, bare_name, inserts_per_second, open_bare, postgres_version
 from benchmarks.measure import Benchmark, Goal, Side
 from beray.server.clock import system_clock
 from beray.server.db.attempts import Attempt
@@ -151,7 +151,9 @@ def main() -> None:
         opening = partial(_open, stack, runner)
         full = opening(sqlite_url(bench.folder / "full.db"))
         normal = Producing(runner, _append_by(runner.run(_open_normal(stack, bench.folder / "normal.db"))))
-        shared = opening(make_url(cluster.create_database("ours")))
+        own = make_url(cluster.create_database("ours"))
+        bench.others["PostgreSQL"] = postgres_version(own)
+        shared = opening(own)
         sqlite = Store(runner, full, _open_orm(stack, runner, sqlite_url(bench.folder / "orm.db")))
         postgres = Store(runner, shared, _open_orm(stack, runner, make_url(cluster.create_database("orm"))))
 

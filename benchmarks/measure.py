@@ -33,10 +33,29 @@ MOST_SECONDS: Final = 60
 LONGER: Final = {"soak": 20 * 60}  # seconds that these may take instead
 PLANNED_SECONDS: Final = 45  # what is left is for the rounds that must be
 LEAST_ROUNDS: Final = 5
-LOCK_SECONDS: Final = 15 * 60
+LOCK_SECONDS: Final = max(MOST_SECONDS, *LONGER.values()) + 60  # the longest may be at it, and end its servers
 SERVER_CORE: Final = 0  # where there are two, servers and what asks them don't share one
 LOAD_CORE: Final = 1
-PACKAGES: Final = ("dbos", "fastapi", "orjson", "psycopg", "requests", "sqlalchemy", "starlette", "uvicorn")
+PACKAGES: Final = (
+    "aiohttp",
+    "aiosqlite",
+    "dbos",
+    "fastapi",
+    "httptools",
+    "httpx-sse",
+    "launchdarkly-eventsource",
+    "msgspec",
+    "openai",
+    "orjson",
+    "psycopg",
+    "pydantic-ai-slim",
+    "requests",
+    "sqlalchemy",
+    "sse-starlette",
+    "starlette",
+    "uvicorn",
+    "uvloop",
+)
 
 
 T = TypeVar("T")
@@ -87,12 +106,17 @@ class Goal:
 
 
 class Benchmark:
-    """One run of one benchmark: the lock, the deadline, a folder of its own, and what was found."""
+    """One run of one benchmark: the lock, the deadline, a folder of its own, and what was found.
+
+    Attributes:
+        others: Versions of what is measured and is no package.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.found: list[dict[str, Any]] = []
         self.skipped: dict[str, str] = {}
+        self.others: dict[str, str] = {}
         self._stack = ExitStack()
         self._started_at = 0.0
 
@@ -182,7 +206,7 @@ class Benchmark:
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - self._started_at, 1),
             "machine": machine(),
-            "versions": versions(),
+            "versions": versions() | self.others,
             "found": self.found,
             "skipped": self.skipped,
         }
@@ -208,11 +232,6 @@ def figure(value: float) -> str:
 def cpu_seconds(pid: int) -> float:
     """Processor time that all threads of a process have used so far; /proc has it in steps of 10 ms only."""
     return time.clock_gettime(~pid << 3 | 2)  # clock_getcpuclockid(3), which Python has for threads alone
-
-
-def rss_bytes(pid: int) -> int:
-    """Memory of a process that is in RAM now."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager

@@ -3,18 +3,21 @@
     python -m benchmarks.publishing_server serve --port 0 --data FOLDER
 
 The door is a Unix socket in the data folder. A line with a `Plan` comes in, and one with how long it took goes out when
-its events are committed. They go through the application's own `EventLog`, as an agent's do; no model is needed.
+its events are committed. They go through the application's own `EventLog`, as an agent's do; no model is needed. A line
+that asks for a task's watchers is answered with how many there are, and how many of them are live.
 """
 
 import asyncio
 import json
+import socket
 import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
@@ -27,6 +30,15 @@ from beray.server.events.log import EventLog, NewEvent
 from tests.support.server import ServerProcess
 
 DOOR: Final = "publish.sock"
+ANSWER_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True)
+class Watching:
+    """A task's watchers: how many there are, and how many are live; the others read the store at their own pace."""
+
+    members: int
+    live: int
 
 
 class PublishingServer(ServerProcess):
@@ -44,6 +56,15 @@ class PublishingServer(ServerProcess):
         """Host and port."""
         parts = urlsplit(self.base_url)
         return parts.hostname or "", parts.port or 0
+
+    def watching(self, task: str) -> Watching:
+        """Who watches a task now."""
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(ANSWER_SECONDS)
+            asking.connect(str(self.door))
+            asking.sendall(json.dumps({"watchers_of": int(task)}).encode() + b"\n")
+            with asking.makefile("rb") as answer:
+                return Watching(**json.loads(answer.readline()))
 
     def streams(self, token: str, tasks: Sequence[str], *, after: int = 0) -> Streams:
         """The streams of these tasks; `{}` stands for one that is named later."""
@@ -118,11 +139,18 @@ async def _open_door(app: App) -> asyncio.Server:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while line := await reader.readline():
-                started = time.monotonic()
-                await _publish(app.events, Plan(**json.loads(line)))
-                writer.write(json.dumps({"seconds": time.monotonic() - started}).encode() + b"\n")
+                writer.write(json.dumps(await _answer(app, json.loads(line))).encode() + b"\n")
 
     return await asyncio.start_unix_server(talk, app.settings.data_dir / DOOR, limit=1 << 20)
+
+
+async def _answer(app: App, asked: dict[str, Any]) -> dict[str, Any]:
+    if "watchers_of" in asked:
+        feed = app.hub._feeds.get(asked["watchers_of"])
+        return {"members": feed.members, "live": len(feed.live)} if feed is not None else {"members": 0, "live": 0}
+    started = time.monotonic()
+    await _publish(app.events, Plan(**asked))
+    return {"seconds": time.monotonic() - started}
 
 
 def _add_door() -> None:

@@ -1,8 +1,9 @@
-"""Ten thousand tasks on one server: does its memory stay what it is? It takes some ten minutes.
+"""Ten thousand tasks on one server: does its memory stay what it is? It ends after twenty minutes at the latest.
 
 Rules mode and a tool that needs no command, so that the server is what works: a task writes a file, with events,
 checkpoint, a stream to its end, and the engine's records. Each leaves rows in the database; in the process none may
-leave anything.
+leave anything. Where the time is up before all have run, the rows say how many have, and there is no goal: that many
+prove nothing.
 """
 
 import threading
@@ -80,10 +81,22 @@ def main() -> None:
             server.kill()
         if len(soak.looks) < LEAST_LOOKS:
             raise SystemExit(f"only {len(soak.looks)} looks in the time there is")
-        last = soak.looks[-(len(soak.looks) // 3) - 1 :]
-        what = f"growth of memory over the last {(len(last) - 1) * EVERY} of {(len(soak.looks) - 1) * EVERY} tasks"
-        bench.note(what, unit="MiB", ours=Side("BeRay", [last[-1] - last[0]]), goal=Goal("≤", FLAT_MIB, of="figure"))
-        bench.note("memory after them", unit="MiB", ours=Side("BeRay", [last[-1]]))
+        _tell(bench, soak.looks)
+
+
+def _tell(bench: Benchmark, looks: list[float]) -> None:
+    last, count = looks[-(len(looks) // 3) - 1 :], (len(looks) - 1) * EVERY
+    is_whole = count == TASKS
+    tasks = f"{count:,} tasks" if is_whole else f"{count:,} tasks, for want of time not {TASKS:,}"
+    if not is_whole:
+        bench.skip(f"a soak of {TASKS:,} tasks", f"only {count:,} ran in {most_seconds('soak') // 60} minutes")
+    bench.note(
+        f"growth of memory over the last {(len(last) - 1) * EVERY:,} of {tasks}",
+        unit="MiB",
+        ours=Side("BeRay", [last[-1] - last[0]]),
+        goal=Goal("≤", FLAT_MIB, of="figure") if is_whole else None,
+    )
+    bench.note(f"memory after {tasks}", unit="MiB", ours=Side("BeRay", [last[-1]]))
 
 
 if __name__ == "__main__":

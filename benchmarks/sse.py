@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from typing import Final
 
 from benchmarks.generator import Generator, Round
-from benchmarks.measure import SERVER_CORE, Benchmark, Goal, Side, on_core, rss_bytes
+from benchmarks.measure import SERVER_CORE, Benchmark, Goal, Side, on_core, resident_mib
 from benchmarks.publishers import Plan, Streams
 from benchmarks.publishing_server import running_server
 from benchmarks.sse_twin import running_sse_twin
@@ -174,9 +174,9 @@ def _measure_idle(bench: Benchmark, generator: Generator, contenders: list[Conte
 
 
 def _grown_kib(contender: Contender, generator: Generator) -> float:
-    before = rss_bytes(contender.memory_pid)
+    before = resident_mib(contender.memory_pid)
     contender.open(generator, contender.one)
-    return (rss_bytes(contender.memory_pid) - before) / WATCHERS / 1024
+    return (resident_mib(contender.memory_pid) - before) * 1024 / WATCHERS
 
 
 def _measure_paced(bench: Benchmark, generator: Generator, contenders: list[Contender]) -> None:

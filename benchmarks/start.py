@@ -152,7 +152,7 @@ def _tell(bench: Benchmark, sides: Sides, *, goal: Goal) -> None:
             unit="s",
             ours=Side(sides.name, sides.ours[at::2]),
             other=Side(sides.other_name, sides.other[at::2]),
-            goal=goal,
+            goal=None if clock else goal,  # the goals are of the time that people wait
         )
 
 
