@@ -35,6 +35,21 @@ async def test_another_key_or_server_gets_a_client_of_its_own(change):
     await connections.close()
 
 
+async def test_a_client_that_fails_to_close_leaves_none_of_the_others_open(caplog):
+    class Failing:
+        async def close(self):
+            raise OSError("the network is down")
+
+    connections = ModelConnections()
+    connections.client(CHOICE, lambda choice: Failing())
+    other = build_model(CHOICE, "en", connections=connections)
+
+    await connections.close()
+
+    assert other.client.is_closed()
+    assert "the network is down" in caplog.text
+
+
 async def test_a_run_leaves_open_what_it_was_given_and_the_next_asks_over_it(bench, scripted):
     server = scripted(sequence(Reply("One."), Reply("Two.")))
     model = replace(CHOICE, base_url=server.base_url)

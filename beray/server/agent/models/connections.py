@@ -3,6 +3,8 @@
 Cheap to import: the clients are made by whoever has loaded their libraries.
 """
 
+import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -19,6 +21,8 @@ class Client(Protocol):
 
 
 T = TypeVar("T", bound=Client)
+
+log = logging.getLogger("beray.agent")
 
 
 class ModelConnections:
@@ -40,5 +44,7 @@ class ModelConnections:
     async def close(self) -> None:
         """Close all connections; when nothing is asked any more."""
         clients, self._clients = list(self._clients.values()), {}
-        for client in clients:
-            await client.close()
+        ends = await asyncio.gather(*(client.close() for client in clients), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, Exception):  # it is of no use to anybody any more, and the others are closed
+                log.warning("a model's connections could not be closed", exc_info=end)
