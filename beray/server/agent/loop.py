@@ -111,10 +111,11 @@ _loaded: set[str] = set()
 
 async def _make_player(run: AgentRun, progress: Progress) -> "TurnPlayer":
     """In a thread where that takes long: a second or two the first time, and a while with a long conversation."""
-    if run.model.provider in _loaded and len(progress.messages) < SHORT_BYTES:
+    provider = run.model_at_work(progress.failed_models).provider
+    if provider in _loaded and len(progress.messages) < SHORT_BYTES:
         return _make_at_once(run, progress)
     player = await asyncio.to_thread(_make_at_once, run, progress)
-    _loaded.add(run.model.provider)
+    _loaded.add(provider)
     return player
 
 

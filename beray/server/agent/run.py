@@ -1,7 +1,7 @@
 """What an agent is given to do one run of a task, and what it gives back. Everything it needs comes as an argument."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -94,6 +94,14 @@ class AgentRun:
     first_turn: int = 1
     asking: Asking | None = None
     connections: ModelConnections | None = None
+
+    def models_left(self, failed: Collection[str]) -> list[ModelChoice]:
+        """The models that may work, in their order, after these have failed for good."""
+        return [choice for choice in (self.model, *self.fallback) if choice.name not in failed]
+
+    def model_at_work(self, failed: Collection[str]) -> ModelChoice:
+        """The first of them; the task's own, where none is left to take over."""
+        return next(iter(self.models_left(failed)), self.model)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
 """When a run's model has failed for good, the next one takes over, and that is said."""
 
+import threading
+
 import pytest
 from sqlalchemy import select
 
+from beray.server.agent import loop
 from beray.server.agent.models.choice import ModelChoice
 from beray.server.db import tables
 from tests.support.agent_bench import Crash
@@ -14,6 +17,11 @@ KEPT_DOWN = failure(503, "overloaded", Retry_After="0")
 
 def choice(server, name="first"):
     return ModelChoice(f"openai:{name}", "model", base_url=server.base_url, api_key="key", is_own_url=True)
+
+
+def dying_after_announcement(when, types):
+    if when == "after" and "model.fallback" in types:
+        raise Crash(when, types)
 
 
 async def model_of(bench):
@@ -140,3 +148,27 @@ async def test_a_takeover_stays_with_the_model_that_took_over(bench, scripted, n
     assert outcome.is_completed
     assert len(await bench.events("model.fallback")) == 1
     assert len(first.requests) == (1 if is_announced else 2)
+
+
+async def test_a_takeover_loads_the_library_of_whoever_took_over_in_a_thread(bench, scripted, monkeypatch):
+    """The event loop would stand still for as long as that takes."""
+    first, second = choice(scripted(sequence(failure(401)))), choice(scripted(HELLO))
+    fallback = (ModelChoice("zhipu:second", "model", base_url=second.base_url, api_key="key", is_own_url=True),)
+    make, threads = loop._make_at_once, []
+
+    def spy(run, progress):
+        threads.append(threading.current_thread())
+        return make(run, progress)
+
+    monkeypatch.setattr(loop, "_make_at_once", spy)
+    monkeypatch.setattr(loop, "_loaded", {"openai"})
+    bench.crash = dying_after_announcement
+    with pytest.raises(Crash):
+        await bench.run(GOAL, model=first, fallback=fallback)
+    bench.crash = None
+
+    outcome = await bench.run(GOAL, model=first, fallback=fallback)
+
+    assert outcome.is_completed
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]
+    assert loop._loaded == {"openai", "zhipu"}

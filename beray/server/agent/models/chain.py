@@ -32,7 +32,7 @@ class ModelChain:
         self._run = run
         self._progress = progress
         self._connections = run.connections or ModelConnections()
-        self.choice = next(iter(self._left()), run.model)
+        self.choice = run.model_at_work(progress.failed_models)
         self.model = self._build(self.choice)
 
     async def close(self) -> None:
@@ -45,7 +45,7 @@ class ModelChain:
 
         The one that works is noted as failed; commit that with `save`, then `change_to` the other.
         """
-        left = [choice for choice in self._left() if choice.name != self.choice.name]
+        left = self._run.models_left({*self._progress.failed_models, self.choice.name})
         if not left or not faults.may_fall_back(error):
             return None
         self._progress.failed_models.append(self.choice.name)
@@ -78,10 +78,6 @@ class ModelChain:
         """Have `following` work from now on."""
         self.model = await asyncio.to_thread(self._build, following)  # its provider's client may have to be loaded
         self.choice = following
-
-    def _left(self) -> list[ModelChoice]:
-        failed = set(self._progress.failed_models)
-        return [choice for choice in (self._run.model, *self._run.fallback) if choice.name not in failed]
 
     def _build(self, choice: ModelChoice) -> "Model":
         run = self._run
