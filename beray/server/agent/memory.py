@@ -44,6 +44,10 @@ class RunMemory:
         """Count time from now on; the time between two attempts doesn't count."""
         self._began_at, self._elapsed_before_ms = time.monotonic(), self.progress.used.elapsed_ms
 
+    def end_turn(self) -> None:
+        """Count time up to now, whenever that is committed: the next turn counts on from here."""
+        self.progress.used.elapsed_ms = self._elapsed_ms
+
     @property
     def seconds_left(self) -> float | None:
         """Until the run's time is up; None: it has all the time."""

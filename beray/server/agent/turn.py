@@ -367,6 +367,7 @@ class TurnPlayer:
             self.progress.end(error=error)
 
     async def _end_turn(self) -> None:
+        self._memory.end_turn()
         self._outbox.hold(*self._late, NewEvent("step.finished", self._step_fields()))
         if self.progress.outcome is not None:
             self._outbox.hold(also=self._look_for_more)

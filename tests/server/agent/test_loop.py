@@ -1,7 +1,9 @@
 """The loop with a model that plays a script over a real connection; what goes wrong stands in test_fault_matrix.py."""
 
 import itertools
+from types import SimpleNamespace
 
+from beray.server.agent import memory
 from beray.server.agent.budget import RunLimits
 from beray.server.agent.models.choice import ModelChoice
 from tests.support.scripted_model import HELLO, Reply, call, failure, sequence, turns
@@ -141,6 +143,24 @@ async def test_wall_time_ends_a_command_and_leaves_nothing(bench, scripted):
     assert "(wall_seconds)" in outcome.error["message"]
     assert bench.sandbox.running == set()
     assert [event["ok"] for event in await bench.events("tool.finished")] == [False]
+
+
+async def test_wall_time_counts_the_last_call_of_each_turn(bench, scripted, monkeypatch):
+    """Each command takes 100 seconds here, by a clock that goes on with it alone."""
+    seconds = 0
+
+    def work(when, types):
+        nonlocal seconds
+        seconds += 100 if (when, "tool.started" in types) == ("after", True) else 0
+
+    monkeypatch.setattr(memory, "time", SimpleNamespace(monotonic=lambda: seconds))
+    bench.crash = work
+    server = scripted(sequence(*[Reply(calls=[call("shell", command="true")])] * 4, Reply("Done.")))
+
+    outcome = await bench.run(GOAL, model=choice(server), limits=RunLimits(wall_seconds=150))
+
+    assert outcome.error["budget"]["limit"] == "wall_seconds"
+    assert len(server.requests) == 2
 
 
 async def test_clock_that_is_set_uses_up_no_wall_time(bench, scripted):
