@@ -183,7 +183,7 @@ class Asker:
         if used.has_untold:
             check_cost_is_told(used.sums, ledger.limits)
         check_model_call(used.sums, ledger.limits.task)
-        await ledger.check_model_call()
+        await ledger.check_model_call(self._memory.used_since)
 
     def _count_answer(self, answer: ModelResponse) -> None:
         used, model = self._memory.progress.used, self._models.choice

@@ -5,6 +5,7 @@ Days' limits hold for whatever asks a model: runs, and checks of a model.
 
 import json
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import Connection
 
@@ -16,6 +17,8 @@ from beray.server.db import agent_runs, usage
 from beray.server.db.connect import Queries
 from beray.server.db.usage import UsedSums
 
+_NOTHING: Final = UsedSums()
+
 
 @dataclass(frozen=True)
 class DayLedger:
@@ -26,14 +29,22 @@ class DayLedger:
     user_id: int
     limits: Limits
 
-    async def check_model_call(self) -> None:
+    async def check_model_call(self, since: UsedSums = _NOTHING) -> None:
         """Whether days' limits let a model be asked once more.
+
+        Args:
+            since: What the caller has used and not noted yet.
 
         Raises:
             BudgetExceeded: They don't.
         """
         for scope, limits in self._days():
-            check_model_call(await self._sum(scope), limits, scope=scope)
+            check_model_call((await self._sum(scope)).plus(since), limits, scope=scope)
+
+    @property
+    def limits_tool_calls(self) -> bool:
+        """Whether `check_tool_call` has to read what is used."""
+        return any(limits.tool_calls is not None for _, limits in self._days())
 
     async def check_tool_call(self) -> None:
         """Whether days' limits let one more tool be called.

@@ -12,6 +12,7 @@ from beray.server.agent.conversation.history import first_messages, with_said
 from beray.server.agent.progress import Progress
 from beray.server.agent.run import AgentRun
 from beray.server.db import agent_runs
+from beray.server.db.usage import UsedSums
 
 
 class RunMemory:
@@ -30,6 +31,7 @@ class RunMemory:
         self._dumped: tuple[list[ModelMessage], bytes] | None = None
         self._began_at = 0.0  # by the monotonic clock: a clock that is set must not use up a run
         self._elapsed_before_ms = 0
+        self._stored = progress.used.sums
 
     async def restore_pictures(self) -> None:
         """Put the pictures back into a conversation that was loaded; to be called before the first turn."""
@@ -85,6 +87,11 @@ class RunMemory:
         """What has been used, as the wire shows it."""
         return self.progress.usage(self._run.model.kind)
 
+    @property
+    def used_since(self) -> UsedSums:
+        """What has been used since the last commit: the day's sums do not have it yet."""
+        return self.progress.used.sums.minus(self._stored)
+
     def save_changed(self) -> Callable[[Connection], None]:
         """What writes everything, but leaves out the conversation if that was written before, and has stayed the same.
 
@@ -122,6 +129,7 @@ class RunMemory:
     def _count(self, connection: Connection) -> None:
         self.progress.used.elapsed_ms = self._elapsed_ms
         self._run.ledger.note(connection, self.progress.used)
+        self._stored = self.progress.used.sums
 
     @property
     def _elapsed_ms(self) -> int:

@@ -37,6 +37,10 @@ class UsedSums:
     estimated_tokens: int = 0
     estimated_cost_usd: float = 0.0
 
+    def plus(self, other: "UsedSums") -> "UsedSums":
+        """Both together."""
+        return UsedSums(**{name: getattr(self, name) + getattr(other, name) for name in NAMES})
+
     def minus(self, before: "UsedSums") -> "UsedSums":
         """What came after `before`."""
         return UsedSums(**{name: getattr(self, name) - getattr(before, name) for name in NAMES})

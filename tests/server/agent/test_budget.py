@@ -97,6 +97,20 @@ async def test_what_other_tasks_used_today_counts_for_the_days_limits(bench, scr
     assert len(server.requests) == asked, "not one request more than the limit allows"
 
 
+@pytest.mark.parametrize("limits", [RunLimits(tokens=50_000), RunLimits(cost_usd=100)], ids=["tokens", "money"])
+async def test_an_answer_without_calls_counts_for_the_day_before_the_next_request(bench, scripted, limits):
+    """What it took is stored with the next turn's beginning only."""
+    bench.clock = lambda: NOON
+    server = scripted(sequence(Reply("", usage=(100_000, 20)), Reply("Done.")))
+    days = replace(UNLIMITED, tokens=limits.tokens if limits.cost_usd is None else None, cost_usd=limits.cost_usd)
+
+    outcome = await bench.run(GOAL, model=choice(server), limits=Limits(UNLIMITED, user_day=days), prices=PRICES)
+
+    assert outcome.error["budget"]["scope"] == "user_day"
+    assert len(server.requests) == 1
+    assert (await stored(bench)).input_tokens == 100_000, "counted once"
+
+
 async def test_another_users_use_and_another_day_count_not_for_the_user(bench, scripted):
     bench.clock = lambda: NOON
     await spend(bench, requests=100, day=NOON // DAY_MS - 1)
