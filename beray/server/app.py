@@ -170,7 +170,7 @@ class App:
         announcer = Announcer(task_view, clock)
         self.events = EventLog(self.database, self.wakeups, clock, on_stored=announcer)
         self.streams = Streams(settings.max_streams_per_user)
-        self.hub = Hub(self.events, reads_inline=not self.database.is_shared)
+        self.hub = Hub(self.events, reads_inline=self.database.reads_inline)
         self._accounts: Accounts | None = None
         self._reach = open_reach(settings)
         self._deliveries: Deliveries | None = None

@@ -4,8 +4,9 @@ An append that has begun when the run's time is up is finished first: cut, it ma
 run would not know. A stop waits for nothing.
 
 Only what is followed at once is held: an answer until its first call begins, a call's end until the next one begins or
-the turn ends, a turn's end until the next one begins. What has been held and not been committed is as if it had not
-been done; a takeover does it again.
+the turn ends, a turn's end until the next one begins. Where something has to be waited for in between, a call's end is
+committed first (`flush_to_read`). What is held when the run is cut is committed if that can be done at once; what
+never is, is as if it had not been done: a takeover does it again.
 """
 
 import asyncio
@@ -25,14 +26,16 @@ class Outbox:
     Args:
         emit: Appends them.
         is_late: Whether the run's time is up, so that it is for this that a caller is cancelled.
+        reads_inline: Whether a read of the database is done without a wait.
 
     Attributes:
         included: Changes that are part of others: in a commit with these they are left out.
     """
 
-    def __init__(self, emit: Emit, is_late: Callable[[], bool]) -> None:
+    def __init__(self, emit: Emit, is_late: Callable[[], bool], *, reads_inline: bool) -> None:
         self._emit = emit
         self._is_late = is_late
+        self._reads_inline = reads_inline
         self.included: dict[Also, Also] = {}
         self._events: list[NewEvent] = []
         self._also: list[Also] = []
@@ -46,6 +49,11 @@ class Outbox:
         """Commit what is held."""
         if self._events:
             await self()
+
+    async def flush_to_read(self) -> None:
+        """Commit what is held, if the read that comes next would have it wait."""
+        if not self._reads_inline:
+            await self.flush()
 
     async def __call__(self, *events: NewEvent, also: Also | None = None) -> None:
         """See `Emit`."""

@@ -52,12 +52,14 @@ class Recorder:
         outbox: The way to the log; a call's end waits in it for what follows at once.
         save: Writes the run's memory, for use in the transaction of an event.
         open_calls: Calls whose body runs: id and time of start.
+        asked: Calls of an answer that this process got: nothing is recorded of them before they begin.
     """
 
     box: Toolbox
     outbox: Outbox
     save: Save
     open_calls: dict[str, int] = field(default_factory=dict)
+    asked: frozenset[str] = frozenset()
     _settled: set[str] = field(default_factory=set)
 
     async def call(
@@ -102,7 +104,10 @@ class Recorder:
             self._finish(call_id, answer, started_at=started_at)
 
     async def _find(self, call_id: str) -> ToolCallRow | None:
+        if call_id in self.asked:
+            return None
         run = self.box.run
+        await self.outbox.flush_to_read()
         return await run.database.read(
             lambda connection: agent_runs.find_tool_call(connection, run.task_id, run.run, call_id)
         )
@@ -118,6 +123,8 @@ class Recorder:
     async def _start(self, name: str, args: dict[str, Any], call_id: str) -> None:
         run, used = self.box.run, self.box.progress.used
         check_tool_call(used.sums, run.ledger.limits.task)
+        if run.ledger.limits_tool_calls:
+            await self.outbox.flush_to_read()
         await run.ledger.check_tool_call()
         used.tool_calls += 1
         started_at = run.clock()

@@ -71,8 +71,7 @@ class TurnPlayer:
     def __init__(self, run: AgentRun, progress: Progress) -> None:
         self.progress = progress
         self._timeout: asyncio.Timeout | None = None
-        self._outbox = Outbox(run.emit, self._is_late)
-        self._emit = run.emit
+        self._outbox = Outbox(run.emit, self._is_late, reads_inline=run.database.reads_inline)
         self._run = run = replace(run, emit=self._outbox)
         self._memory = RunMemory(run, progress)
         self._outbox.included[self._memory.save_state] = self._memory.save_all
@@ -106,9 +105,12 @@ class TurnPlayer:
                 await self._models.close()
 
     async def keep_usage(self) -> None:
-        """Store what has been used since the last commit: the run is cut here."""
+        """Store what has been done and used since the last commit: the run is cut here.
+
+        What is held is whole, and the memory that it writes agrees with it; what else is in memory may not.
+        """
         self._asker.lose_request()
-        await self._emit(also=self._memory.save_usage)
+        await self._outbox(also=self._memory.save_usage)
 
     async def play(self) -> None:
         """Play the turn that `progress` leads into; afterwards it leads into the next, or holds the outcome."""
@@ -236,6 +238,7 @@ class TurnPlayer:
             return False
         self.progress.refused = None
         self.progress.phase = "tools"
+        self._recorder.asked = frozenset(call.tool_call_id for call in calls)
         self.progress.empty_answers = self.progress.repeats.monologues = 0
         self._outbox.hold(*events, also=self._memory.save_all)
         return True
@@ -376,6 +379,7 @@ class TurnPlayer:
         self.progress.turn += 1
         self.progress.phase = "request"
         self._outbox.hold(also=self._memory.save_all)
+        await self._outbox.flush_to_read()  # the next turn begins with a look for what the user has said
 
     def _look_for_more(self, connection: Connection) -> None:
         """Go on if the user has said something meanwhile, of which what was to be the last answer does not know."""

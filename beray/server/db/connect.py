@@ -59,6 +59,11 @@ class LookUp:
 class Queries(Protocol):
     """Runs queries."""
 
+    @property
+    def reads_inline(self) -> bool:
+        """Whether a short read is done at once, so that nothing comes between it and what follows."""
+        ...
+
     async def read(self, query: Query[T]) -> T:
         """Run a short read (point look-ups, small pages) on one snapshot.
 
@@ -114,6 +119,11 @@ class Database(ABC):
         self.url = url
         self.deliver: Deliver = lambda notices: None
         self.note_reachable: Callable[[bool], None] = lambda is_reachable: None
+
+    @property
+    def reads_inline(self) -> bool:
+        """See `Queries.reads_inline`."""
+        return not self.is_shared
 
     @abstractmethod
     def make_engine(self) -> Engine:
@@ -177,6 +187,7 @@ class _Patient:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.reads_inline = database.reads_inline
 
     async def read(self, query: Query[T]) -> T:
         return await _until_available(lambda: self._database.read(query))
