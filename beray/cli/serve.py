@@ -1,7 +1,9 @@
 """`serve` and `worker`: the server in this process. Only here is the server imported."""
 
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +11,7 @@ import rich_click as click
 
 from beray.cli.connection import App
 from beray.cli.embedded import EmbeddedServer
-from beray.cli.exits import CliError, Exit, Terminated
+from beray.cli.exits import CliError, Exit
 from beray.cli.language import say
 from beray.cli.loopback import LOOPBACK_HOSTS
 from beray.cli.options import common, pass_app
@@ -51,7 +53,28 @@ def worker(app: App, /, *, data_dir: Path | None, concurrency: int | None, **opt
     return _run(app, data_dir, role="worker", max_running_tasks=concurrency, local_user=False, **options)
 
 
+STOPS: Final = {signal.SIGINT, signal.SIGTERM}
+
+
 def _run(app: App, data_dir: Path | None, *, role: str | None, **overrides: Any) -> int:
+    with _stops_held():
+        return _serve(app, data_dir, role=role, **overrides)
+
+
+@contextmanager
+def _stops_held() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait until the server takes them (`serve.py` does within a second), or is not to be had.
+
+    Raised in the middle of an import, what they raise can come out as another error, or be lost.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve(app: App, data_dir: Path | None, *, role: str | None, **overrides: Any) -> int:
     from beray.server.heap import begin_start
 
     begin_start()
@@ -79,8 +102,6 @@ def _run(app: App, data_dir: Path | None, *, role: str | None, **overrides: Any)
         if settings.role != "worker":
             EmbeddedServer(settings.data_dir, app.environ, app.terminal.status).make_way(note=app.note)
         run(settings, announce=_announce)
-    except (KeyboardInterrupt, Terminated):  # a signal before the server had taken them over: nothing had begun
-        return Exit.OK
     except SettingError as error:
         raise CliError(str(error), say("serve.setting.remedy"), Exit.USAGE) from error
     except StartError as error:

@@ -188,6 +188,7 @@ class _Service:
         """Open, serve, close."""
         loop_factory = self._uvicorn.config.get_loop_factory()
         with self._uvicorn.capture_signals(), asyncio.Runner(loop_factory=loop_factory) as runner:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # what came meanwhile comes now
             runner.run(self._serve(listener))
 
     async def _serve(self, listener: socket.socket) -> None:

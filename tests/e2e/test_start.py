@@ -230,3 +230,20 @@ def test_new_task_does_not_get_the_folder_of_one_that_the_database_has_forgotten
 
     assert new_id > task_id
     assert f"the newest folder is of task {task_id}" in after.log_text()
+
+
+@pytest.mark.parametrize("library", ["sqlalchemy", "httptools", "uvloop"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_in_the_middle_of_a_start_is_neither_lost_nor_an_error(service_dir, library: str, number: int):
+    """It comes while the server is being imported, as far as this library."""
+    data = service_dir / "data"
+    command = [*BERAY, "serve", "--port", "0", "--data", str(data)]
+    environment = {**os.environ, "BERAY_MODEL": "rules", "BERAY_MODEL_PROBE": "0"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        wait_until(lambda: library in maps.read_text() or process.poll() is not None, what="the import")
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+
+    assert process.returncode == 0, said
+    assert "✗" not in said

@@ -183,7 +183,7 @@ def build_router(files: Files, accounts: Accounts) -> tuple[APIRouter, Handlers]
             user,
             task_id,
             path,
-            _body(request),
+            _body(request, accounts),
             announced_bytes=_announced_bytes(request),
             expectation=Expectation(request.headers.get("if-match"), request.headers.get("if-none-match")),
         )
@@ -265,12 +265,13 @@ def _serve_zip(source: Any, task_id: int) -> Response:
     return PieceResponse(source, status_code=200, headers=download_headers(f"task_{task_id}.zip", "application/zip"))
 
 
-async def _body(request: Request) -> AsyncIterator[bytes]:
+async def _body(request: Request, accounts: Accounts) -> AsyncIterator[bytes]:
     try:
         async for chunk in request.stream():
             yield chunk
     except ClientDisconnect as error:
         raise Refused("upload_cut") from error
+    await accounts.authenticate(request)  # it may have come for hours: whose login has ended writes nothing more
 
 
 def _announced_bytes(request: Request) -> int | None:

@@ -3,9 +3,12 @@ import os
 import socket
 
 import pytest
+from fastapi import Request
 
+from beray.server.db.auth import UserRow
+from beray.server.errors import Refused
 from beray.server.files import service
-from tests.server.files.files_server import MAX_UPLOAD_BYTES, OWNER, FilesServer, TaskFiles, code_of
+from tests.server.files.files_server import MAX_UPLOAD_BYTES, OWNER, FakeAccounts, FilesServer, TaskFiles, code_of
 from tests.support.waiting import wait_until
 
 
@@ -123,6 +126,26 @@ def test_upload_that_stalls_is_refused(
 
     wait_until(lambda: not files_server.open_descriptors(), what="closed files")
     assert task.get("x").content == b"old"
+
+
+def test_login_that_ends_during_an_upload_leaves_what_was_there(
+    files_server: FilesServer, task: TaskFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task.put("a.txt", b"before")
+    asked = []
+
+    async def end_after_one(self: FakeAccounts, request: Request) -> UserRow:
+        asked.append(request)
+        if len(asked) > 1:
+            raise Refused("not_authenticated")
+        return OWNER
+
+    monkeypatch.setattr(FakeAccounts, "authenticate", end_after_one)
+    answer = task.put("a.txt", b"after")
+    monkeypatch.undo()
+
+    assert answer.status_code == 401
+    assert task.get("a.txt").content == b"before"
 
 
 def test_cut_upload_of_a_new_file_makes_no_folders(files_server: FilesServer, task: TaskFiles) -> None:
