@@ -236,7 +236,7 @@ def test_new_task_does_not_get_the_folder_of_one_that_the_database_has_forgotten
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_in_the_middle_of_a_start_is_neither_lost_nor_an_error(service_dir, library: str, number: int):
     """It comes while the server is being imported, as far as this library."""
-    data = service_dir / "data"
+    data = service_dir / f"stopped-{library}-{number:d}"
     command = [*BERAY, "serve", "--port", "0", "--data", str(data)]
     environment = {**os.environ, "BERAY_MODEL": "rules", "BERAY_MODEL_PROBE": "0"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:

@@ -84,6 +84,7 @@ def test_tasks_own_webhook_is_told_alone_and_the_same_request_makes_one_task(
         task_id = run(client, webhook_url=f"{receiver.url}/own", idempotency_key="k")
         again = client.create_task(GOAL, webhook_url=f"{receiver.url}/own", idempotency_key="k")
         wait_until(lambda: receiver.received, what="the message")
+        wait_until(lambda: client.get_webhook()["pending"] == 0, what="it to be settled")
 
         told = client.set_webhook(None, rotate_secret=True)
 
