@@ -943,7 +943,7 @@ head -c 20000000 /dev/zero > big && sync big  # ext4 counts blocks twice for a m
 
     assert ended.exit.reason == "exit", ended
     assert ended.exit.disk_bytes is not None
-    assert 20_000_000 < ended.exit.disk_bytes < 21_000_000
+    assert 20_000_000 < ended.exit.disk_bytes < 21_000_000, ended.exit.disk_bytes
 
 
 RESERVE = """
