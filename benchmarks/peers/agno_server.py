@@ -13,10 +13,10 @@ from pathlib import Path
 
 import uvicorn
 from agno.agent import Agent  # type: ignore[import-not-found]  # lives in the other environment
-from agno.db.sqlite import SqliteDb  # type: ignore[import-not-found]  # the same
-from agno.models.openai.like import OpenAILike  # type: ignore[import-not-found]  # the same
-from agno.os import AgentOS  # type: ignore[import-not-found]  # the same
-from agno.tools.shell import ShellTools  # type: ignore[import-not-found]  # the same
+from agno.db.sqlite import SqliteDb  # type: ignore[import-not-found]  # lives in the other environment
+from agno.models.openai.like import OpenAILike  # type: ignore[import-not-found]  # lives in the other environment
+from agno.os import AgentOS  # type: ignore[import-not-found]  # lives in the other environment
+from agno.tools.shell import ShellTools  # type: ignore[import-not-found]  # lives in the other environment
 
 
 def main() -> None:

@@ -118,7 +118,7 @@ class SocketSender:
                 return False
             if transport.get_write_buffer_size() == 0:
                 return True
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # the transport writes at the end of the loop's turn
         return False
 
     async def _wait_writable(self, socket: int, gone: "asyncio.Future[None]") -> None:

@@ -21,6 +21,11 @@ NAMES = ("a.txt", "folder/b c.txt", "数据?.csv", "100%.txt", "a%2e%2e%2fb", "#
 PAGE = Path(__file__).parents[3] / "docs" / "en" / "behind-nginx.md"
 
 
+def place_of(task: TaskFiles, path: str) -> str:
+    """Where nginx is sent for a file of the task's work_dir."""
+    return "/".join((X_ACCEL_PREFIX, str(task.id), "work", path))
+
+
 def test_nginx_gets_the_name_and_no_bytes(task: TaskFiles) -> None:
     task.put("results/x.txt", b"hello")
     plain = task.get("results/x.txt")
@@ -28,7 +33,7 @@ def test_nginx_gets_the_name_and_no_bytes(task: TaskFiles) -> None:
     answer = task.get("results/x.txt", ASKED)
 
     assert (answer.status_code, answer.content, answer.headers["content-length"]) == (200, b"", "0")
-    assert answer.headers["x-accel-redirect"] == f"{X_ACCEL_PREFIX}/{task.id}/work/results/x.txt"
+    assert answer.headers["x-accel-redirect"] == place_of(task, "results/x.txt")
     for name in ("etag", "last-modified", "content-type", "content-disposition", "content-security-policy"):
         assert answer.headers[name] == plain.headers[name]
 
@@ -50,7 +55,7 @@ def test_name_is_spelled_so_that_nothing_of_it_means_anything(task: TaskFiles, n
     place = task.get(name, ASKED).headers["x-accel-redirect"]
 
     assert not set(place) & set("?#&;\n\r ")
-    assert unquote_to_bytes(place) == f"{X_ACCEL_PREFIX}/{task.id}/work/{name}".encode()
+    assert unquote_to_bytes(place) == place_of(task, name).encode()
 
 
 def test_name_that_is_no_text_is_spelled_by_its_bytes(task: TaskFiles) -> None:
@@ -58,7 +63,7 @@ def test_name_that_is_no_text_is_spelled_by_its_bytes(task: TaskFiles) -> None:
 
     place = task.get("\uefff.bin", ASKED).headers["x-accel-redirect"]
 
-    assert place == f"{X_ACCEL_PREFIX}/{task.id}/work/%FF.bin"
+    assert place == place_of(task, "%FF.bin")
 
 
 def test_link_within_is_named_by_where_it_leads(task: TaskFiles) -> None:
@@ -68,7 +73,7 @@ def test_link_within_is_named_by_where_it_leads(task: TaskFiles) -> None:
 
     place = task.get("link/x", ASKED).headers["x-accel-redirect"]
 
-    assert place == f"{X_ACCEL_PREFIX}/{task.id}/work/real/x"
+    assert place == place_of(task, "real/x")
 
 
 @pytest.mark.parametrize(
@@ -228,6 +233,6 @@ def test_nobody_asks_nginx_for_files_himself(nginx: Nginx, task: TaskFiles) -> N
     task.put("x", b"hello")
     host, port = nginx.address
 
-    answer = requests.get(f"http://{host}:{port}{X_ACCEL_PREFIX}/{task.id}/work/x", timeout=30)
+    answer = requests.get(f"http://{host}:{port}{place_of(task, 'x')}", timeout=30)
 
     assert answer.status_code == 404

@@ -128,7 +128,7 @@ class Hub:
             if not await subscriber.is_allowed():
                 subscriber.end()
             if count % ASKED_AT_ONCE == 0:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # others get their turn
 
     def close(self) -> None:
         """End all streams; their clients resume by Last-Event-ID."""
