@@ -5,7 +5,10 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
+from beray.protocol.events import Event
+from beray.protocol.types import Info, Question, Ready
 from beray.server.refusals import problem_schemas
+from beray.server.typed_schemas import schemas_of, tagged_union
 
 REQUEST_ID: Final = {
     "required": True,
@@ -33,16 +36,36 @@ def _complete(document: dict[str, Any], models: Sequence[str], tools: Sequence[s
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     components["headers"] = {"RequestId": REQUEST_ID}
     document["security"] = [{"token": []}]
+    paths = document["paths"]
+    for path, name in (("/ready", "Ready"), ("/api/v1/info", "Info")):
+        if path in paths:  # a worker tells nothing of itself
+            paths[path]["get"]["responses"]["200"]["content"] = {"application/json": {"schema": _named(name)}}
     for response in _responses(document):
         response.setdefault("headers", {})["X-Request-ID"] = {"$ref": "#/components/headers/RequestId"}
     schemas = components.setdefault("schemas", {})
     schemas |= problem_schemas()
+    schemas |= _contract_schemas()
     for name in {"CreateTask", "CheckModel"} & set(schemas):  # a worker is asked for neither
         schemas[name]["properties"]["model"] = {"enum": [*models, None], "title": "Model"}
+    if "TaskWithEventsBody" in schemas:
+        question = {"anyOf": [_named("Question"), {"type": "null"}], "title": "Question"}
+        for name in ("TaskBody", "TaskWithEventsBody"):
+            schemas[name]["properties"]["question"] = question
+        schemas["TaskWithEventsBody"]["properties"]["events"] = {"type": "array", "items": _named("Event")}
     if "CreateTask" in schemas:
         asked = schemas["CreateTask"]["properties"]
         names = {"type": "array", "items": {"enum": list(tools)}}
         asked["tools"] = {"anyOf": [names, {"type": "null"}], "title": "Tools"}
+
+
+def _named(schema: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def _contract_schemas() -> dict[str, Any]:
+    found = schemas_of((Info, Ready, Question))
+    found["Event"] = tagged_union(Event, found)
+    return found
 
 
 def _responses(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

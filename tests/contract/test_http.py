@@ -257,6 +257,8 @@ def test_answers_are_what_openapi_says(server):
 
     for path in (f"/api/v1/tasks/{task_id}", f"/api/v1/tasks/{task_id}?events=none", "/api/v1/tasks/999999999"):
         check("GET", path, "/api/v1/tasks/{task_id}")
+    check("GET", "/api/v1/info", "/api/v1/info")
+    check("GET", "/ready", "/ready")
     check("GET", "/api/v1/tasks", "/api/v1/tasks")
     check("GET", "/api/v1/tasks?limit=1", "/api/v1/tasks")
     check("PUT", f"{content}?path=a", "/api/v1/tasks/{task_id}/files/content", data=b"x")

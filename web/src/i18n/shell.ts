@@ -1,0 +1,46 @@
+/** What stands around every page. */
+
+import { dictionary } from "./dictionary";
+
+export const shell = dictionary(
+  {
+    admin: "管理",
+    docs: "API 文档",
+    home: "首页",
+    language: "Switch to English",
+    logOut: "退出登录",
+    main: "主导航",
+    menu: "菜单",
+    newTask: "新建任务",
+    offline: "网络已断开。恢复后会自动继续。",
+    recent: "最近任务",
+    settings: "设置",
+    tasks: "全部任务",
+    themeDark: "切换到深色主题",
+    themeLight: "切换到浅色主题",
+    account: "账户",
+    notFoundTitle: "找不到这个页面",
+    notFoundText: "地址可能有误，或者内容已被删除。",
+    toHome: "回到首页",
+  },
+  {
+    admin: "Admin",
+    docs: "API reference",
+    home: "Home",
+    language: "切换到中文",
+    logOut: "Log out",
+    main: "Main",
+    menu: "Menu",
+    newTask: "New task",
+    offline: "You are offline. Everything goes on by itself when the network is back.",
+    recent: "Recent tasks",
+    settings: "Settings",
+    tasks: "All tasks",
+    themeDark: "Switch to the dark theme",
+    themeLight: "Switch to the light theme",
+    account: "Account",
+    notFoundTitle: "There is no such page",
+    notFoundText: "The address may be wrong, or what was there has been deleted.",
+    toHome: "To the start",
+  },
+);

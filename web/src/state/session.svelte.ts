@@ -1,0 +1,35 @@
+/** Who is logged in. The session itself is a cookie that no script can read. */
+
+import { call, whenUnauthenticated } from "../api/client";
+import type { User } from "../api/types";
+
+class Session {
+  /** `undefined` until the server has been asked. */
+  user = $state.raw<User | null | undefined>(undefined);
+
+  constructor() {
+    whenUnauthenticated(() => this.end());
+  }
+
+  async find(): Promise<void> {
+    this.user = await call<User>("GET", "/users/me").catch((error: unknown) => {
+      if (error instanceof Error && "status" in error && error.status === 401) return null;
+      throw error;
+    });
+  }
+
+  begin(user: User): void {
+    this.user = user;
+  }
+
+  end(): void {
+    this.user = null;
+  }
+
+  async logOut(): Promise<void> {
+    await call("POST", "/auth/logout");
+    this.end();
+  }
+}
+
+export const session = new Session();
