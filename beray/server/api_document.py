@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from beray.protocol.events import Event
 from beray.protocol.types import Info, Question, Ready
+from beray.server.auth.session_cookie import CONSOLE_HEADER, NAME, SECURE_NAME
 from beray.server.refusals import problem_schemas
 from beray.server.typed_schemas import schemas_of, tagged_union
 
@@ -14,6 +15,17 @@ REQUEST_ID: Final = {
     "required": True,
     "description": "The client's, if it sent a sane one; name it when you report a fault.",
     "schema": {"type": "string"},
+}
+
+SECURITY: Final = {
+    "token": {"type": "http", "scheme": "bearer"},
+    "console": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": NAME,
+        "description": f"Of a login with `{CONSOLE_HEADER}: 1`; what changes something needs an `Origin` of ours too."
+        f" Over https it is called `{SECURE_NAME}`.",
+    },
 }
 
 
@@ -33,9 +45,9 @@ def describe_api(web: FastAPI, *, models: Sequence[str], tools: Sequence[str]) -
 
 def _complete(document: dict[str, Any], models: Sequence[str], tools: Sequence[str]) -> None:
     components = document.setdefault("components", {})
-    components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    components["securitySchemes"] = SECURITY
     components["headers"] = {"RequestId": REQUEST_ID}
-    document["security"] = [{"token": []}]
+    document["security"] = [{name: []} for name in SECURITY]  # either is enough
     paths = document["paths"]
     for path, name in (("/ready", "Ready"), ("/api/v1/info", "Info")):
         if path in paths:  # a worker tells nothing of itself

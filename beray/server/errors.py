@@ -69,6 +69,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "not_authenticated": 401,
     "invalid_credentials": 401,
     "login_needed": 403,
+    "origin_mismatch": 403,
     "email_already_registered": 409,
     "invalid_verification_code": 400,
     "invalid_email": 422,

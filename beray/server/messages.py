@@ -52,6 +52,13 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     ),
     "validation_error": ("请求无效：{reason}", "The request is not valid: {reason}"),
     "not_found": ("没有这个地址：{path}", "There is nothing at {path}."),
+    "console_missing": (
+        "BeRay 正在运行，但此安装没有网页控制台。请在源码中运行 make console（需要 Node），再重启服务。API 照常可用。",
+        (
+            "BeRay is running, but this installation has no web console. Run `make console` in the source (it needs"
+            " Node) and start the server anew. The API works all the same."
+        ),
+    ),
     "method_not_allowed": (
         "{path} 不支持 {method}；可用：{allowed}。",
         "{path} does not take {method}; it takes {allowed}.",
@@ -117,6 +124,13 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "login_needed": (
         "API 令牌不能用于此操作。请用密码登录后再试。",
         "An API token cannot be used for this. Log in with your password and try again.",
+    ),
+    "origin_mismatch": (
+        "请求不是从本服务器的页面发出的，浏览器登录对它无效。请在控制台中操作；如有代理，须原样转发 Host。",
+        (
+            "The request does not come from a page of this server, so the browser's login does not count for it."
+            " Use the console; a proxy in front must pass `Host` on as it is."
+        ),
     ),
     "api_token_not_found": ("没有 API 令牌 {token_id}。", "There is no API token {token_id}."),
     "too_many_api_tokens": (

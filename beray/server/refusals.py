@@ -15,7 +15,7 @@ ANYWHERE: Final = ("bad_request", "validation_error", "body_too_large", "interna
 
 READING: Final = (*ANYWHERE, "database_unavailable")
 WRITING: Final = (*READING, "disk_full", "disk_unavailable", "outcome_unknown")
-SIGNED_IN: Final = ("not_authenticated",)
+SIGNED_IN: Final = ("not_authenticated", "origin_mismatch")
 LOGGED_IN: Final = (*SIGNED_IN, "login_needed")
 """Of a route that takes no API token."""
 

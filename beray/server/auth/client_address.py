@@ -1,4 +1,4 @@
-"""Which address a request comes from, for limits by address."""
+"""Which address a request comes from, for limits by address, and by which scheme its client asked."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ IPV6_PREFIX: Final = 64  # one customer gets a whole /64: its 2^64 addresses are
 
 
 class ClientAddresses:
-    """Tells the client's address: the connection's, or what a trusted proxy says.
+    """Tells the client's address and scheme: the connection's, or what a trusted proxy says.
 
-    Anybody can send `X-Forwarded-For`; it is believed only when the connection comes from a trusted proxy, and then
-    only up to the first address, read from the right, that is not one itself.
+    Anybody can send `X-Forwarded-For` and `-Proto`; they are believed only when the connection comes from a trusted
+    proxy, and addresses then only up to the first one, read from the right, that is not one itself.
 
     Args:
         trusted_proxies: Addresses or networks (`10.0.0.0/8`).
@@ -39,6 +39,20 @@ class ClientAddresses:
     def whole(self, request: HTTPConnection) -> str:
         """The client's address, all of it."""
         return str(self._client(request) or NO_ADDRESS)
+
+    def scheme(self, request: HTTPConnection) -> str | None:
+        """`https` or `http`, as the client asked; None where nobody says who is trusted.
+
+        That nothing is encrypted here tells nothing: a proxy may be before us that is not named as trusted.
+        """
+        if request.scope.get("scheme") == "https":
+            return "https"
+        said = request.headers.getlist("x-forwarded-proto")
+        peer = _address(request.client.host) if said and request.client else None
+        if peer is None or not self._is_trusted(peer):
+            return None
+        scheme = said[-1].rpartition(",")[2].strip().lower()  # what the nearest proxy says
+        return scheme if scheme in {"http", "https"} else None
 
     def _client(self, request: HTTPConnection) -> Address | None:
         client = _address(request.client.host) if request.client else None

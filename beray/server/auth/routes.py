@@ -1,9 +1,10 @@
 """HTTP of accounts: `/auth/*`, `/users/me` and its API tokens (WIRE.md, "Accounts")."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Form, Header, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field
 
 from beray.protocol.types import ApiToken, CreatedApiToken, Message, Session, User
@@ -12,6 +13,8 @@ from beray.server.auth.codes import Purpose
 from beray.server.auth.emails import MAX_EMAIL_CHARACTERS
 from beray.server.auth.passwords import LEAST_CHARACTERS, MOST_CHARACTERS
 from beray.server.auth.service import Accounts, NewSession
+from beray.server.auth.session_cookie import CONSOLE_HEADER, check_origin, session_cookie
+from beray.server.auth.tokens import authorization
 from beray.server.bodies import Name, Text, whole
 from beray.server.clock import iso, iso_or_none
 from beray.server.db.api_tokens import ApiTokenRow
@@ -27,12 +30,14 @@ REGISTER_REFUSALS = refused_with(
     "invalid_password",
     "invalid_verification_code",
     "email_already_registered",
+    "origin_mismatch",
     "rate_limited",
 )
 RESET_REFUSALS = refused_with(
     *WRITING, "invalid_email", "invalid_password", "invalid_verification_code", "rate_limited"
 )
 LOGIN = (*WRITING, "invalid_email", "invalid_password", "invalid_credentials", "rate_limited")
+LOGIN_REFUSALS = refused_with(*LOGIN, "origin_mismatch")
 
 
 # What the services check; said here for the readers of /openapi.json.
@@ -45,6 +50,10 @@ _EMAIL: dict[str, Any] = {
 Email = Annotated[Text, Field(json_schema_extra=_EMAIL)]
 Password = Annotated[Text, Field(json_schema_extra={"maxLength": MOST_CHARACTERS})]
 NewPassword = Annotated[Text, Field(json_schema_extra={"minLength": LEAST_CHARACTERS, "maxLength": MOST_CHARACTERS})]
+Console = Annotated[
+    Literal["1"] | None,
+    Header(alias=CONSOLE_HEADER, description="Of a page of this server: the token goes into a cookie, and not here."),
+]
 FormPassword = Annotated[Text, Form(json_schema_extra={"minLength": 1, "maxLength": MOST_CHARACTERS})]
 
 
@@ -78,6 +87,14 @@ class UserBody(BaseModel):
 
 class SessionBody(BaseModel):
     access_token: str
+    token_type: Literal["bearer"]
+    expires_in: int
+    user: UserBody
+
+
+class ConsoleSessionBody(BaseModel):
+    """What the console is told; the token is in its cookie."""
+
     token_type: Literal["bearer"]
     expires_in: int
     user: UserBody
@@ -131,11 +148,19 @@ def build_router(accounts: Accounts) -> APIRouter:
         return {"message": text("verification_code_sent")}
 
     @router.post(
-        "/auth/register", status_code=201, response_model=SessionBody, responses=REGISTER_REFUSALS, openapi_extra=OPEN
+        "/auth/register",
+        status_code=201,
+        response_model=SessionBody | ConsoleSessionBody,
+        responses=REGISTER_REFUSALS,
+        openapi_extra=OPEN,
     )
-    async def register(body: Registration, request: Request) -> Session:
+    async def register(
+        body: Registration, request: Request, response: Response, console: Console = None
+    ) -> Mapping[str, object]:
+        _check_console(request, console)
         client = accounts.clients.of(request)
-        return _session(await accounts.register(body.email, body.verification_code, body.password, client=client))
+        session = await accounts.register(body.email, body.verification_code, body.password, client=client)
+        return _session(session) if console is None else _keep_in_browser(request, response, session)
 
     @router.post("/auth/reset-password", response_model=MessageBody, responses=RESET_REFUSALS, openapi_extra=OPEN)
     async def reset_password(body: PasswordReset, request: Request) -> Message:
@@ -144,9 +169,16 @@ def build_router(accounts: Accounts) -> APIRouter:
         await accounts.reset_password(body.email, body.verification_code, body.password, client=client)
         return {"message": text("password_reset")}
 
-    @router.post("/auth/login", response_model=SessionBody, responses=refused_with(*LOGIN), openapi_extra=OPEN)
-    async def login(body: Login, request: Request) -> Session:
-        return _session(await accounts.login(body.email, body.password, client=accounts.clients.of(request)))
+    @router.post(
+        "/auth/login",
+        response_model=SessionBody | ConsoleSessionBody,
+        responses=LOGIN_REFUSALS,
+        openapi_extra=OPEN,
+    )
+    async def login(body: Login, request: Request, response: Response, console: Console = None) -> Mapping[str, object]:
+        _check_console(request, console)
+        session = await accounts.login(body.email, body.password, client=accounts.clients.of(request))
+        return _session(session) if console is None else _keep_in_browser(request, response, session)
 
     @router.post(
         "/auth/token",
@@ -166,9 +198,11 @@ def build_router(accounts: Accounts) -> APIRouter:
         return _session(await accounts.login(username, password, client=accounts.clients.of(request)))
 
     @router.post("/auth/logout", response_model=MessageBody, responses=refused_with(*WRITING, *SIGNED_IN))
-    async def logout(request: Request) -> Message:
+    async def logout(request: Request, response: Response) -> Message:
         """End the token the request bears, an API token too."""
         await accounts.logout(request)
+        if not authorization(request):
+            response.headers["set-cookie"] = session_cookie(request, accounts.clients, "", seconds=0)
         return {"message": text("logged_out")}
 
     @router.get("/users/me", response_model=UserBody, responses=refused_with(*READING, *SIGNED_IN))
@@ -203,6 +237,16 @@ def build_router(accounts: Accounts) -> APIRouter:
         login = await accounts.authenticate_login(request)
         await accounts.api_tokens.delete(login.user, token_id)
         return {"message": text("api_token_deleted", token_id=token_id)}
+
+    def _check_console(request: Request, console: str | None) -> None:
+        """No other site may log a browser in, to have its user work under an account of somebody else's."""
+        if console is not None:
+            check_origin(request, accounts.clients)
+
+    def _keep_in_browser(request: Request, response: Response, session: NewSession) -> Mapping[str, object]:
+        seconds = session.expires_in_seconds
+        response.headers["set-cookie"] = session_cookie(request, accounts.clients, session.token, seconds=seconds)
+        return {name: value for name, value in _session(session).items() if name != "access_token"}
 
     return router
 

@@ -25,7 +25,16 @@ from beray.server.auth.mailer import Mail, Mailer, MailNotSent, make_mailer
 from beray.server.auth.passwords import Passwords, check_length, check_password
 from beray.server.auth.rates import Hit, Rates
 from beray.server.auth.secret_key import load_secret_key
-from beray.server.auth.tokens import TokenKey, bearer_token, hash_token, is_api_token, new_token, token_key
+from beray.server.auth.session_cookie import cookie_token
+from beray.server.auth.tokens import (
+    TokenKey,
+    authorization,
+    bearer_token,
+    hash_token,
+    is_api_token,
+    new_token,
+    token_key,
+)
 from beray.server.clock import DAY_MS, Clock
 from beray.server.db import api_tokens as api_token_queries
 from beray.server.db import auth as queries
@@ -75,6 +84,9 @@ class _RightPassword:
 
 class Accounts:
     """Register, log in, log out, reset a password, and tell whose request it is.
+
+    Whatever takes a request refuses it with `origin_mismatch` where its login is a browser's cookie and no page of ours
+    has sent it.
 
     Wrong input and refusals are raised as `Refused`. Made by `open_accounts`; `close` when done.
 
@@ -139,7 +151,7 @@ class Accounts:
         Raises:
             Refused: `not_authenticated`.
         """
-        use = await self._find_use(token_key(_token(request)))
+        use = await self._find_use(token_key(self._token(request)))
         return self._let_in(use)
 
     async def authenticate_owner(
@@ -155,18 +167,26 @@ class Accounts:
         Raises:
             Refused: `not_authenticated`.
         """
-        use, row = await self._find_own(token_key(_token(request)), wanted, values)
+        use, row = await self._find_own(token_key(self._token(request)), wanted, values)
         return self._let_in(use), row
 
     async def watch_login(
         self, request: HTTPConnection, wanted: OwnRow, **values: object
     ) -> tuple[LoginWatch, Sequence[Any] | None]:
         """As `authenticate_owner`, for whoever goes on asking whether the user is still logged in."""
-        key, seen = token_key(_token(request)), self._logins.ends.count
+        key, seen = token_key(self._token(request)), self._logins.ends.count
         use, row = await self._find_own(key, wanted, values)
         self._let_in(use)
         assert use is not None, "who is let in has a token"
         return LoginWatch(self._logins, key, use, seen=seen), row
+
+    def _token(self, request: HTTPConnection) -> str:
+        """What the request comes in with: where it says anything in `Authorization`, that alone; else its cookie."""
+        said = authorization(request)
+        token = bearer_token(said) if said else cookie_token(request, self.clients)
+        if token is None:
+            raise Refused("not_authenticated")
+        return token
 
     def _let_in(self, use: TokenUse | None) -> UserRow:
         if use is None:
@@ -209,7 +229,7 @@ class Accounts:
             Refused: `not_authenticated`, `login_needed`.
         """
         user = await self.authenticate(request)
-        token = _token(request)
+        token = self._token(request)
         if is_api_token(token):
             raise Refused("login_needed")
         return Login(user, hash_token(token))
@@ -416,7 +436,7 @@ class Accounts:
         Raises:
             Refused: `not_authenticated`.
         """
-        token = _token(request)
+        token = self._token(request)
         if is_api_token(token):
             await self.api_tokens.delete_itself(token)
             return
@@ -530,13 +550,6 @@ def open_accounts(
         trail=trail,
         token_days=settings.token_days,
     )
-
-
-def _token(request: HTTPConnection) -> str:
-    token = bearer_token(request)
-    if token is None:
-        raise Refused("not_authenticated")
-    return token
 
 
 def _or_raise(outcome: T | Refused) -> T:

@@ -7,6 +7,7 @@ begin: a session's, from logging in, and an API token, which its owner has made 
 import hashlib
 import re
 import secrets
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from starlette.requests import HTTPConnection
@@ -49,9 +50,13 @@ def token_key(token: str) -> TokenKey:
     return TokenKey(hash_token(token), is_api_token(token))
 
 
-def bearer_token(request: HTTPConnection) -> str | None:
-    """The token of the request's `Authorization` header; None unless there is exactly one, of the form we give out."""
-    values = [value for name, value in request.scope["headers"] if name == b"authorization"]
+def authorization(request: HTTPConnection) -> list[bytes]:
+    """What the request says in `Authorization`."""
+    return [value for name, value in request.scope["headers"] if name == b"authorization"]
+
+
+def bearer_token(values: Sequence[bytes]) -> str | None:
+    """The token in what `Authorization` says; None unless there is exactly one, of the form we give out."""
     if len(values) != 1:
         return None
     match = _BEARER.fullmatch(values[0])

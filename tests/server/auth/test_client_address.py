@@ -43,6 +43,28 @@ def test_client_is_told_from_connection_and_trusted_proxies(trusted, peer, forwa
     assert ClientAddresses(trusted).of(connection(peer, *forwarded)) == client
 
 
+@pytest.mark.parametrize(
+    ("trusted", "peer", "said", "scheme"),
+    [
+        ([], "203.0.113.7", [], None),
+        ([], "203.0.113.7", ["https"], None),
+        (["10.0.0.1"], "10.0.0.1", ["https"], "https"),
+        (["10.0.0.1"], "10.0.0.1", ["HTTP "], "http"),
+        (["10.0.0.1"], "10.0.0.1", ["http, https"], "https"),
+        (["10.0.0.1"], "10.0.0.1", ["https", "http"], "http"),
+        (["10.0.0.1"], "10.0.0.1", ["gopher"], None),
+        (["10.0.0.1"], "10.0.0.1", [], None),
+        (["10.0.0.1"], None, ["https"], None),
+    ],
+)
+def test_scheme_is_what_a_trusted_proxy_says(trusted, peer, said, scheme):
+    headers = [(b"x-forwarded-proto", value.encode()) for value in said]
+    scope = {"type": "http", "scheme": "http", "headers": headers, "client": peer and (peer, 4000)}
+
+    assert ClientAddresses(trusted).scheme(HTTPConnection(scope)) == scheme
+    assert ClientAddresses(trusted).scheme(HTTPConnection({**scope, "scheme": "https"})) == "https"
+
+
 def test_proxy_that_is_no_address_stops_the_start():
     with pytest.raises(SettingError, match=r"BERAY_TRUSTED_PROXIES holds 'proxy\.example\.com'"):
         ClientAddresses(["10.0.0.1", "proxy.example.com"])

@@ -1,26 +1,28 @@
 import pytest
 from starlette.requests import HTTPConnection
 
-from beray.server.auth.tokens import bearer_token, hash_token, new_token
+from beray.server.auth.tokens import authorization, bearer_token, hash_token, new_token
 
 TOKEN = "br_" + "aB3_-" * 8 + "xyz"
 
 
-def request_with(*values: bytes) -> HTTPConnection:
-    return HTTPConnection({"type": "http", "headers": [(b"authorization", value) for value in values]})
+def borne(*values: bytes) -> str | None:
+    """The token of a request with such headers."""
+    headers = [(b"accept", b"*/*"), *((b"authorization", value) for value in values)]
+    return bearer_token(authorization(HTTPConnection({"type": "http", "headers": headers})))
 
 
 def test_tokens_are_long_and_never_the_same():
     tokens = {new_token() for _ in range(1000)}
 
     assert len(tokens) == 1000
-    assert {bearer_token(request_with(f"Bearer {token}".encode())) for token in tokens} == tokens
+    assert {borne(f"Bearer {token}".encode()) for token in tokens} == tokens
     assert len({hash_token(token) for token in tokens}) == 1000
 
 
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER  "])
 def test_scheme_is_read_in_any_case(scheme):
-    assert bearer_token(request_with(f"{scheme}{TOKEN}".encode())) == TOKEN
+    assert borne(f"{scheme}{TOKEN}".encode()) == TOKEN
 
 
 @pytest.mark.parametrize(
@@ -42,4 +44,4 @@ def test_scheme_is_read_in_any_case(scheme):
     ],
 )
 def test_anything_but_one_token_is_none(values):
-    assert bearer_token(request_with(*values)) is None
+    assert borne(*values) is None
