@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from email_validator import SPECIAL_USE_DOMAIN_NAMES
 from fastapi import APIRouter, Form, Header, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from beray.protocol.types import ApiToken, CreatedApiToken, Message, Session, User
 from beray.server.auth.api_tokens import LEAST_SECONDS, MOST_SECONDS
@@ -51,7 +52,7 @@ Email = Annotated[Text, Field(json_schema_extra=_EMAIL)]
 Password = Annotated[Text, Field(json_schema_extra={"maxLength": MOST_CHARACTERS})]
 NewPassword = Annotated[Text, Field(json_schema_extra={"minLength": LEAST_CHARACTERS, "maxLength": MOST_CHARACTERS})]
 Console = Annotated[
-    Literal["1"] | None,
+    Literal["1"] | SkipJsonSchema[None],  # left out, never null
     Header(alias=CONSOLE_HEADER, description="Of a page of this server: the token goes into a cookie, and not here."),
 ]
 FormPassword = Annotated[Text, Form(json_schema_extra={"minLength": 1, "maxLength": MOST_CHARACTERS})]
