@@ -44,6 +44,7 @@ from beray.server.auth.secret_key import load_secret_key
 from beray.server.auth.service import Accounts, open_accounts
 from beray.server.clock import DAY_MS, Clock, system_clock
 from beray.server.cluster import SEEN_MS, Cluster
+from beray.server.console_files import ConsoleFiles
 from beray.server.db import migrate
 from beray.server.db import tasks as task_queries
 from beray.server.db import usage as usage_queries
@@ -287,7 +288,7 @@ class App:
         file_router, direct_files = file_routes.build_router(files, self.accounts)
         web.include_router(file_router, prefix=API)
         handlers = {**answers.direct, **direct_files}
-        return DirectRoutes(web, f"{API}/tasks", handlers, note_refused=self._note_refused)
+        return DirectRoutes(ConsoleFiles(web), f"{API}/tasks", handlers, note_refused=self._note_refused)
 
     def _note_refused(self, refused: Refused) -> None:
         if refused.code == "task_not_found":
