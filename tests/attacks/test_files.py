@@ -378,6 +378,44 @@ def test_attack_36_browser_can_not_be_made_to_show_a_file_as_a_page(
     assert answer.headers["content-type"].split(";")[0] in {"application/octet-stream", "text/plain"}
 
 
+@pytest.mark.parametrize("name", ["page.html", "PAGE.HTM", "image.svg", "picture.png", "notes.md", "data.csv", "x.pdf"])
+@pytest.mark.parametrize("headers", [{}, {"Range": "bytes=0-7"}])
+def test_attack_36_file_that_is_shown_is_no_page_of_ours(task: TaskFiles, name: str, headers: dict[str, str]) -> None:
+    """Whoever asks `inline`: scripts run in an origin of their own, load and reach nothing, and only we frame it."""
+    task.put(name, b"<script>alert(1)</script>")
+
+    answer = task.get(name, headers, inline="true")
+
+    assert answer.headers["content-disposition"].startswith("inline; ")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    assert answer.headers["cache-control"] == "no-store"
+    policy = policy_of(answer)
+    assert policy["default-src"] == "'none'"
+    assert policy["frame-ancestors"] == "'self'"
+    assert not {"connect-src", "frame-src", "worker-src"} & policy.keys()
+    may_script = answer.headers["content-type"].startswith("text/html")
+    assert ("script-src" in policy) is may_script
+    assert name == "x.pdf" or policy["sandbox"] == ("allow-scripts" if may_script else "")
+    assert not any("http" in sources or "*" in sources for sources in policy.values())
+
+
+@pytest.mark.parametrize("name", ["page.xhtml", "feed.xml", "no-ending", "x.swf", "x.zip", "x.html.bin", "x.mht"])
+def test_attack_36_file_of_any_other_kind_is_not_shown(task: TaskFiles, name: str) -> None:
+    task.put(name, b"<script>alert(1)</script>")
+
+    answer = task.get(name, inline="true")
+
+    assert answer.headers["content-disposition"].startswith("attachment; ")
+    assert answer.headers["content-security-policy"] == "sandbox; default-src 'none'"
+
+
+def policy_of(answer: requests.Response) -> dict[str, str]:
+    """The directives of its policy."""
+    directives = [part.strip().partition(" ") for part in answer.headers["content-security-policy"].split(";")]
+    return {name: sources for name, _, sources in directives}
+
+
 @pytest.mark.parametrize(
     ("header", "status", "content"),
     [

@@ -1,7 +1,11 @@
 """The headers under which a task's files leave the server.
 
-A file was made by a model or its commands. No browser may show it as a page of ours: always an attachment, never
+A file was made by a model or its commands. No browser may take it for a page of ours: it is an attachment, never
 sniffed, sandboxed, no other site may embed it, and nothing keeps a copy.
+
+The console shows files within its page, and asks for them `inline`. Those of a few kinds come so, each with a policy
+that leaves it no more than it needs to be seen: a page of a task's runs its scripts, but in an origin of its own
+(`sandbox`), to which our cookie, our storage and our API are a stranger's, and it can load nothing from anywhere.
 """
 
 import re
@@ -34,6 +38,25 @@ TYPES: Final = {
     (".c", ".cfg", ".ini", ".js", ".log", ".md", ".py", ".rst", ".sh", ".toml", ".ts", ".txt", ".yaml"), TEXT
 )
 
+_FRAMED: Final = "default-src 'none'; frame-ancestors 'self'"
+_SEEN: Final = f"sandbox; {_FRAMED}; style-src 'unsafe-inline'; img-src data:"
+_PAGE: Final = (
+    f"sandbox allow-scripts; {_FRAMED}; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline';"
+    " img-src data: blob:; font-src data:; media-src data: blob:"
+)
+_PDF: Final = f"{_FRAMED}; style-src 'unsafe-inline'; object-src 'self'"  # no viewer works within `sandbox`
+
+# What a browser may show, as which type, under which policy.
+INLINE: Final = {
+    **{suffix: (kind, _SEEN) for suffix, kind in TYPES.items() if kind == TEXT or kind.startswith("image/")},
+    ".csv": (TEXT, _SEEN),
+    ".htm": ("text/html; charset=utf-8", _PAGE),
+    ".html": ("text/html; charset=utf-8", _PAGE),
+    ".json": (TEXT, _SEEN),
+    ".pdf": (TYPES[".pdf"], _PDF),
+    ".svg": ("image/svg+xml", _SEEN),
+}
+
 _PLAIN: Final = re.compile(r"[^A-Za-z0-9 ._+=@()\[\]{}!#$&^~,-]")
 _LATEST_S: Final = 253_402_300_799  # the end of year 9999
 
@@ -50,11 +73,21 @@ def download_headers(name: str, content_type: str) -> dict[str, str]:
     }
 
 
-def content_disposition(name: str) -> str:
-    """`attachment` with the name twice (RFC 6266): plain ASCII for old clients, RFC 8187 for all others."""
+def inline_headers(name: str) -> dict[str, str]:
+    """Headers of a file that is to be seen within the console, if it is of a kind that can be; else of a download."""
+    found = INLINE.get(PurePosixPath(name).suffix.lower())
+    if found is None:
+        return download_headers(name, content_type(name))
+    kind, policy = found
+    disposition = content_disposition(name, "inline")
+    return download_headers(name, kind) | {"content-disposition": disposition, "content-security-policy": policy}
+
+
+def content_disposition(name: str, kind: str = "attachment") -> str:
+    """With the name twice (RFC 6266): plain ASCII for old clients, RFC 8187 for all others."""
     name = replace_escaped_bytes(name, "_")
     plain = _PLAIN.sub("_", name)
-    header = f'attachment; filename="{plain}"'
+    header = f'{kind}; filename="{plain}"'
     return header if plain == name else f"{header}; filename*=UTF-8''{quote(name, safe='')}"
 
 

@@ -1,6 +1,6 @@
 """HTTP of a task's files: `/tasks/{task_id}/files/*` (WIRE.md, "Files")."""
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
@@ -16,7 +16,7 @@ from beray.server.direct import Handlers
 from beray.server.errors import Refused, shown
 from beray.server.files.conditions import Slice, is_unchanged, matches, wanted_slice
 from beray.server.files.digest import repr_digest, wants_sha256
-from beray.server.files.headers import content_type, download_headers, http_date
+from beray.server.files.headers import content_type, download_headers, http_date, inline_headers
 from beray.server.files.service import Expectation, Files
 from beray.server.files.streaming import FilePieces, PieceResponse
 from beray.server.files.x_accel import NAMES_IT
@@ -46,6 +46,7 @@ _NEW_PATH: Final = {
 }
 
 FilePath = Annotated[str, Query(description="Relative to the work_dir, `/`-separated.", json_schema_extra=_PATH)]
+Inline = Annotated[bool, Query(description="To be shown within a page: images, text, PDF, HTML; else a download.")]
 NamedPath = Annotated[str, Field(json_schema_extra=_PATH)]
 LinkedPaths = Annotated[list[NamedPath] | None, Query(max_length=LINK_PATHS_MOST)]
 NewFilePath = Annotated[str, Query(description="The same, and safe on other systems.", json_schema_extra=_NEW_PATH)]
@@ -149,12 +150,14 @@ def build_router(files: Files, accounts: Accounts) -> tuple[APIRouter, Handlers]
         responses=READ_ANSWERS | READ_REFUSALS,
     )
     @router.head("/tasks/{task_id}/files/content", response_class=Response, include_in_schema=False)
-    async def read_file(request: Request, task_id: int, path: FilePath) -> Response:
+    async def read_file(request: Request, task_id: int, path: FilePath, inline: Inline = False) -> Response:
         """A file's bytes, or a part of them (Range)."""
         user = await accounts.authenticate(request)
         file = await files.open_file(user, task_id, path)
         try:
-            response = _file_response(request, file, path)
+            name = PurePosixPath(path).name
+            shown_as = inline_headers(name) if inline else download_headers(name, content_type(path))
+            response = _file_response(request, file, path, shown_as)
             if response.status_code != 304 and wants_sha256(request.headers.get("want-repr-digest")):
                 sha256 = await files.digest(user, file, is_gone=request.is_disconnected)
                 if sha256 is not None:
@@ -228,8 +231,10 @@ def build_router(files: Files, accounts: Accounts) -> tuple[APIRouter, Handlers]
         return _serve_zip(await files.open_zip(user, task_id, path or [], is_gone=request.is_disconnected), task_id)
 
     def plain_read(request: Request, task_id: int) -> Awaitable[Response] | None:
-        path = request.query_params.get("path")
-        return read_file(request, task_id, path) if path else None
+        path, inline = request.query_params.get("path"), request.query_params.get("inline")
+        if not path or inline not in {None, "true"}:
+            return None
+        return read_file(request, task_id, path, inline=inline is not None)
 
     def plain_write(request: Request, task_id: int) -> Awaitable[Response] | None:
         path = request.query_params.get("path")
@@ -239,7 +244,7 @@ def build_router(files: Files, accounts: Accounts) -> tuple[APIRouter, Handlers]
     return router, {("GET", content): plain_read, ("HEAD", content): plain_read, ("PUT", content): plain_write}
 
 
-def _file_response(request: Request, file: OpenFile, path: str) -> PieceResponse:
+def _file_response(request: Request, file: OpenFile, path: str, shown_as: Mapping[str, str]) -> PieceResponse:
     """The answer for an open file, which it closes once it has been sent."""
     asked = request.headers
     modified_s = file.modified_ns // 1_000_000_000
@@ -252,7 +257,7 @@ def _file_response(request: Request, file: OpenFile, path: str) -> PieceResponse
     is_head = request.method == "HEAD"
     wanted_range = None if is_head else asked.get("range")
     part = wanted_slice(wanted_range, asked.get("if-range"), etag=file.etag, size=file.size)
-    headers = validators | download_headers(PurePosixPath(path).name, content_type(path))
+    headers = {**validators, **shown_as}
     if part is not None:
         headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{file.size}"
     sent = part or Slice(0, file.size)

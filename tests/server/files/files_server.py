@@ -64,8 +64,11 @@ class TaskFiles:
     def request(self, method: str, name: str, **kwargs: Any) -> requests.Response:
         return self.session.request(method, f"{self.url}/{name}", timeout=30, **kwargs)
 
-    def get(self, path: str, headers: dict[str, str] | None = None, **kwargs: Any) -> requests.Response:
-        return self.request("GET", "content", params={"path": path}, headers=headers, **kwargs)
+    def get(
+        self, path: str, headers: dict[str, str] | None = None, *, inline: str | None = None, **kwargs: Any
+    ) -> requests.Response:
+        params = {"path": path} | ({} if inline is None else {"inline": inline})
+        return self.request("GET", "content", params=params, headers=headers, **kwargs)
 
     def put(self, path: str, content: Any, headers: dict[str, str] | None = None) -> requests.Response:
         return self.request("PUT", "content", params={"path": path}, data=content, headers=headers)

@@ -54,6 +54,40 @@ def test_head_has_the_headers_and_no_body(task: TaskFiles) -> None:
     assert task.request("HEAD", "content", params={"path": "nothing"}).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.png", "image/png"),
+        ("a.svg", "image/svg+xml"),
+        ("a.pdf", "application/pdf"),
+        ("a.html", "text/html; charset=utf-8"),
+        ("a.csv", "text/plain; charset=utf-8"),
+        ("a.json", "text/plain; charset=utf-8"),
+        ("sub/中文.py", "text/plain; charset=utf-8"),
+    ],
+)
+def test_file_can_be_asked_for_to_be_shown(task: TaskFiles, name: str, kind: str) -> None:
+    task.put(name, b"0123456789")
+
+    shown = task.get(name, inline="true")
+    plain = task.get(name)
+
+    assert (shown.content, shown.headers["content-type"]) == (b"0123456789", kind)
+    assert shown.headers["content-disposition"] == plain.headers["content-disposition"].replace("attachment", "inline")
+    assert shown.headers["etag"] == plain.headers["etag"]
+    assert task.get(name, {"Range": "bytes=2-4"}, inline="true").content == b"234"
+    assert task.get(name, {"If-None-Match": shown.headers["etag"]}, inline="true").status_code == 304
+
+
+def test_how_a_file_is_asked_for_is_checked(task: TaskFiles) -> None:
+    task.put("a.html", b"x")
+
+    assert task.get("a.html", inline="false").headers["content-disposition"].startswith("attachment")
+    assert task.get("a.html", inline="1").headers["content-disposition"].startswith("inline")
+    assert code_of(task.get("a.html", inline="sure")) == "validation_error"
+    assert code_of(task.get("a.html", inline="")) == "validation_error"
+
+
 def test_range_gives_a_part(task: TaskFiles) -> None:
     task.put("x", b"0123456789")
 

@@ -36,6 +36,7 @@ def test_nginx_gets_the_name_and_no_bytes(task: TaskFiles) -> None:
     assert answer.headers["x-accel-redirect"] == place_of(task, "results/x.txt")
     for name in ("etag", "last-modified", "content-type", "content-disposition", "content-security-policy"):
         assert answer.headers[name] == plain.headers[name]
+    assert task.get("results/x.txt", ASKED, inline="true").headers["content-disposition"].startswith("inline")
 
 
 def test_whoever_comes_past_nginx_gets_the_bytes(task: TaskFiles) -> None:
@@ -149,11 +150,13 @@ def nginx(files_server: FilesServer, tmp_path: Path) -> Iterator[Nginx]:
         yield running
 
 
-def through(nginx: Nginx, task: TaskFiles, path: str, headers: dict[str, str] | None = None) -> requests.Response:
+def through(
+    nginx: Nginx, task: TaskFiles, path: str, headers: dict[str, str] | None = None, **params: str
+) -> requests.Response:
     """GET a file by way of nginx."""
     host, port = nginx.address
     url = f"http://{host}:{port}/api/v1/tasks/{task.id}/files/content"
-    return task.session.get(url, params={"path": path}, headers=headers, timeout=30)
+    return task.session.get(url, params={"path": path, **params}, headers=headers, timeout=30)
 
 
 @pytest.mark.needs("nginx")
@@ -171,6 +174,20 @@ def test_nginx_sends_the_same_answer(nginx: Nginx, task: TaskFiles) -> None:
     for name in {name.lower() for name in plain.headers} - own:
         assert answer.headers[name] == plain.headers[name], name
     assert answer.headers["x-request-id"]
+
+
+@pytest.mark.needs("nginx")
+def test_nginx_shows_a_file_as_we_would(nginx: Nginx, task: TaskFiles) -> None:
+    for name in ("page.html", "report.pdf", "picture.svg", "notes.txt"):
+        task.put(name, b"<script>alert(1)</script>")
+        plain = task.get(name, inline="true")
+
+        answer = through(nginx, task, name, inline="true")
+
+        assert answer.headers["server"].startswith("nginx")
+        assert answer.headers["content-disposition"].startswith("inline")
+        for header in ("content-type", "content-disposition", "content-security-policy", "x-content-type-options"):
+            assert answer.headers[header] == plain.headers[header], name
 
 
 @pytest.mark.needs("nginx")
