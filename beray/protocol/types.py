@@ -184,6 +184,18 @@ class ServerLimits(TypedDict):
     running_tasks_per_user: int
 
 
+class ModelKey(TypedDict):
+    """How a first model is set: the variable for its key, and the model that this brings."""
+
+    variable: str
+    model: str
+
+
+class PasswordLimits(TypedDict):
+    least_characters: int
+    most_characters: int
+
+
 class Info(TypedDict):
     """The server (`/api/v1/info`)."""
 
@@ -191,12 +203,18 @@ class Info(TypedDict):
     model: str
     model_kind: ModelKind
     model_notice: ModelNotice
+    model_keys: list[ModelKey]
     models: list[OfferedModel]
     model_fallback: list[str]
     tools: list[ToolInfo]
     sandbox: Sandbox | None
     """None: no process that runs commands has told yet."""
     prices: Prices
+    mail: Literal["smtp", "outbox"]
+    """Where mailed codes go; `outbox`: to the server's data folder and terminal alone."""
+    password: PasswordLimits
+    retention_days: int
+    """Days that ended tasks are kept; 0: until their users delete them."""
     limits: ServerLimits
 
 

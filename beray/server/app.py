@@ -26,7 +26,7 @@ from beray.server.agent.ledger import DayLedger
 from beray.server.agent.mcp.source import open_mcp_sources
 from beray.server.agent.models import routes as model_routes
 from beray.server.agent.models.checking import ModelChecks
-from beray.server.agent.models.choice import Models
+from beray.server.agent.models.choice import Models, key_variables
 from beray.server.agent.models.connections import ModelConnections
 from beray.server.agent.models.prices import load_prices
 from beray.server.agent.plugins import load_plugins
@@ -40,6 +40,7 @@ from beray.server.api_page import add_api_page
 from beray.server.audit import AuditTrail
 from beray.server.auth import routes as auth_routes
 from beray.server.auth.client_address import ClientAddresses
+from beray.server.auth.passwords import LEAST_CHARACTERS, MOST_CHARACTERS
 from beray.server.auth.secret_key import load_secret_key
 from beray.server.auth.service import Accounts, open_accounts
 from beray.server.clock import DAY_MS, Clock, system_clock
@@ -587,11 +588,15 @@ class App:
             "model": model.name,
             "model_kind": model.kind,
             "model_notice": {"zh": model.notice("zh"), "en": model.notice("en")},
+            "model_keys": key_variables(),
             "models": [{"name": choice.name, "model_kind": choice.kind} for choice in self.models.offered],
             "model_fallback": [choice.name for choice in self.models.fallback],
             "tools": self.catalogue.shown(),
             "sandbox": self._sandbox_info(),
             "prices": self.prices.info(),
+            "mail": "outbox" if settings.smtp_url is None else "smtp",
+            "password": {"least_characters": LEAST_CHARACTERS, "most_characters": MOST_CHARACTERS},
+            "retention_days": settings.retention_days,
             "limits": {
                 "requests": settings.max_requests,
                 "tool_calls": settings.max_tool_calls,

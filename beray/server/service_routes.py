@@ -52,7 +52,7 @@ def build_routers(
 
     @api.get("/info", responses=refused_with(*ANYWHERE), openapi_extra=OPEN)
     async def get_info() -> dict[str, Any]:
-        """Version, model, tools a task may use, what the sandbox confines, limits."""
+        """Version, model and how to set one, tools, what the sandbox confines, limits, where mailed codes go."""
         return info()
 
     return root, api

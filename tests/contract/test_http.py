@@ -160,6 +160,16 @@ def test_info_says_what_works_and_what_confines_it(server):
     assert all(row["is_confined"] or row["note"] for row in info["sandbox"]["confinements"])
 
 
+def test_info_says_what_a_person_needs_before_logging_in(server):
+    """Where the code is to be found, what a password may be, how to set a first model; nothing of it is secret."""
+    info = requests.get(f"{server.base_url}/api/v1/info", timeout=10).json()
+
+    assert (info["mail"], info["retention_days"]) == ("outbox", 0)
+    assert info["password"] == {"least_characters": 8, "most_characters": 256}
+    assert info["model_keys"][0] == {"variable": "OPENAI_API_KEY", "model": "openai:gpt-5"}
+    assert all(entry["variable"].endswith("_API_KEY") for entry in info["model_keys"])
+
+
 def test_info_lists_the_tools_a_task_may_ask_for(server):
     url = f"{server.base_url}/api/v1/info"
 

@@ -101,6 +101,15 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
 KEY_ORDER: Final = ("openai", "anthropic", "deepseek", "dashscope", "moonshotai", "zai", "zhipu")
 """Whose key is taken first when the environment holds several."""
 
+
+def key_variables() -> list[dict[str, str]]:
+    """How a first model is set: variables for a key, in `KEY_ORDER`, and the model that each brings."""
+    providers = [(name, PROVIDERS[name]) for name in KEY_ORDER]
+    return [
+        {"variable": provider.key_names[0], "model": f"{name}:{provider.default_model}"} for name, provider in providers
+    ]
+
+
 LOOPBACK: Final = (("ollama", 11434), ("llamacpp", 8080), ("vllm", 8000))
 """Where local model servers listen by default."""
 
