@@ -1,12 +1,12 @@
 # The same targets for people and CI.
-.PHONY: help check test soak fuzz bench docs fmt
+.PHONY: help check test soak fuzz bench docs console fmt
 
 LINT = uv run --quiet --group lint
 SOAK = tests/sdk/test_cuts.py tests/e2e/test_kill_rounds.py tests/e2e/test_many_processes.py \
 	tests/attacks/test_schemathesis.py tests/attacks/test_ownership_model.py
 
 help:  ## this list
-	@awk -F ':  ## ' '/^[a-z]+:  ## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':  ## ' '/^[a-z]+:  ## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 check:  ## format, lint, imports, types, known flaws
 	$(LINT) ruff format --check .
@@ -34,3 +34,8 @@ bench:  ## measure every claim about speed; results in benchmarks/results/
 
 docs:  ## build the documentation of both languages into site/
 	uv run --quiet --group docs python docs/build.py
+
+console:  ## build the web console (web/) into the package; needs Node
+	uv run --quiet python web/openapi.py
+	@command -v npm >/dev/null || { echo "notice: npm is not here (Node 20.19 or newer), so the console is left as it was built"; exit 0; }; \
+		set -ex; cd web; npm ci; npm run types; npm run build; cd ..; uv run --quiet python web/manifest.py

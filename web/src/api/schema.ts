@@ -55,7 +55,7 @@ export interface paths {
         };
         /**
          * Get Info
-         * @description Version, model, tools a task may use, what the sandbox confines, limits.
+         * @description Version, model and how to set one, tools, what the sandbox confines, limits, where mailed codes go.
          */
         readonly get: operations["get_info_api_v1_info_get"];
         readonly put?: never;
@@ -605,11 +605,8 @@ export interface components {
          * @description The body of POST /model/check; without one the default model is asked.
          */
         readonly CheckModel: {
-            /**
-             * Model
-             * @enum {unknown}
-             */
-            readonly model?: "beray:rules" | null;
+            /** Model */
+            readonly model?: string | null;
         };
         /** CodeRequest */
         readonly CodeRequest: {
@@ -624,6 +621,20 @@ export interface components {
              * @enum {string}
              */
             readonly purpose: "register" | "reset";
+        };
+        /**
+         * ConsoleSessionBody
+         * @description What the console is told; the token is in its cookie.
+         */
+        readonly ConsoleSessionBody: {
+            /**
+             * Token Type
+             * @constant
+             */
+            readonly token_type: "bearer";
+            /** Expires In */
+            readonly expires_in: number;
+            readonly user: components["schemas"]["UserBody"];
         };
         /**
          * CreateApiToken
@@ -643,12 +654,9 @@ export interface components {
             /** Goal */
             readonly goal: string;
             /** Tools */
-            readonly tools?: readonly ("shell" | "background" | "python" | "read_file" | "write_file" | "edit_file" | "list_files" | "search_files" | "update_plan" | "ask_user" | "finish")[] | null;
-            /**
-             * Model
-             * @enum {unknown}
-             */
-            readonly model?: "beray:rules" | null;
+            readonly tools?: readonly string[] | null;
+            /** Model */
+            readonly model?: string | null;
             readonly limits?: components["schemas"]["AskedLimits"] | null;
             /**
              * Hold
@@ -1016,11 +1024,16 @@ export interface components {
             /** @enum {unknown} */
             readonly model_kind: "model" | "rules";
             readonly model_notice: components["schemas"]["ModelNotice"];
+            readonly model_keys: readonly components["schemas"]["ModelKey"][];
             readonly models: readonly components["schemas"]["OfferedModel"][];
             readonly model_fallback: readonly string[];
             readonly tools: readonly components["schemas"]["ToolInfo"][];
             readonly sandbox: components["schemas"]["Sandbox"] | null;
             readonly prices: components["schemas"]["Prices"];
+            /** @enum {unknown} */
+            readonly mail: "smtp" | "outbox";
+            readonly password: components["schemas"]["PasswordLimits"];
+            readonly retention_days: number;
             readonly limits: components["schemas"]["ServerLimits"];
         };
         /**
@@ -1030,6 +1043,14 @@ export interface components {
         readonly ModelNotice: {
             readonly zh: string;
             readonly en: string;
+        };
+        /**
+         * ModelKey
+         * @description How a first model is set: the variable for its key, and the model that this brings.
+         */
+        readonly ModelKey: {
+            readonly variable: string;
+            readonly model: string;
         };
         /**
          * OfferedModel
@@ -1078,6 +1099,11 @@ export interface components {
             readonly as_of: string | null;
             readonly own_models: number;
             readonly own_as_of: string | null;
+        };
+        /** PasswordLimits */
+        readonly PasswordLimits: {
+            readonly least_characters: number;
+            readonly most_characters: number;
         };
         /**
          * ServerLimits
@@ -1620,6 +1646,7 @@ export type CheckBody = components['schemas']['CheckBody'];
 export type CheckErrorBody = components['schemas']['CheckErrorBody'];
 export type CheckModel = components['schemas']['CheckModel'];
 export type CodeRequest = components['schemas']['CodeRequest'];
+export type ConsoleSessionBody = components['schemas']['ConsoleSessionBody'];
 export type CreateApiToken = components['schemas']['CreateApiToken'];
 export type CreateTask = components['schemas']['CreateTask'];
 export type CreatedApiTokenBody = components['schemas']['CreatedApiTokenBody'];
@@ -1647,11 +1674,13 @@ export type ErrorItemBody = components['schemas']['ErrorItemBody'];
 export type ProblemBody = components['schemas']['ProblemBody'];
 export type Info = components['schemas']['Info'];
 export type ModelNotice = components['schemas']['ModelNotice'];
+export type ModelKey = components['schemas']['ModelKey'];
 export type OfferedModel = components['schemas']['OfferedModel'];
 export type ToolInfo = components['schemas']['ToolInfo'];
 export type Sandbox = components['schemas']['Sandbox'];
 export type Confinement = components['schemas']['Confinement'];
 export type Prices = components['schemas']['Prices'];
+export type PasswordLimits = components['schemas']['PasswordLimits'];
 export type ServerLimits = components['schemas']['ServerLimits'];
 export type DayLimits = components['schemas']['DayLimits'];
 export type Ready = components['schemas']['Ready'];
@@ -1930,6 +1959,16 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
             /** @description `body_too_large` */
             readonly 413: {
                 headers: {
@@ -2128,7 +2167,10 @@ export interface operations {
     readonly register_api_v1_auth_register_post: {
         readonly parameters: {
             readonly query?: never;
-            readonly header?: never;
+            readonly header?: {
+                /** @description Of a page of this server: the token goes into a cookie, and not here. */
+                readonly "X-BeRay-Console"?: "1";
+            };
             readonly path?: never;
             readonly cookie?: never;
         };
@@ -2145,11 +2187,21 @@ export interface operations {
                     readonly [name: string]: unknown;
                 };
                 content: {
-                    readonly "application/json": components["schemas"]["SessionBody"];
+                    readonly "application/json": components["schemas"]["SessionBody"] | components["schemas"]["ConsoleSessionBody"];
                 };
             };
             /** @description `bad_request`, `invalid_verification_code` */
             readonly 400: {
+                headers: {
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description `origin_mismatch` */
+            readonly 403: {
                 headers: {
                     readonly "X-Request-ID": components["headers"]["RequestId"];
                     readonly [name: string]: unknown;
@@ -2356,7 +2408,10 @@ export interface operations {
     readonly login_api_v1_auth_login_post: {
         readonly parameters: {
             readonly query?: never;
-            readonly header?: never;
+            readonly header?: {
+                /** @description Of a page of this server: the token goes into a cookie, and not here. */
+                readonly "X-BeRay-Console"?: "1";
+            };
             readonly path?: never;
             readonly cookie?: never;
         };
@@ -2373,7 +2428,7 @@ export interface operations {
                     readonly [name: string]: unknown;
                 };
                 content: {
-                    readonly "application/json": components["schemas"]["SessionBody"];
+                    readonly "application/json": components["schemas"]["SessionBody"] | components["schemas"]["ConsoleSessionBody"];
                 };
             };
             /** @description `bad_request` */
@@ -2390,6 +2445,16 @@ export interface operations {
             readonly 401: {
                 headers: {
                     readonly "WWW-Authenticate": string;
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
                     readonly "X-Request-ID": components["headers"]["RequestId"];
                     readonly [name: string]: unknown;
                 };
@@ -2633,6 +2698,16 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
             /** @description `body_too_large` */
             readonly 413: {
                 headers: {
@@ -2737,6 +2812,16 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
             /** @description `body_too_large` */
             readonly 413: {
                 headers: {
@@ -2821,7 +2906,7 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
-            /** @description `login_needed` */
+            /** @description `origin_mismatch`, `login_needed` */
             readonly 403: {
                 headers: {
                     readonly "X-Request-ID": components["headers"]["RequestId"];
@@ -2919,7 +3004,7 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
-            /** @description `login_needed` */
+            /** @description `origin_mismatch`, `login_needed` */
             readonly 403: {
                 headers: {
                     readonly "X-Request-ID": components["headers"]["RequestId"];
@@ -3045,7 +3130,7 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
-            /** @description `login_needed` */
+            /** @description `origin_mismatch`, `login_needed` */
             readonly 403: {
                 headers: {
                     readonly "X-Request-ID": components["headers"]["RequestId"];
@@ -3169,6 +3254,16 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
             /** @description `body_too_large` */
             readonly 413: {
                 headers: {
@@ -3257,7 +3352,7 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
-            /** @description `login_needed` */
+            /** @description `origin_mismatch`, `login_needed` */
             readonly 403: {
                 headers: {
                     readonly "X-Request-ID": components["headers"]["RequestId"];
@@ -3384,6 +3479,16 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
             /** @description `body_too_large` */
             readonly 413: {
                 headers: {
@@ -3467,6 +3572,16 @@ export interface operations {
             readonly 401: {
                 headers: {
                     readonly "WWW-Authenticate": string;
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
                     readonly "X-Request-ID": components["headers"]["RequestId"];
                     readonly [name: string]: unknown;
                 };
@@ -3583,6 +3698,16 @@ export interface operations {
             readonly 401: {
                 headers: {
                     readonly "WWW-Authenticate": string;
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
                     readonly "X-Request-ID": components["headers"]["RequestId"];
                     readonly [name: string]: unknown;
                 };
@@ -3715,6 +3840,16 @@ export interface operations {
             readonly 401: {
                 headers: {
                     readonly "WWW-Authenticate": string;
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
                     readonly "X-Request-ID": components["headers"]["RequestId"];
                     readonly [name: string]: unknown;
                 };
@@ -3862,6 +3997,16 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
             /** @description `task_not_found` */
             readonly 404: {
                 headers: {
@@ -3951,6 +4096,16 @@ export interface operations {
             readonly 401: {
                 headers: {
                     readonly "WWW-Authenticate": string;
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
                     readonly "X-Request-ID": components["headers"]["RequestId"];
                     readonly [name: string]: unknown;
                 };
@@ -4072,6 +4227,16 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
             /** @description `body_too_large` */
             readonly 413: {
                 headers: {
@@ -4160,6 +4325,16 @@ export interface operations {
             readonly 401: {
                 headers: {
                     readonly "WWW-Authenticate": string;
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
                     readonly "X-Request-ID": components["headers"]["RequestId"];
                     readonly [name: string]: unknown;
                 };
@@ -4268,6 +4443,16 @@ export interface operations {
             readonly 401: {
                 headers: {
                     readonly "WWW-Authenticate": string;
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
                     readonly "X-Request-ID": components["headers"]["RequestId"];
                     readonly [name: string]: unknown;
                 };
@@ -4406,6 +4591,16 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
             /** @description `task_not_found`, `file_not_found` */
             readonly 404: {
                 headers: {
@@ -4495,6 +4690,8 @@ export interface operations {
             readonly query: {
                 /** @description Relative to the work_dir, `/`-separated. */
                 readonly path: string;
+                /** @description To be shown within a page: images, text, PDF, HTML; else a download. */
+                readonly inline?: boolean;
             };
             readonly header?: never;
             readonly path: {
@@ -4546,6 +4743,16 @@ export interface operations {
             readonly 401: {
                 headers: {
                     readonly "WWW-Authenticate": string;
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
                     readonly "X-Request-ID": components["headers"]["RequestId"];
                     readonly [name: string]: unknown;
                 };
@@ -4716,6 +4923,16 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
             /** @description `task_not_found`, `file_not_found` */
             readonly 404: {
                 headers: {
@@ -4855,6 +5072,16 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
             /** @description `task_not_found`, `file_not_found` */
             readonly 404: {
                 headers: {
@@ -4976,6 +5203,16 @@ export interface operations {
             readonly 401: {
                 headers: {
                     readonly "WWW-Authenticate": string;
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
                     readonly "X-Request-ID": components["headers"]["RequestId"];
                     readonly [name: string]: unknown;
                 };
@@ -5109,6 +5346,16 @@ export interface operations {
             readonly 401: {
                 headers: {
                     readonly "WWW-Authenticate": string;
+                    readonly "X-Request-ID": components["headers"]["RequestId"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description `origin_mismatch` */
+            readonly 403: {
+                headers: {
                     readonly "X-Request-ID": components["headers"]["RequestId"];
                     readonly [name: string]: unknown;
                 };
