@@ -1,4 +1,4 @@
-"""Which address a request comes from, for limits by address, and by which scheme its client asked."""
+"""Which address a request comes from, for limits by address, and whether its client asked by https."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ IPV6_PREFIX: Final = 64  # one customer gets a whole /64: its 2^64 addresses are
 
 
 class ClientAddresses:
-    """Tells the client's address and scheme: the connection's, or what a trusted proxy says.
+    """Tells the client's address, and of https: the connection's, or what a trusted proxy says.
 
     Anybody can send `X-Forwarded-For` and `-Proto`; they are believed only when the connection comes from a trusted
     proxy, and addresses then only up to the first one, read from the right, that is not one itself.
@@ -40,19 +40,17 @@ class ClientAddresses:
         """The client's address, all of it."""
         return str(self._client(request) or NO_ADDRESS)
 
-    def scheme(self, request: HTTPConnection) -> str | None:
-        """`https` or `http`, as the client asked; None where nobody says who is trusted.
+    def is_https(self, request: HTTPConnection) -> bool:
+        """Whether the client is known to have asked by https.
 
         That nothing is encrypted here tells nothing: a proxy may be before us that is not named as trusted.
         """
         if request.scope.get("scheme") == "https":
-            return "https"
+            return True
         said = request.headers.getlist("x-forwarded-proto")
         peer = _address(request.client.host) if said and request.client else None
-        if peer is None or not self._is_trusted(peer):
-            return None
-        scheme = said[-1].rpartition(",")[2].strip().lower()  # what the nearest proxy says
-        return scheme if scheme in {"http", "https"} else None
+        nearest = said[-1].rpartition(",")[2] if said else ""
+        return peer is not None and self._is_trusted(peer) and nearest.strip().lower() == "https"
 
     def _client(self, request: HTTPConnection) -> Address | None:
         client = _address(request.client.host) if request.client else None

@@ -35,7 +35,7 @@ def cookie_token(request: HTTPConnection, clients: ClientAddresses) -> str | Non
     Raises:
         Refused: `origin_mismatch`: it is not a page of ours that asks.
     """
-    name = _name(clients.scheme(request))
+    name = SECURE_NAME if clients.is_https(request) else NAME
     lines = request.headers.getlist("cookie")
     pairs = [pair.strip().partition("=") for line in lines for pair in line.split(";")]
     values = [value for found, _, value in pairs if found == name]
@@ -58,19 +58,18 @@ def check_origin(request: HTTPConnection, clients: ClientAddresses) -> None:
     if origin is None:
         raise Refused("origin_mismatch")
     scheme, host = origin.groups()
-    if clients.scheme(request) not in {None, scheme} or host != hosts[0].lower().removesuffix(_DEFAULT_PORT[scheme]):
+    if host != hosts[0].lower().removesuffix(_DEFAULT_PORT[scheme]):
+        raise Refused("origin_mismatch")
+    if scheme != "https" and clients.is_https(request):  # anybody on the way could have sent it
         raise Refused("origin_mismatch")
 
 
 def session_cookie(request: HTTPConnection, clients: ClientAddresses, token: str, *, seconds: int) -> str:
     """The `Set-Cookie` that keeps a session's token in the browser for so long; 0: not any more."""
-    scheme = clients.scheme(request)
-    cookie = f"{_name(scheme)}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict"
-    return f"{cookie}; Secure" if scheme == "https" else cookie
-
-
-def _name(scheme: str | None) -> str:
-    return SECURE_NAME if scheme == "https" else NAME
+    attributes = f"Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict"
+    if clients.is_https(request):
+        return f"{SECURE_NAME}={token}; {attributes}; Secure"
+    return f"{NAME}={token}; {attributes}"
 
 
 def _check_reader(request: HTTPConnection) -> None:

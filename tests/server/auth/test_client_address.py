@@ -44,25 +44,26 @@ def test_client_is_told_from_connection_and_trusted_proxies(trusted, peer, forwa
 
 
 @pytest.mark.parametrize(
-    ("trusted", "peer", "said", "scheme"),
+    ("trusted", "peer", "said", "is_https"),
     [
-        ([], "203.0.113.7", [], None),
-        ([], "203.0.113.7", ["https"], None),
-        (["10.0.0.1"], "10.0.0.1", ["https"], "https"),
-        (["10.0.0.1"], "10.0.0.1", ["HTTP "], "http"),
-        (["10.0.0.1"], "10.0.0.1", ["http, https"], "https"),
-        (["10.0.0.1"], "10.0.0.1", ["https", "http"], "http"),
-        (["10.0.0.1"], "10.0.0.1", ["gopher"], None),
-        (["10.0.0.1"], "10.0.0.1", [], None),
-        (["10.0.0.1"], None, ["https"], None),
+        ([], "203.0.113.7", [], False),
+        ([], "203.0.113.7", ["https"], False),
+        (["10.0.0.1"], "10.0.0.1", ["https"], True),
+        (["10.0.0.1"], "10.0.0.1", ["HTTPS "], True),
+        (["10.0.0.1"], "10.0.0.1", ["http"], False),
+        (["10.0.0.1"], "10.0.0.1", ["http, https"], True),
+        (["10.0.0.1"], "10.0.0.1", ["https", "http"], False),
+        (["10.0.0.1"], "10.0.0.1", ["gopher"], False),
+        (["10.0.0.1"], "10.0.0.1", [], False),
+        (["10.0.0.1"], None, ["https"], False),
     ],
 )
-def test_scheme_is_what_a_trusted_proxy_says(trusted, peer, said, scheme):
+def test_https_is_what_a_trusted_proxy_says(trusted, peer, said, is_https):
     headers = [(b"x-forwarded-proto", value.encode()) for value in said]
     scope = {"type": "http", "scheme": "http", "headers": headers, "client": peer and (peer, 4000)}
 
-    assert ClientAddresses(trusted).scheme(HTTPConnection(scope)) == scheme
-    assert ClientAddresses(trusted).scheme(HTTPConnection({**scope, "scheme": "https"})) == "https"
+    assert ClientAddresses(trusted).is_https(HTTPConnection(scope)) is is_https
+    assert ClientAddresses(trusted).is_https(HTTPConnection({**scope, "scheme": "https"}))
 
 
 def test_proxy_that_is_no_address_stops_the_start():
