@@ -16,6 +16,7 @@ from sqlalchemy import URL, make_url
 from beray.client import BeRayClient
 from tests.server.auth.auth_server import AuthServer, run_auth_server
 from tests.server.files.files_server import FilesServer, run_files_server
+from tests.support.browser import Chromium
 from tests.support.databases import sqlite_url
 from tests.support.machine import CHECKS, machine_lacks, required
 from tests.support.postgres import PostgresCluster
@@ -158,6 +159,14 @@ def postgres(service_dir: Path) -> Iterator[PostgresCluster]:
     cluster = PostgresCluster(service_dir / "postgres").start()
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Chromium]:
+    """A running browser for all tests of this process."""
+    _need("chromium")
+    with Chromium() as running:
+        yield running
 
 
 @pytest.fixture

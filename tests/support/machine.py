@@ -10,6 +10,7 @@ from pathlib import Path
 
 from beray.server.sandbox.base import SandboxUnavailable
 from tests.support.aimock import NoAimock, aimock_here
+from tests.support.browser import chromium_lacks
 from tests.support.container_image import NoImage, engine_here, image_here
 from tests.support.nginx import nginx_lacks
 from tests.support.ordinary_user import python_for_all
@@ -175,6 +176,7 @@ CHECKS = {
     "bubblewrap": _lacks_bubblewrap,
     "container": _lacks_container,
     "nginx": nginx_lacks,
+    "chromium": chromium_lacks,
     "openssl": _lacks_openssl,
     "root": _lacks_root,
     "user": _lacks_user,

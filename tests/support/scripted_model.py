@@ -18,9 +18,27 @@ from typing import Any
 
 from tests.support.anthropic_wire import ANTHROPIC
 from tests.support.model_wire import OPENAI, Said, Wire
+from tests.support.waiting import until
 
 NAME = "scripted"  # no real model's name, for which the client library would know a price
 HANG_SECONDS = 60  # a reply that hangs does so until the client goes away, at most this long
+
+
+class Hold:
+    """Keeps replies back until the test lets them go."""
+
+    def __init__(self) -> None:
+        self._gone = threading.Event()
+
+    def let_go(self) -> None:
+        self._gone.set()
+
+    async def pass_by(self) -> None:
+        """Wait for that."""
+        try:
+            await until(self._gone.is_set, seconds=HANG_SECONDS, what="the test to let a reply go")
+        except AssertionError as late:
+            raise ConnectionError from late
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,7 @@ class Reply:
         headers: Further headers.
         cuts_after: Break the connection after this many chunks.
         hangs_after: Send nothing more after this many chunks.
+        held: Send no more than `held_after` chunks before this is let go.
         garbles_after: Send what is no JSON after this many chunks.
         garbles_with: Send this JSON then; bytes as they are.
         floods_after: Send what it garbles with again and again after this many chunks, without ever ending.
@@ -53,6 +72,8 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     cuts_after: int | None = None
     hangs_after: int | None = None
+    held: Hold | None = None
+    held_after: int = 0
     garbles_after: int | None = None
     garbles_with: Any = None
     floods_after: int | None = None
@@ -258,6 +279,8 @@ class ScriptedModel:
             if index == reply.hangs_after:
                 await asyncio.wait_for(reader.read(1), HANG_SECONDS)
                 raise ConnectionError
+            if reply.held is not None and index == reply.held_after:
+                await reply.held.pass_by()
             if index == reply.garbles_after:
                 await _chunk(writer, _garbled(wire, reply))
             while index == reply.floods_after:

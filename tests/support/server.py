@@ -70,6 +70,16 @@ class ServerProcess:
         wait_until(self.is_ready, seconds=START_SECONDS, what=f"a ready server ({self.log_tail()})")
         return self
 
+    def start_again(self) -> "ServerProcess":
+        """`start` at the address it had before `stop` or `kill`."""
+        self.port = self.bound_port
+        return self.start()
+
+    @property
+    def bound_port(self) -> int:
+        """The port it has, or had."""
+        return int(self.base_url.rpartition(":")[2])
+
     def launch(self) -> None:
         """Start the process without waiting."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
