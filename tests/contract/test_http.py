@@ -15,6 +15,7 @@ WIRE_ROUTES = {
     ("post", "/api/v1/auth/token"),
     ("post", "/api/v1/auth/logout"),
     ("post", "/api/v1/auth/reset-password"),
+    ("get", "/api/v1/auth/session"),
     ("get", "/api/v1/users/me"),
     ("get", "/api/v1/users/me/tokens"),
     ("post", "/api/v1/users/me/tokens"),
@@ -42,7 +43,8 @@ WIRE_ROUTES = {
     ("get", "/ready"),
 }
 OPEN = {"/api/v1/info", "/health", "/ready"} | {
-    f"/api/v1/auth/{name}" for name in ("request-verification-code", "register", "login", "token", "reset-password")
+    f"/api/v1/auth/{name}"
+    for name in ("request-verification-code", "register", "login", "token", "reset-password", "session")
 }
 
 

@@ -101,6 +101,10 @@ class ConsoleSessionBody(BaseModel):
     user: UserBody
 
 
+class OpenedSessionBody(BaseModel):
+    user: UserBody | None
+
+
 class MessageBody(BaseModel):
     message: str
 
@@ -205,6 +209,22 @@ def build_router(accounts: Accounts) -> APIRouter:
         if not authorization(request):
             response.headers["set-cookie"] = session_cookie(request, accounts.clients, "", seconds=0)
         return {"message": text("logged_out")}
+
+    @router.get(
+        "/auth/session",
+        response_model=OpenedSessionBody,
+        responses=refused_with(*READING, "origin_mismatch"),
+        openapi_extra=OPEN,
+    )
+    async def get_session(request: Request) -> Mapping[str, object]:
+        """Whose token the request bears; null where it bears none that lives: a page can ask that without an error."""
+        try:
+            user = await accounts.authenticate(request)
+        except Refused as refused:
+            if refused.code != "not_authenticated":
+                raise
+            return {"user": None}
+        return {"user": _user(user)}
 
     @router.get("/users/me", response_model=UserBody, responses=refused_with(*READING, *SIGNED_IN))
     async def get_current_user(request: Request) -> User:

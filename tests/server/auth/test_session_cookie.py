@@ -80,6 +80,19 @@ def test_logout_ends_the_session_and_takes_the_cookie_away(browser: Browser) -> 
     assert browser.send("GET", "/users/me").status_code == 401
 
 
+def test_page_asks_who_is_logged_in_without_an_error(browser: Browser) -> None:
+    before = browser.send("GET", "/auth/session")
+    browser.log_in()
+    within = browser.send("GET", "/auth/session")
+    elsewhere = browser.send("GET", "/auth/session", **{"Sec-Fetch-Site": "same-site"})
+    browser.send("POST", "/auth/logout")
+    after = browser.send("GET", "/auth/session")
+
+    assert [(answer.status_code, answer.json()) for answer in (before, after)] == [(200, {"user": None})] * 2
+    assert (within.status_code, within.json()["user"]["email"]) == (200, EMAIL)
+    assert (elsewhere.status_code, elsewhere.json()["code"]) == (403, "origin_mismatch")
+
+
 def test_who_sends_no_cookie_gets_none(server: AuthServer) -> None:
     """Nothing changes for programs, whatever origin they name."""
     token = server.register(EMAIL)

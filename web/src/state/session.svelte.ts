@@ -12,10 +12,7 @@ class Session {
   }
 
   async find(): Promise<void> {
-    this.user = await call<User>("GET", "/users/me").catch((error: unknown) => {
-      if (error instanceof Error && "status" in error && error.status === 401) return null;
-      throw error;
-    });
+    this.user = (await call<{ user: User | null }>("GET", "/auth/session")).user;
   }
 
   begin(user: User): void {
