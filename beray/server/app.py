@@ -69,6 +69,7 @@ from beray.server.sandbox.uids import TaskUids
 from beray.server.service_routes import build_routers as build_service_routers
 from beray.server.settings import Settings
 from beray.server.tasks import routes as task_routes
+from beray.server.tasks.account_deletions import AccountDeletions
 from beray.server.tasks.answers import TaskAnswers
 from beray.server.tasks.control import RunControl
 from beray.server.tasks.runner import RunAgent, Runner, Workshop
@@ -215,6 +216,9 @@ class App:
             catalogue=self.catalogue,
             reach=self._reach,
         )
+        self._account_deletions = AccountDeletions(self.database, self.tasks.deletions, clock)
+        if self._accounts is not None:
+            self._accounts.own.on_deleted = lambda user_id: self._spawn(self._remove_account(user_id))
         patient = self.database.patient
         self.runner = Runner(
             database=patient,
@@ -345,7 +349,7 @@ class App:
             self._spawn(self._deliveries.run())
         if self.settings.role != "worker":
             self._spawn(repeat(self.tasks.tidy, "tidying", first=TIDY_SECONDS, every=TIDY_SECONDS))
-            finish = self.tasks.deletions.finish
+            finish = self._finish_deletions
             self._spawn(repeat(finish, "finishing deletions", first=TIDY_SECONDS, every=TIDY_SECONDS))
             self._spawn(
                 repeat(
@@ -413,6 +417,13 @@ class App:
     async def _stop_asked(self) -> None:
         with contextlib.suppress(Refused):  # the database is away: at the next look, or when it is back
             await self._control.stop_asked(self.database)
+
+    async def _remove_account(self, user_id: int) -> None:
+        await attempt(lambda: self._account_deletions.remove(user_id), "removing what was a deleted account's")
+
+    async def _finish_deletions(self) -> None:
+        await self.tasks.deletions.finish()
+        await self._account_deletions.finish()
 
     async def _purge_old(self) -> None:
         """Delete what is older than the operator keeps it.
@@ -513,7 +524,7 @@ class App:
         self.readiness.set("engine", "ok")
         self.has_tried_engine.set()
         if self.cluster is None:
-            await attempt(self.tasks.deletions.finish, "finishing deletions")
+            await attempt(self._finish_deletions, "finishing deletions")
         elif self._worker is not None:
             self.cluster.guard()
 

@@ -77,6 +77,10 @@ STATUS_OF: Final[dict[str, int]] = {
     "mail_not_sent": 503,
     "api_token_not_found": 404,
     "too_many_api_tokens": 409,
+    "session_not_found": 404,
+    "wrong_password": 403,
+    "account_without_password": 409,
+    "last_admin": 409,
     "webhook_url_invalid": 422,
     # tasks
     "task_not_found": 404,
@@ -98,6 +102,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "day_limit_reached": 429,
     "too_many_streams": 429,
     # files
+    "output_not_found": 404,
     "file_not_found": 404,
     "invalid_path": 422,
     "path_is_directory": 409,

@@ -247,6 +247,8 @@ class Tasks:
                 "webhook_url": new.webhook_url,
             },
         )
+        if task_id is None:  # the account has been deleted since its token was looked up
+            raise Refused("not_authenticated")
         if new.webhook_url is not None:  # something must sign what is said there
             ensure_webhook(connection, user.id, salt=new_salt(), now=now)
         insert_row(connection, replace(entry, task_id=task_id))
