@@ -285,6 +285,7 @@ class App:
             self.tasks.open_work_dir,
             self.stored,
             self.trail,
+            find_outputs=self.tasks.find_outputs,
             max_upload_bytes=self.settings.max_upload_bytes,
             x_accel=open_x_accel(self.settings, self.work_dirs_path),
         )

@@ -165,6 +165,11 @@ NOBODYS = {  # operations that name no task: a new one must be put here by someb
     ("GET", "/api/v1/users/me/tokens"),
     ("POST", "/api/v1/users/me/tokens"),
     ("DELETE", "/api/v1/users/me/tokens/{token_id}"),
+    ("PUT", "/api/v1/users/me/password"),
+    ("DELETE", "/api/v1/users/me"),
+    ("GET", "/api/v1/users/me/sessions"),
+    ("DELETE", "/api/v1/users/me/sessions"),
+    ("DELETE", "/api/v1/users/me/sessions/{session_id}"),
     ("GET", "/api/v1/users/me/usage"),
     ("GET", "/api/v1/users/me/webhook"),
     ("PUT", "/api/v1/users/me/webhook"),
@@ -172,7 +177,11 @@ NOBODYS = {  # operations that name no task: a new one must be put here by someb
     ("POST", "/api/v1/tasks"),
     ("GET", "/api/v1/tasks"),
 }
-HIDDEN = {("HEAD", "/api/v1/tasks/{task_id}/files/content")}  # not in the OpenAPI
+HIDDEN = {  # not in the OpenAPI
+    ("HEAD", "/api/v1/tasks/{task_id}/files/content"),
+    ("HEAD", "/api/v1/tasks/{task_id}/output/{call_id}"),
+}
+CALL_ID = "call_1_1_0"  # of the command that every task here begins with
 
 
 def test_attack_43_every_endpoint_with_the_id_of_another_users_task_is_not_found(attacked, make_user):
@@ -183,11 +192,11 @@ def test_attack_43_every_endpoint_with_the_id_of_another_users_task_is_not_found
     operations = {(method.upper(), path) for path, methods in described.items() for method in methods}
     of_tasks = {operation for operation in operations if "{task_id}" in operation[1]}
     assert operations - of_tasks == NOBODYS
-    assert all(re.findall(r"{(\w+)}", path) == ["task_id"] for _, path in of_tasks)
+    assert all(re.findall(r"{(\w+)}", path) in (["task_id"], ["task_id", "call_id"]) for _, path in of_tasks)
     assert len(of_tasks) >= 10
 
     for method, path in sorted(of_tasks | HIDDEN):
-        answers = [ask(stranger, method, path.replace("{task_id}", str(wanted))) for wanted in (task_id, 987_654)]
+        answers = [ask(stranger, method, path.format(task_id=wanted, call_id=CALL_ID)) for wanted in (task_id, 987_654)]
         codes = {answer.status_code for answer in answers}
         assert codes == {404}, (method, path, codes)
         if method != "HEAD":
@@ -253,7 +262,7 @@ def test_attack_44_api_token_with_one_bit_changed_is_refused(accounts):
 
 
 def test_attack_44_api_token_that_leaked_makes_itself_no_longer_life(accounts):
-    """It can neither make nor see nor delete tokens, its own among them, nor end a session."""
+    """It can neither make nor see nor delete tokens, its own among them, nor sessions, nor shut its owner out."""
     session = accounts.register(EMAIL)
     leaked = accounts.make_token(session, expires_in=60)
     other = accounts.make_token(session, "other")
@@ -263,16 +272,22 @@ def test_attack_44_api_token_that_leaked_makes_itself_no_longer_life(accounts):
         ("DELETE", f"/users/me/tokens/{leaked['id']}"),
         ("DELETE", f"/users/me/tokens/{other['id']}"),
         ("DELETE", "/users/me/tokens/987654"),
+        ("GET", "/users/me/sessions"),
+        ("DELETE", "/users/me/sessions"),
+        ("DELETE", "/users/me/sessions/1"),
+        ("PUT", "/users/me/password"),
+        ("DELETE", "/users/me"),
     ]
+    body = {"name": "mine", "password": PASSWORD, "current_password": PASSWORD, "new_password": PASSWORD}
 
     for method, path in tries:
-        answer = accounts.bearing(leaked["token"], method, path, {"name": "mine"})
+        answer = accounts.bearing(leaked["token"], method, path, body)
         assert (answer.status_code, answer.json()["code"]) == (403, "login_needed")
 
     assert [one["id"] for one in accounts.bearing(session, "GET", "/users/me/tokens").json()] == [2, 1]
     accounts.clock.advance(minutes=1)
     for method, path in tries:
-        answer = accounts.bearing(leaked["token"], method, path, {"name": "mine"})
+        answer = accounts.bearing(leaked["token"], method, path, body)
         assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
     assert accounts.me(session).status_code == accounts.me(other["token"]).status_code == 200
 

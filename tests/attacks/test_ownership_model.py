@@ -1,5 +1,5 @@
-"""Attack 57: two users call everything there is about tasks, files and API tokens in any order; neither ever gets
-the other's.
+"""Attack 57: two users call everything there is about tasks, files, sessions and API tokens in any order; neither
+ever gets the other's.
 
 Each user's goals, files, tokens and searches carry a mark that is nowhere else. The model is what each of them has
 made. After every call the answer must not hold the other's mark, an id of the other's must be as unknown as one that
@@ -30,6 +30,7 @@ NAMES = ("notes.txt", "a/b.txt", "é 1.txt")  # easily guessed: what is in them 
 AGENTS_FILE = "report.txt"
 KEYS = (None, None, "the-same-key")
 UNKNOWN = 2**62
+CALL_ID = "call_1_1_0"
 UNHEARD = {"rules_read_no_messages", "task_being_stopped"}
 TIMEOUT_SECONDS = 30
 NOBODY = "http://127.0.0.1:9/"  # who listens there is none of ours
@@ -92,7 +93,8 @@ class Ownership(RuleBasedStateMachine):
         """Make a call as a user; whatever comes back must not hold the other's mark."""
         method, path = route.split(" ")
         headers = {"Authorization": f"Bearer {self.users[who].token}", **request.pop("headers", {})}
-        url = f"{self.server.base_url}/api/v1{path.format(task_id=wanted, token_id=wanted)}"
+        named = path.format(task_id=wanted, token_id=wanted, session_id=wanted, call_id=CALL_ID)
+        url = f"{self.server.base_url}/api/v1{named}"
         prepared = requests.Request(method, url, headers=headers, **request).prepare()
         answer = type(self).send(prepared, route)
         others_mark = self.users[1 - who].mark.encode()
@@ -233,18 +235,54 @@ class Ownership(RuleBasedStateMachine):
             held = {name: content for name, content in unzipped(answer.content) if name != AGENTS_FILE}
             assert held == task.files
 
+    @rule(who=users, pick=picks)
+    def read_output(self, who: int, pick: int) -> None:
+        """Of a call that has printed nothing."""
+        task, answer = self.call_task(who, "GET /tasks/{task_id}/output/{call_id}", pick)
+        if task is not None:
+            assert (answer.status_code, code_of(answer)) == (404, "output_not_found"), answer.text
+
     # Accounts
 
     @rule(who=users)
     def log_in_again(self, who: int) -> None:
         """The old token is nobody's; the new one is the same user's."""
-        user = self.users[who]
         assert self.call(who, "POST /auth/logout").status_code == 200
+        self.log_in_anew(who)
+
+    def log_in_anew(self, who: int) -> None:
+        """Their session has ended."""
+        user = self.users[who]
         assert self.call(who, "GET /users/me").status_code == 401
-        login = {"email": user.email, "password": PASSWORD}
-        answer = self.call(who, "POST /auth/login", json=login, headers={"Authorization": ""})
-        user.token = answer.json()["access_token"]
+        user.token = self.begin_session(who)
         type(self).tokens = (self.users[0].token, self.users[1].token)
+
+    def begin_session(self, who: int) -> str:
+        login = {"email": self.users[who].email, "password": PASSWORD}
+        answer = self.call(who, "POST /auth/login", json=login, headers={"Authorization": ""})
+        return str(answer.json()["access_token"])
+
+    def session_of(self, who: int) -> int:
+        """The only one they have."""
+        [session] = self.call(who, "GET /users/me/sessions").json()
+        assert session["is_current"]
+        return int(session["id"])
+
+    @rule(who=users, pick=picks)
+    def end_session(self, who: int, pick: int) -> None:
+        """Of either user, or one that is not."""
+        own = self.session_of(who)
+        session_id = (own, self.session_of(1 - who), UNKNOWN)[pick % 3]
+        answer = self.call(who, "DELETE /users/me/sessions/{session_id}", session_id)
+        assert answer.status_code == (200 if session_id == own else 404), answer.text
+        if session_id == own:
+            self.log_in_anew(who)
+
+    @rule(who=users)
+    def end_other_sessions(self, who: int) -> None:
+        self.begin_session(who)
+        assert self.call(who, "DELETE /users/me/sessions").json()["ended"] == 1
+        self.session_of(who)
 
     @rule(who=users)
     def make_token(self, who: int) -> None:
@@ -343,9 +381,9 @@ def run(tried: type[Ownership], examples: int) -> None:
 
 
 def documented(server: ServerProcess) -> set[str]:
-    """The routes of tasks and what is in them, and of API tokens."""
+    """The routes of tasks and what is in them, of sessions, and of API tokens."""
     document = requests.get(f"{server.base_url}/openapi.json", timeout=10).json()
-    prefixes = ("/api/v1/tasks", "/api/v1/users/me/tokens")
+    prefixes = ("/api/v1/tasks", "/api/v1/users/me/sessions", "/api/v1/users/me/tokens")
     paths = {path: methods for path, methods in document["paths"].items() if path.startswith(prefixes)}
     return {f"{method.upper()} {path[7:]}" for path, methods in paths.items() for method in methods}
 
@@ -369,11 +407,13 @@ def walk(tried: Ownership) -> None:
     for who, pick in itertools.product((0, 1), range(3)):
         tried.come_in_by_token(who=who)
         tried.delete_token(who=who, pick=pick)
+        tried.end_session(who=who, pick=pick)
+        tried.end_other_sessions(who=who)
     upload, read, remove = (partial(rule_, name=NAMES[0]) for rule_ in (tried.upload, tried.read, tried.remove))
     look = partial(tried.look, events="all")
     downloads = [partial(tried.download, by_link=by_link) for by_link in (False, True)]
     rest = [tried.start, tried.stop, tried.say, tried.stream, remove, tried.delete]
-    for rule_ in [upload, read, look, tried.tree, *downloads, *rest]:
+    for rule_ in [upload, read, look, tried.tree, tried.read_output, *downloads, *rest]:
         for who, pick in itertools.product((0, 1), range(3)):
             rule_(who=who, pick=pick)
         tried.everybody_sees_their_own()

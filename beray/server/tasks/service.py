@@ -38,6 +38,7 @@ from beray.server.tasks.view import NO_USAGE, task_body
 from beray.server.webhooks.reach import Reach
 from beray.server.webhooks.secrets import new_salt
 from beray.server.webhooks.service import check_url
+from beray.server.work_dirs.outputs import Outputs
 from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 
@@ -382,6 +383,15 @@ class Tasks:
             await asyncio.to_thread(self._work_dirs.delete, task_id)
             raise
         return work_dir
+
+    async def find_outputs(self, user: UserRow, task_id: int) -> Outputs:
+        """The whole outputs of the tool calls of the user's task.
+
+        Raises:
+            Refused: task_not_found.
+        """
+        await self.get(user, task_id)
+        return self._work_dirs.outputs(task_id)
 
     async def stop(self, user: UserRow, task_id: int) -> StopAnswer:
         """Stop a task; answers within 2 s with its status as it then is.
