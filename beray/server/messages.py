@@ -123,10 +123,10 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "您已有 {most} 个 API 令牌，达到上限。请先删除不用的令牌。",
         "You have {most} API tokens, the most there may be. Delete one that is not used any more first.",
     ),
-    "session_not_found": ("没有登录 {session_id}，或它已失效。", "There is no session {session_id}, or it has ended."),
-    "session_ended": ("登录 {session_id} 已结束。", "Session {session_id} has been ended."),
+    "session_not_found": ("没有会话 {session_id}，或它已结束。", "There is no session {session_id}, or it has ended."),
+    "session_ended": ("会话 {session_id} 已结束。", "Session {session_id} has been ended."),
     "other_sessions_ended": (
-        "其他登录均已结束，共 {count} 个。",
+        "其他会话均已结束，共 {count} 个。",
         "Your other sessions have been ended: {count}.",
     ),
     "wrong_password": (
@@ -134,7 +134,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "The current password is wrong; nothing was changed.",
     ),
     "password_changed": (
-        "密码已修改，其他登录均已结束。API 令牌仍然有效，不再需要的请删除。",
+        "密码已修改，其他会话均已结束。API 令牌仍然有效，不再需要的请删除。",
         (
             "The password has been changed, and your other sessions have been ended. API tokens stay valid: delete"
             " those you do not need."

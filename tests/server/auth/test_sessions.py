@@ -72,7 +72,7 @@ def test_ended_session_is_dead_and_the_others_live(server, here):
 
     answer = server.bearing(here, "DELETE", "/users/me/sessions/2")
 
-    assert (answer.status_code, answer.json()) == (200, {"message": "登录 2 已结束。"})
+    assert (answer.status_code, answer.json()) == (200, {"message": "会话 2 已结束。"})
     assert [server.me(token).status_code for token in (here, there, elsewhere)] == [200, 401, 200]
     assert [session["id"] for session in listed(server, here)] == [3, 1]
     assert server.audited("session.ended") == ["2"]
@@ -100,7 +100,7 @@ def test_all_others_are_ended_and_counted(server, here):
 
     answer = server.bearing(here, "DELETE", "/users/me/sessions")
 
-    assert (answer.status_code, answer.json()) == (200, {"message": "其他登录均已结束，共 2 个。", "ended": 2})
+    assert (answer.status_code, answer.json()) == (200, {"message": "其他会话均已结束，共 2 个。", "ended": 2})
     assert [server.me(each).status_code for each in (*others, here, token, stranger)] == [401, 401, 200, 200, 200]
     assert server.bearing(here, "DELETE", "/users/me/sessions").json()["ended"] == 0
     assert server.audited("session.ended") == ["all others: 2"]
