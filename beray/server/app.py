@@ -9,18 +9,22 @@ import contextlib
 import functools
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Final, cast
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from beray import __version__
+from beray.server.admin import routes as admin_routes
+from beray.server.admin.overview import Overview, Told
+from beray.server.admin.service import Admins
 from beray.server.agent.budget import limits_of
 from beray.server.agent.ledger import DayLedger
 from beray.server.agent.mcp.source import open_mcp_sources
@@ -49,6 +53,7 @@ from beray.server.db import tasks as task_queries
 from beray.server.db import usage as usage_queries
 from beray.server.db.notices import Notice
 from beray.server.db.open import database_url, make_database
+from beray.server.db.processes import Process
 from beray.server.direct import DirectRoutes
 from beray.server.edge import Edge, refusal
 from beray.server.engine.base import Engine
@@ -289,10 +294,33 @@ class App:
             max_upload_bytes=self.settings.max_upload_bytes,
             x_accel=open_x_accel(self.settings, self.work_dirs_path),
         )
+        web.include_router(self._build_admin(), prefix=API)
         file_router, direct_files = file_routes.build_router(files, self.accounts)
         web.include_router(file_router, prefix=API)
         handlers = {**answers.direct, **direct_files}
         return DirectRoutes(web, f"{API}/tasks", handlers, note_refused=self._note_refused)
+
+    def _build_admin(self) -> APIRouter:
+        told = Told(
+            process=self._process(),
+            info=self.info,
+            check=self._check,
+            last_check=self.model_checks.last,
+            count_running=self._count_running,
+        )
+        overview = Overview(self.database, self._clock, work_dirs=self.work_dirs_path, told=told)
+        admins = Admins(self.database, self._clock, tasks=self.tasks, trail=self.trail)
+        return admin_routes.build_router(admins, overview, self.accounts)
+
+    def _process(self) -> Process:
+        if self.cluster is not None:
+            return self.cluster.process
+        host = socket.gethostname()[:255]
+        return Process(LOCAL_EXECUTOR, role=self.settings.role, host=host, pid=os.getpid(), version=__version__)
+
+    async def _count_running(self) -> Mapping[str, int] | None:
+        engine = self.tasks.engine
+        return None if engine is None else await engine.count_running()
 
     def _note_refused(self, refused: Refused) -> None:
         if refused.code == "task_not_found":

@@ -53,6 +53,9 @@ Action = Literal[
     "file.deleted",
     "admin.purge",
     "admin.audit.pruned",
+    "admin.promoted",
+    "admin.demoted",
+    "admin.task.stopped",
     "audit.lost",
 ]
 ACTIONS: Final[tuple[str, ...]] = get_args(Action)

@@ -80,8 +80,10 @@ STATUS_OF: Final[dict[str, int]] = {
     "session_not_found": 404,
     "wrong_password": 403,
     "account_without_password": 409,
-    "last_admin": 409,
     "webhook_url_invalid": 422,
+    "user_not_found": 404,
+    "last_admin": 409,
+    "admin_needs_password": 409,
     # tasks
     "task_not_found": 404,
     "task_already_ended": 409,

@@ -154,12 +154,14 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
             " removed in the background. The address can be registered again now."
         ),
     ),
+    "user_not_found": ("没有用户 {user}。", "There is no user {user}."),
     "last_admin": (
-        "您是唯一的管理员，而服务器上还有其他用户。请先让另一位用户成为管理员（beray admin users --promote 邮箱）。",
-        (
-            "You are the only administrator, and there are other users. Make one of them an administrator first (beray"
-            " admin users --promote ADDRESS)."
-        ),
+        "您是唯一的管理员。请先让另一位用户成为管理员（beray admin users --promote 邮箱）。",
+        "You are the only admin. Make another user an admin first (beray admin users --promote ADDRESS).",
+    ),
+    "admin_needs_password": (
+        "{email} 没有密码，无法登录。请注册一个账户，并让它成为管理员。",
+        "{email} has no password and cannot log in. Register an account, and make that one an admin.",
     ),
     "email_already_registered": (
         "邮箱 {email} 已注册。请直接登录。",

@@ -75,6 +75,7 @@ class UserBody(BaseModel):
     id: int
     email: str
     created_at: str
+    is_admin: bool = False
 
 
 class SessionBody(BaseModel):
@@ -297,7 +298,7 @@ def _session(session: NewSession) -> Session:
 
 
 def _user(user: UserRow) -> User:
-    return {"id": user.id, "email": user.email, "created_at": iso(user.created_at)}
+    return {"id": user.id, "email": user.email, "created_at": iso(user.created_at), "is_admin": user.is_admin}
 
 
 def _open_session(session: OpenSession) -> OpenSessionBody:

@@ -37,7 +37,7 @@ from beray.server.db.auth import SessionRow, UserRow
 from beray.server.db.connect import Database
 from beray.server.db.logins import TOKEN, OwnRow, TokenUse, find_session, own_row, token_use
 from beray.server.db.notices import Notice
-from beray.server.errors import Refused
+from beray.server.errors import Refused, shown
 from beray.server.messages import text
 from beray.server.settings import Settings
 
@@ -138,6 +138,19 @@ class Accounts:
         use = await self._find_use(token_key(_token(request)))
         return self._let_in(use)
 
+    async def authenticate_admin(self, request: HTTPConnection) -> UserRow:
+        """As `authenticate`, for who is an admin at this moment.
+
+        It is looked up past what is remembered: whoever took the role away, in whatever process, has taken it.
+
+        Raises:
+            Refused: `not_authenticated`; `not_found`, as at a path where nothing is.
+        """
+        user = self._let_in(await self._look_up(token_key(_token(request)), self._clock()))
+        if not user.is_admin:
+            raise Refused("not_found", path=shown(request.scope["path"]))
+        return user
+
     async def authenticate_owner(
         self, request: HTTPConnection, wanted: OwnRow, **values: object
     ) -> tuple[UserRow, Sequence[Any] | None]:
@@ -176,6 +189,9 @@ class Accounts:
         now = self._clock()
         if (live := self._live.find(key.hash, now)) is not None:
             return live
+        return await self._look_up(key, now)
+
+    async def _look_up(self, key: TokenKey, now: int) -> TokenUse | None:
         look_up = TOKEN.by_api_token if key.is_api_token else TOKEN.by_session
         row = await self._database.find(look_up, token_hash=key.hash, now=now)
         return None if row is None else self._kept(key, row, now)

@@ -7,6 +7,7 @@ hit) is one statement whose result tells who won.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -20,6 +21,7 @@ class UserRow:
     id: int
     email: str
     created_at: int
+    is_admin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,14 @@ class CodeRow:
 
 # users
 
-_USER_BY_EMAIL = text("SELECT id, email, created_at, password_hash FROM user_account WHERE email = :email")
+_USER_BY_EMAIL = text("SELECT id, email, created_at, is_admin, password_hash FROM user_account WHERE email = :email")
 _INSERT_USER = text(
     "INSERT INTO user_account (email, password_hash, created_at) VALUES (:email, :password_hash, :created_at)"
     " ON CONFLICT (email) DO NOTHING RETURNING id"
 )
 _SET_HASH = text(
-    "UPDATE user_account SET password_hash = :password_hash WHERE email = :email RETURNING id, email, created_at"
+    "UPDATE user_account SET password_hash = :password_hash WHERE email = :email"
+    " RETURNING id, email, created_at, is_admin"
 )
 _HASH_OF_USER = text("SELECT password_hash FROM user_account WHERE id = :user_id")
 _HASH_OF_USER_HELD = text("SELECT password_hash FROM user_account WHERE id = :user_id FOR SHARE")
@@ -73,10 +76,15 @@ _HOLD_USER = text("SELECT 1 FROM user_account WHERE id = :user_id FOR NO KEY UPD
 _REPLACE_HASH = text("UPDATE user_account SET password_hash = :new WHERE id = :user_id AND password_hash = :old")
 
 
+def user_row(columns: Sequence[Any]) -> UserRow:
+    """The user that a row begins with: `id`, `email`, `created_at`, `is_admin` (0 or 1 on SQLite)."""
+    return UserRow(columns[0], columns[1], columns[2], bool(columns[3]))
+
+
 def find_user(connection: Connection, email: str) -> tuple[UserRow, str | None] | None:
     """The user with this address and the hash of their password (None: cannot log in by password)."""
     row = connection.execute(_USER_BY_EMAIL, {"email": email}).one_or_none()
-    return None if row is None else (UserRow(row[0], row[1], row[2]), row[3])
+    return None if row is None else (user_row(row), row[4])
 
 
 def insert_user(connection: Connection, email: str, *, password_hash: str | None, now: int) -> UserRow | None:
@@ -94,7 +102,7 @@ def replace_password_hash(connection: Connection, user_id: int, *, old: str, new
 def set_password_hash(connection: Connection, email: str, password_hash: str) -> UserRow | None:
     """Store another password's hash; None if nobody has this address."""
     row = connection.execute(_SET_HASH, {"email": email, "password_hash": password_hash}).one_or_none()
-    return None if row is None else UserRow(row[0], row[1], row[2])
+    return None if row is None else user_row(row)
 
 
 def has_password_hash(connection: Connection, user_id: int, password_hash: str | None) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
-from beray.server.db.auth import UserRow
+from beray.server.db.auth import UserRow, user_row
 from beray.server.db.connect import LookUp
 
 
@@ -32,8 +32,8 @@ class TokenUse:
     session_id: int | None = None
 
 
-_USE: Final = "u.id, u.email, u.created_at, {}"
-_USE_COLUMNS: Final = 7
+_USE: Final = "u.id, u.email, u.created_at, u.is_admin, {}"
+_USE_COLUMNS: Final = 8
 # The two kinds of token: what a use is made of, from where, and when it is alive.
 _SESSION: Final = (
     _USE.format("s.expires_at, NULL, s.last_used_at, s.id"),
@@ -79,7 +79,7 @@ TOKEN: Final = TokenLookUps()
 
 def token_use(row: Sequence[Any]) -> TokenUse:
     """The use that a row of `TokenLookUps` begins with."""
-    return TokenUse(UserRow(row[0], row[1], row[2]), row[3], row[4], row[5], row[6])
+    return TokenUse(user_row(row), row[4], row[5], row[6], row[7])
 
 
 def own_row(row: Sequence[Any]) -> Sequence[Any] | None:
