@@ -177,6 +177,14 @@ NOBODYS = {  # operations that name no task: a new one must be put here by someb
     ("POST", "/api/v1/tasks"),
     ("GET", "/api/v1/tasks"),
 }
+ADMINS = {  # operations that whoever is no admin must not be able to tell from a path where nothing is
+    ("GET", "/api/v1/admin/overview"),
+    ("GET", "/api/v1/admin/users"),
+    ("PUT", "/api/v1/admin/users/{user_id}"),
+    ("GET", "/api/v1/admin/tasks"),
+    ("POST", "/api/v1/admin/tasks/{task_id}/stop"),
+    ("GET", "/api/v1/admin/audit"),
+}
 HIDDEN = {  # not in the OpenAPI
     ("HEAD", "/api/v1/tasks/{task_id}/files/content"),
     ("HEAD", "/api/v1/tasks/{task_id}/output/{call_id}"),
@@ -190,8 +198,8 @@ def test_attack_43_every_endpoint_with_the_id_of_another_users_task_is_not_found
     task_id = begin_waiting(owner)
     described = requests.get(f"{attacked.base_url}/openapi.json", timeout=30).json()["paths"]
     operations = {(method.upper(), path) for path, methods in described.items() for method in methods}
-    of_tasks = {operation for operation in operations if "{task_id}" in operation[1]}
-    assert operations - of_tasks == NOBODYS
+    of_tasks = {operation for operation in operations - ADMINS if "{task_id}" in operation[1]}
+    assert operations - of_tasks == NOBODYS | ADMINS
     assert all(re.findall(r"{(\w+)}", path) in (["task_id"], ["task_id", "call_id"]) for _, path in of_tasks)
     assert len(of_tasks) >= 10
 
@@ -210,9 +218,34 @@ def test_attack_43_every_endpoint_with_the_id_of_another_users_task_is_not_found
     assert list(owner.stream_task_updates(task_id))[-1]["status"] == "completed"
 
 
-def ask(client: BeRayClient, method: str, path: str) -> requests.Response:
-    """The request of an operation, such that its owner would be served."""
-    body = {"data": b"x"} if method == "PUT" else {"json": {"paths": [], "content": "x"}} if method == "POST" else {}
+def test_attack_43_what_is_for_admins_is_not_there_for_anybody_else(attacked, make_user):
+    """With another user's task and id in it, too, and whatever the body: nothing is seen, and nothing happens."""
+    owner, stranger = make_user(), make_user()
+    task_id = begin_waiting(owner)
+    user_id = stranger.get_current_user()["id"]
+
+    for method, path in sorted(ADMINS):
+        named = path.replace("{task_id}", str(task_id)).replace("{user_id}", str(user_id))
+        asked = ask(stranger, method, named, is_admin=True)
+        nothing = ask(stranger, method, "/api/v1/nowhere")
+        assert asked.status_code == 404, named
+        told = nothing.json() | {"detail": nothing.json()["detail"].replace("/api/v1/nowhere", named)}
+        assert asked.json() | {"request_id": ""} == told | {"request_id": ""}
+    assert stranger.get_current_user()["is_admin"] is False
+
+    owner.upload_file(task_id, "go", "")
+    assert list(owner.stream_task_updates(task_id))[-1]["status"] == "completed"
+
+
+def ask(client: BeRayClient, method: str, path: str, **fields: object) -> requests.Response:
+    """The request of an operation, such that its owner would be served; with these fields if its body has any."""
+    body: dict[str, Any] = {}
+    if fields and method != "GET":
+        body = {"json": fields}
+    elif method == "PUT":
+        body = {"data": b"x"}
+    elif method == "POST":
+        body = {"json": {"paths": [], "content": "x"}}
     return send(client, method, path.removeprefix("/api/v1"), params={"path": "planted"}, **body)
 
 

@@ -42,6 +42,12 @@ WIRE_ROUTES = {
     ("delete", "/api/v1/tasks/{task_id}/files/content"),
     ("post", "/api/v1/tasks/{task_id}/files/download"),
     ("get", "/api/v1/tasks/{task_id}/files/download"),
+    ("get", "/api/v1/admin/overview"),
+    ("get", "/api/v1/admin/users"),
+    ("put", "/api/v1/admin/users/{user_id}"),
+    ("get", "/api/v1/admin/tasks"),
+    ("post", "/api/v1/admin/tasks/{task_id}/stop"),
+    ("get", "/api/v1/admin/audit"),
     ("get", "/api/v1/info"),
     ("post", "/api/v1/model/check"),
     ("get", "/health"),
@@ -66,7 +72,7 @@ def test_every_other_route_needs_a_login(server):
         if path not in OPEN:
             url = server.base_url + re.sub(r"{\w+}", "1", path)
             named = dict.fromkeys(("goal", "content", "name", "password", "current_password", "new_password"), "x")
-            body = {**named, "url": None}
+            body = {**named, "url": None, "is_admin": False}
             answer = requests.request(method, url, params={"path": "x"}, json=body, timeout=10)
             assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated"), (method, path)
             assert answer.headers["www-authenticate"] == "Bearer"

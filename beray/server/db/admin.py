@@ -143,8 +143,8 @@ def set_admin(connection: Connection, user_id: int, *, is_admin: bool) -> bool:
     Returns:
         Whether it was otherwise before.
     """
-    change = update(user).where(user.c.id == user_id, user.c.is_admin.is_(not is_admin)).values(is_admin=is_admin)
-    is_changed = connection.execute(change).rowcount == 1
+    is_other = user.c.id == user_id, user.c.deleted_at.is_(None), user.c.is_admin.is_(not is_admin)
+    is_changed = connection.execute(update(user).where(*is_other).values(is_admin=is_admin)).rowcount == 1
     if is_changed:
         notify(connection, Notice("login", user_id))
     return is_changed
