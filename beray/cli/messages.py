@@ -154,7 +154,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "Port for /health and /ready; a free one by default.",
     ),
     "help.admin": (
-        "供管理员使用：在服务器所在的机器上、以服务器的设置运行。",
+        "供运行服务器的人使用：在服务器所在的机器上、以服务器的设置运行。",
         "For the operator: runs on the server's machine, with the server's settings.",
     ),
     "help.admin.purge": (

@@ -182,6 +182,32 @@ def test_files_and_logouts_are_the_same_everywhere(users):
         second.list_tasks()
 
 
+def test_admins_see_every_process_and_lose_the_role_at_all_of_them_at_once(users, cluster):
+    pairs = [users.make() for _ in range(2)]
+    ids = [pair[0].get_current_user()["id"] for pair in pairs]
+    task_id = run_to_its_wait(pairs[1][0], "never")
+    with psycopg.connect(cluster.database_url) as connection:
+        connection.execute("UPDATE user_account SET is_admin = true WHERE id = ANY(%s)", [ids])
+
+    def ask(client: BeRayClient, method: str, path: str, **request: Any) -> requests.Response:
+        url, headers = f"{client.base_url}/api/v1/admin/{path}", {"Authorization": f"Bearer {client.token}"}
+        return requests.request(method, url, headers=headers, timeout=30, **request)
+
+    seen = [ask(client, "GET", "overview").json() for client in pairs[0]]
+    stopped = ask(pairs[0][1], "POST", f"tasks/{task_id}/stop").json()
+    demoted = [ask(pairs[0][0], "PUT", f"users/{ids[1]}", json={"is_admin": False}).status_code]
+    demoted += [ask(client, "GET", "overview").status_code for client in pairs[1]]
+
+    for overview in seen:
+        assert Counter(one["role"] for one in overview["processes"]) == {"api": 2, "worker": 2}
+        assert {one["running"] for one in overview["processes"] if one["role"] == "api"} == {0}
+        assert sum(one["running"] for one in overview["processes"]) == overview["tasks"]["running"] == 1
+        assert all(one["beat_seconds"] < 10 for one in overview["processes"])
+        assert overview["storage"]["database_bytes"] > 0
+    assert stopped["status"] == "stopped"
+    assert demoted == [200, 404, 404]
+
+
 def test_same_key_from_20_threads_at_two_apis_makes_one_task(users, cluster):
     first, second = users.make()
     barrier = threading.Barrier(20)
