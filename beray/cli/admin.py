@@ -141,6 +141,63 @@ def prune_audit(app: App, *, days: int, yes: bool, data_dir: Path | None) -> int
     return Exit.OK
 
 
+@admin.command(help=say("help.admin.users"))
+@click.option("--promote", metavar="MAIL", help=say("help.admin.users.promote"))
+@click.option("--demote", metavar="MAIL", help=say("help.admin.users.demote"))
+@click.option("--admins", "is_only_admins", is_flag=True, help=say("help.admin.users.admins"))
+@click.option(
+    "--limit", type=click.IntRange(1), default=100, show_default=True, metavar="N", help=say("help.admin.users.limit")
+)
+@click.option("--json", "is_json", is_flag=True, help=say("help.admin.users.json"))
+@click.option(
+    "--data", "data_dir", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help=say("help.serve.data")
+)
+@common
+@pass_app
+def users(
+    app: App,
+    *,
+    promote: str | None,
+    demote: str | None,
+    is_only_admins: bool,
+    limit: int,
+    is_json: bool,
+    data_dir: Path | None,
+) -> None:
+    if promote is not None and demote is not None:
+        raise click.UsageError(say("usage.promote_or_demote"))
+    settings = _load(data_dir)
+    with _server_parts():
+        from beray.server import admin_users
+        from beray.server.db.admin import UserFilter
+    email = promote if promote is not None else demote
+    if email is not None:
+        with _told():
+            admin_users.set_admin(settings, email, is_admin=promote is not None)
+        done = "users.promoted" if promote is not None else "users.demoted"
+        app.terminal.progress(say(done, email=one_line(email)))
+        return
+    with _told():
+        found = admin_users.list_users(settings, UserFilter(limit, is_only_admins=is_only_admins))
+    if is_json:
+        for user in found:
+            app.terminal.result(formats.json_line(user))
+    elif found:
+        app.terminal.result("\n".join(_user_table(found)))
+    else:
+        app.terminal.progress(say("users.none"))
+
+
+def _user_table(users: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = ("id", "email", "role", "tasks", "active", "stored", "last_login")
+    rows = [[say(f"users.{name}") for name in names]]
+    for user in users:
+        role = say("users.is_admin") if user["is_admin"] else "-"
+        counts = [str(user["tasks"]), str(user["active_tasks"]), formats.size(user["stored_bytes"])]
+        rows.append([str(user["id"]), one_line(user["email"]), role, *counts, user["last_login_at"] or "-"])
+    return in_columns(rows)
+
+
 def _audit_table(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     names = ("at", "action", "who", "address", "task_id", "resource")
     rows = [[say(f"audit.{name}") for name in names]]

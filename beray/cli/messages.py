@@ -154,7 +154,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "Port for /health and /ready; a free one by default.",
     ),
     "help.admin": (
-        "供管理员使用：在服务器所在的机器上、以服务器的设置运行。",
+        "供运行服务器的人使用：在服务器所在的机器上、以服务器的设置运行。",
         "For the operator: runs on the server's machine, with the server's settings.",
     ),
     "help.admin.purge": (
@@ -184,6 +184,33 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "Forget old entries of the audit log, which the log itself tells.",
     ),
     "help.admin.prune_audit.days": ("删除早于 N 天的记录。", "Forget entries older than N days."),
+    "help.admin.users": (
+        "列出用户，或任命、撤销管理员；服务器可以继续运行。",
+        "List the users, or make one an admin; servers may go on running.",
+    ),
+    "help.admin.users.promote": ("让此邮箱的用户成为管理员。", "Make the user with this address an admin."),
+    "help.admin.users.demote": (
+        "撤销此邮箱用户的管理员身份，即使是最后一个。",
+        "Make the user with this address no admin any more, be it the last one.",
+    ),
+    "help.admin.users.admins": ("只列出管理员。", "List admins only."),
+    "help.admin.users.limit": ("最多列出最新的 N 个用户。", "List the newest N at most."),
+    "help.admin.users.json": ("每个用户输出一行 JSON。", "Print every user as a line of JSON."),
+    "usage.promote_or_demote": (
+        "--promote 与 --demote 不能同时使用。",
+        "Use --promote or --demote, not both.",
+    ),
+    "users.none": ("没有这样的用户。", "There are no such users."),
+    "users.promoted": ("{email} 现在是管理员。", "{email} is an admin now."),
+    "users.demoted": ("{email} 现在不是管理员。", "{email} is no admin now."),
+    "users.id": ("编号", "id"),
+    "users.email": ("邮箱", "e-mail"),
+    "users.role": ("身份", "role"),
+    "users.is_admin": ("管理员", "admin"),
+    "users.tasks": ("任务", "tasks"),
+    "users.active": ("未结束", "active"),
+    "users.stored": ("文件", "files"),
+    "users.last_login": ("上次登录", "last login"),
     "usage.bad_action": ("没有操作“{action}”。可用：{known}。", "No action {action!r}. There are: {known}."),
     "usage.bad_time": (
         "“{value}”不是时间；例如 30m、7d、2026-11-27T08:00。",

@@ -23,6 +23,8 @@ class User(TypedDict):
     id: int
     email: str
     created_at: str
+    is_admin: NotRequired[bool]
+    """Whether the user may look after the service; other servers don't say."""
 
 
 class Session(TypedDict):

@@ -9,18 +9,22 @@ import contextlib
 import functools
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Final, cast
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from beray import __version__
+from beray.server.admin import routes as admin_routes
+from beray.server.admin.overview import Overview, Told
+from beray.server.admin.service import Admins
 from beray.server.agent.budget import limits_of
 from beray.server.agent.ledger import DayLedger
 from beray.server.agent.mcp.source import open_mcp_sources
@@ -51,6 +55,7 @@ from beray.server.db import tasks as task_queries
 from beray.server.db import usage as usage_queries
 from beray.server.db.notices import Notice
 from beray.server.db.open import database_url, make_database
+from beray.server.db.processes import Process
 from beray.server.direct import DirectRoutes
 from beray.server.edge import Edge, refusal
 from beray.server.engine.base import Engine
@@ -71,6 +76,7 @@ from beray.server.sandbox.uids import TaskUids
 from beray.server.service_routes import build_routers as build_service_routers
 from beray.server.settings import Settings
 from beray.server.tasks import routes as task_routes
+from beray.server.tasks.account_deletions import AccountDeletions
 from beray.server.tasks.answers import TaskAnswers
 from beray.server.tasks.control import RunControl
 from beray.server.tasks.runner import RunAgent, Runner, Workshop
@@ -217,6 +223,9 @@ class App:
             catalogue=self.catalogue,
             reach=self._reach,
         )
+        self._account_deletions = AccountDeletions(self.database, self.tasks.deletions, clock)
+        if self._accounts is not None:
+            self._accounts.own.on_deleted = lambda user_id: self._spawn(self._remove_account(user_id))
         patient = self.database.patient
         self.runner = Runner(
             database=patient,
@@ -283,13 +292,37 @@ class App:
             self.tasks.open_work_dir,
             self.stored,
             self.trail,
+            find_outputs=self.tasks.find_outputs,
             max_upload_bytes=self.settings.max_upload_bytes,
             x_accel=open_x_accel(self.settings, self.work_dirs_path),
         )
+        web.include_router(self._build_admin(), prefix=API)
         file_router, direct_files = file_routes.build_router(files, self.accounts)
         web.include_router(file_router, prefix=API)
         handlers = {**answers.direct, **direct_files}
         return DirectRoutes(ConsoleFiles(web), f"{API}/tasks", handlers, note_refused=self._note_refused)
+
+    def _build_admin(self) -> APIRouter:
+        told = Told(
+            process=self._process(),
+            info=self.info,
+            check=self._check,
+            last_check=self.model_checks.last,
+            count_running=self._count_running,
+        )
+        overview = Overview(self.database, self._clock, work_dirs=self.work_dirs_path, told=told)
+        admins = Admins(self.database, self._clock, tasks=self.tasks, trail=self.trail)
+        return admin_routes.build_router(admins, overview, self.accounts)
+
+    def _process(self) -> Process:
+        if self.cluster is not None:
+            return self.cluster.process
+        host = socket.gethostname()[:255]
+        return Process(LOCAL_EXECUTOR, role=self.settings.role, host=host, pid=os.getpid(), version=__version__)
+
+    async def _count_running(self) -> Mapping[str, int] | None:
+        engine = self.tasks.engine
+        return None if engine is None else await engine.count_running()
 
     def _note_refused(self, refused: Refused) -> None:
         if refused.code == "task_not_found":
@@ -347,7 +380,7 @@ class App:
             self._spawn(self._deliveries.run())
         if self.settings.role != "worker":
             self._spawn(repeat(self.tasks.tidy, "tidying", first=TIDY_SECONDS, every=TIDY_SECONDS))
-            finish = self.tasks.deletions.finish
+            finish = self._finish_deletions
             self._spawn(repeat(finish, "finishing deletions", first=TIDY_SECONDS, every=TIDY_SECONDS))
             self._spawn(
                 repeat(
@@ -415,6 +448,13 @@ class App:
     async def _stop_asked(self) -> None:
         with contextlib.suppress(Refused):  # the database is away: at the next look, or when it is back
             await self._control.stop_asked(self.database)
+
+    async def _remove_account(self, user_id: int) -> None:
+        await attempt(lambda: self._account_deletions.remove(user_id), "removing what was a deleted account's")
+
+    async def _finish_deletions(self) -> None:
+        await self.tasks.deletions.finish()
+        await self._account_deletions.finish()
 
     async def _purge_old(self) -> None:
         """Delete what is older than the operator keeps it.
@@ -515,7 +555,7 @@ class App:
         self.readiness.set("engine", "ok")
         self.has_tried_engine.set()
         if self.cluster is None:
-            await attempt(self.tasks.deletions.finish, "finishing deletions")
+            await attempt(self._finish_deletions, "finishing deletions")
         elif self._worker is not None:
             self.cluster.guard()
 

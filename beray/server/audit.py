@@ -31,10 +31,15 @@ Action = Literal[
     "login",
     "login.failed",
     "logout",
+    "session.ended",
     "password.reset",
     "password.reset.failed",
+    "password.changed",
+    "password.change.failed",
     "token.created",
     "token.deleted",
+    "account.deleted",
+    "account.delete.failed",
     "rate.refused",
     "webhook.changed",
     "webhook.secret",
@@ -48,6 +53,9 @@ Action = Literal[
     "file.deleted",
     "admin.purge",
     "admin.audit.pruned",
+    "admin.promoted",
+    "admin.demoted",
+    "admin.task.stopped",
     "audit.lost",
 ]
 ACTIONS: Final[tuple[str, ...]] = get_args(Action)
@@ -66,8 +74,9 @@ log = logging.getLogger("beray.audit")
 class Caller:
     """Who makes the request that is being answered; the user is known once it has been authenticated."""
 
-    def __init__(self, request_id: str, find_address: Callable[[], str]) -> None:
+    def __init__(self, request_id: str, find_address: Callable[[], str], user_agent: bytes | None = None) -> None:
         self.request_id = request_id
+        self.user_agent = user_agent
         self.user: UserRow | None = None
         self._find_address = find_address
 

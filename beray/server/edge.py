@@ -63,7 +63,8 @@ class Edge:
         request_id = request_id_of(headers)
         language = language_asked(headers, self._default_language)
         current_language.set(language)
-        current_caller.set(Caller(request_id, lambda: self._clients.whole(HTTPConnection(scope))))
+        agent = headers.get(b"user-agent")
+        current_caller.set(Caller(request_id, lambda: self._clients.whole(HTTPConnection(scope)), agent))
         scope = {**scope, "path": _without_slash(scope["path"]), "beray.request_id": request_id, "beray.send": send}
         answer = _Answer(send, request_id)
         try:

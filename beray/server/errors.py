@@ -78,7 +78,13 @@ STATUS_OF: Final[dict[str, int]] = {
     "mail_not_sent": 503,
     "api_token_not_found": 404,
     "too_many_api_tokens": 409,
+    "session_not_found": 404,
+    "wrong_password": 403,
+    "account_without_password": 409,
     "webhook_url_invalid": 422,
+    "user_not_found": 404,
+    "last_admin": 409,
+    "admin_needs_password": 409,
     # tasks
     "task_not_found": 404,
     "task_already_ended": 409,
@@ -99,6 +105,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "day_limit_reached": 429,
     "too_many_streams": 429,
     # files
+    "output_not_found": 404,
     "file_not_found": 404,
     "invalid_path": 422,
     "path_is_directory": 409,

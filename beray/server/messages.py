@@ -137,6 +137,46 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "您已有 {most} 个 API 令牌，达到上限。请先删除不用的令牌。",
         "You have {most} API tokens, the most there may be. Delete one that is not used any more first.",
     ),
+    "session_not_found": ("没有会话 {session_id}，或它已结束。", "There is no session {session_id}, or it has ended."),
+    "session_ended": ("会话 {session_id} 已结束。", "Session {session_id} has been ended."),
+    "other_sessions_ended": (
+        "其他会话均已结束，共 {count} 个。",
+        "Your other sessions have been ended: {count}.",
+    ),
+    "wrong_password": (
+        "当前密码不正确，没有做任何更改。",
+        "The current password is wrong; nothing was changed.",
+    ),
+    "password_changed": (
+        "密码已修改，其他会话均已结束。API 令牌仍然有效，不再需要的请删除。",
+        (
+            "The password has been changed, and your other sessions have been ended. API tokens stay valid: delete"
+            " those you do not need."
+        ),
+    ),
+    "account_without_password": (
+        "该账户属于本机的服务器，没有密码，不能修改密码或删除账户。",
+        (
+            "This account is the local server's own. It has no password, so neither can that be changed nor the account"
+            " be deleted."
+        ),
+    ),
+    "account_deleted": (
+        "账户已删除，所有登录和 API 令牌均已失效；任务和文件正在后台清除。该邮箱现在可以重新注册。",
+        (
+            "The account has been deleted, and every login and API token has ended. Its tasks and files are being"
+            " removed in the background. The address can be registered again now."
+        ),
+    ),
+    "user_not_found": ("没有用户 {user}。", "There is no user {user}."),
+    "last_admin": (
+        "您是唯一的管理员。请先让另一位用户成为管理员（beray admin users --promote 邮箱）。",
+        "You are the only admin. Make another user an admin first (beray admin users --promote ADDRESS).",
+    ),
+    "admin_needs_password": (
+        "{email} 没有密码，无法登录。请注册一个账户，并让它成为管理员。",
+        "{email} has no password and cannot log in. Register an account, and make that one an admin.",
+    ),
     "email_already_registered": (
         "邮箱 {email} 已注册。请直接登录。",
         "{email} is already registered. Log in instead.",
@@ -675,6 +715,10 @@ who asked, ignore this mail: without this code your password stays as it is. Tel
     ),
     "agent_call_ended": ("任务达到上限，已终止", "ended: the task reached a limit"),
     # files
+    "output_not_found": (
+        "任务 {task_id} 的调用 {call_id} 没有保存的输出。",
+        "There is no kept output of call {call_id} of task {task_id}.",
+    ),
     "file_not_found": ("工作目录中没有 {path}。", "There is no {path} in the work_dir."),
     "invalid_path": (
         "路径 {path} 无效：须为工作目录内的相对路径（{reason}）。",

@@ -161,10 +161,16 @@ NOBODYS = {  # operations that name no task: a new one must be put here by someb
     ("POST", "/api/v1/auth/token"),
     ("POST", "/api/v1/auth/logout"),
     ("POST", "/api/v1/auth/reset-password"),
+    ("GET", "/api/v1/auth/session"),
     ("GET", "/api/v1/users/me"),
     ("GET", "/api/v1/users/me/tokens"),
     ("POST", "/api/v1/users/me/tokens"),
     ("DELETE", "/api/v1/users/me/tokens/{token_id}"),
+    ("PUT", "/api/v1/users/me/password"),
+    ("DELETE", "/api/v1/users/me"),
+    ("GET", "/api/v1/users/me/sessions"),
+    ("DELETE", "/api/v1/users/me/sessions"),
+    ("DELETE", "/api/v1/users/me/sessions/{session_id}"),
     ("GET", "/api/v1/users/me/usage"),
     ("GET", "/api/v1/users/me/webhook"),
     ("PUT", "/api/v1/users/me/webhook"),
@@ -172,7 +178,19 @@ NOBODYS = {  # operations that name no task: a new one must be put here by someb
     ("POST", "/api/v1/tasks"),
     ("GET", "/api/v1/tasks"),
 }
-HIDDEN = {("HEAD", "/api/v1/tasks/{task_id}/files/content")}  # not in the OpenAPI
+ADMINS = {  # operations that whoever is no admin must not be able to tell from a path where nothing is
+    ("GET", "/api/v1/admin/overview"),
+    ("GET", "/api/v1/admin/users"),
+    ("PUT", "/api/v1/admin/users/{user_id}"),
+    ("GET", "/api/v1/admin/tasks"),
+    ("POST", "/api/v1/admin/tasks/{task_id}/stop"),
+    ("GET", "/api/v1/admin/audit"),
+}
+HIDDEN = {  # not in the OpenAPI
+    ("HEAD", "/api/v1/tasks/{task_id}/files/content"),
+    ("HEAD", "/api/v1/tasks/{task_id}/output/{call_id}"),
+}
+CALL_ID = "call_1_1_0"  # of the command that every task here begins with
 
 
 def test_attack_43_every_endpoint_with_the_id_of_another_users_task_is_not_found(attacked, make_user):
@@ -181,13 +199,13 @@ def test_attack_43_every_endpoint_with_the_id_of_another_users_task_is_not_found
     task_id = begin_waiting(owner)
     described = requests.get(f"{attacked.base_url}/openapi.json", timeout=30).json()["paths"]
     operations = {(method.upper(), path) for path, methods in described.items() for method in methods}
-    of_tasks = {operation for operation in operations if "{task_id}" in operation[1]}
-    assert operations - of_tasks == NOBODYS
-    assert all(re.findall(r"{(\w+)}", path) == ["task_id"] for _, path in of_tasks)
+    of_tasks = {operation for operation in operations - ADMINS if "{task_id}" in operation[1]}
+    assert operations - of_tasks == NOBODYS | ADMINS
+    assert all(re.findall(r"{(\w+)}", path) in (["task_id"], ["task_id", "call_id"]) for _, path in of_tasks)
     assert len(of_tasks) >= 10
 
     for method, path in sorted(of_tasks | HIDDEN):
-        answers = [ask(stranger, method, path.replace("{task_id}", str(wanted))) for wanted in (task_id, 987_654)]
+        answers = [ask(stranger, method, path.format(task_id=wanted, call_id=CALL_ID)) for wanted in (task_id, 987_654)]
         codes = {answer.status_code for answer in answers}
         assert codes == {404}, (method, path, codes)
         if method != "HEAD":
@@ -201,9 +219,34 @@ def test_attack_43_every_endpoint_with_the_id_of_another_users_task_is_not_found
     assert list(owner.stream_task_updates(task_id))[-1]["status"] == "completed"
 
 
-def ask(client: BeRayClient, method: str, path: str) -> requests.Response:
-    """The request of an operation, such that its owner would be served."""
-    body = {"data": b"x"} if method == "PUT" else {"json": {"paths": [], "content": "x"}} if method == "POST" else {}
+def test_attack_43_what_is_for_admins_is_not_there_for_anybody_else(attacked, make_user):
+    """With another user's task and id in it, too, and whatever the body: nothing is seen, and nothing happens."""
+    owner, stranger = make_user(), make_user()
+    task_id = begin_waiting(owner)
+    user_id = stranger.get_current_user()["id"]
+
+    for method, path in sorted(ADMINS):
+        named = path.replace("{task_id}", str(task_id)).replace("{user_id}", str(user_id))
+        asked = ask(stranger, method, named, is_admin=True)
+        nothing = ask(stranger, method, "/api/v1/nowhere")
+        assert asked.status_code == 404, named
+        told = nothing.json() | {"detail": nothing.json()["detail"].replace("/api/v1/nowhere", named)}
+        assert asked.json() | {"request_id": ""} == told | {"request_id": ""}
+    assert stranger.get_current_user()["is_admin"] is False
+
+    owner.upload_file(task_id, "go", "")
+    assert list(owner.stream_task_updates(task_id))[-1]["status"] == "completed"
+
+
+def ask(client: BeRayClient, method: str, path: str, **fields: object) -> requests.Response:
+    """The request of an operation, such that its owner would be served; with these fields if its body has any."""
+    body: dict[str, Any] = {}
+    if fields and method != "GET":
+        body = {"json": fields}
+    elif method == "PUT":
+        body = {"data": b"x"}
+    elif method == "POST":
+        body = {"json": {"paths": [], "content": "x"}}
     return send(client, method, path.removeprefix("/api/v1"), params={"path": "planted"}, **body)
 
 
@@ -253,7 +296,7 @@ def test_attack_44_api_token_with_one_bit_changed_is_refused(accounts):
 
 
 def test_attack_44_api_token_that_leaked_makes_itself_no_longer_life(accounts):
-    """It can neither make nor see nor delete tokens, its own among them, nor end a session."""
+    """It can neither make nor see nor delete tokens, its own among them, nor sessions, nor shut its owner out."""
     session = accounts.register(EMAIL)
     leaked = accounts.make_token(session, expires_in=60)
     other = accounts.make_token(session, "other")
@@ -263,16 +306,22 @@ def test_attack_44_api_token_that_leaked_makes_itself_no_longer_life(accounts):
         ("DELETE", f"/users/me/tokens/{leaked['id']}"),
         ("DELETE", f"/users/me/tokens/{other['id']}"),
         ("DELETE", "/users/me/tokens/987654"),
+        ("GET", "/users/me/sessions"),
+        ("DELETE", "/users/me/sessions"),
+        ("DELETE", "/users/me/sessions/1"),
+        ("PUT", "/users/me/password"),
+        ("DELETE", "/users/me"),
     ]
+    body = {"name": "mine", "password": PASSWORD, "current_password": PASSWORD, "new_password": PASSWORD}
 
     for method, path in tries:
-        answer = accounts.bearing(leaked["token"], method, path, {"name": "mine"})
+        answer = accounts.bearing(leaked["token"], method, path, body)
         assert (answer.status_code, answer.json()["code"]) == (403, "login_needed")
 
     assert [one["id"] for one in accounts.bearing(session, "GET", "/users/me/tokens").json()] == [2, 1]
     accounts.clock.advance(minutes=1)
     for method, path in tries:
-        answer = accounts.bearing(leaked["token"], method, path, {"name": "mine"})
+        answer = accounts.bearing(leaked["token"], method, path, body)
         assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
     assert accounts.me(session).status_code == accounts.me(other["token"]).status_code == 200
 

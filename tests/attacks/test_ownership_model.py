@@ -1,5 +1,5 @@
-"""Attack 57: two users call everything there is about tasks, files and API tokens in any order; neither ever gets
-the other's.
+"""Attack 57: two users call everything there is about tasks, files, sessions and API tokens in any order; neither
+ever gets the other's, also where one of them is an admin, who sees that there is something and never what.
 
 Each user's goals, files, tokens and searches carry a mark that is nowhere else. The model is what each of them has
 made. After every call the answer must not hold the other's mark, an id of the other's must be as unknown as one that
@@ -30,6 +30,7 @@ NAMES = ("notes.txt", "a/b.txt", "é 1.txt")  # easily guessed: what is in them 
 AGENTS_FILE = "report.txt"
 KEYS = (None, None, "the-same-key")
 UNKNOWN = 2**62
+CALL_ID = "call_1_1_0"
 UNHEARD = {"rules_read_no_messages", "task_being_stopped"}
 TIMEOUT_SECONDS = 30
 NOBODY = "http://127.0.0.1:9/"  # who listens there is none of ours
@@ -77,6 +78,7 @@ Send = Callable[[requests.PreparedRequest, str], requests.Response]
 class Ownership(RuleBasedStateMachine):
     server: ServerProcess
     send: Send
+    has_admin: bool | None = None  # whether the first of the two is one; None: in every other example
     tokens: tuple[str, str]  # of the two users of this run
 
     def __init__(self) -> None:
@@ -85,6 +87,10 @@ class Ownership(RuleBasedStateMachine):
         emails = [f"{name}-{number}-{secrets.token_hex(4)}@example.com" for name in ("ann", "bob")]
         self.users = [User(email, self.server.register(email)) for email in emails]
         type(self).tokens = (self.users[0].token, self.users[1].token)
+        if self.has_admin is None:
+            self.has_admin = number % 2 == 0
+        if self.has_admin:
+            self.server.promote(emails[0])
 
     # Calls
 
@@ -92,7 +98,8 @@ class Ownership(RuleBasedStateMachine):
         """Make a call as a user; whatever comes back must not hold the other's mark."""
         method, path = route.split(" ")
         headers = {"Authorization": f"Bearer {self.users[who].token}", **request.pop("headers", {})}
-        url = f"{self.server.base_url}/api/v1{path.format(task_id=wanted, token_id=wanted)}"
+        named = path.format(task_id=wanted, token_id=wanted, session_id=wanted, user_id=wanted, call_id=CALL_ID)
+        url = f"{self.server.base_url}/api/v1{named}"
         prepared = requests.Request(method, url, headers=headers, **request).prepare()
         answer = type(self).send(prepared, route)
         others_mark = self.users[1 - who].mark.encode()
@@ -233,18 +240,54 @@ class Ownership(RuleBasedStateMachine):
             held = {name: content for name, content in unzipped(answer.content) if name != AGENTS_FILE}
             assert held == task.files
 
+    @rule(who=users, pick=picks)
+    def read_output(self, who: int, pick: int) -> None:
+        """Of a call that has printed nothing."""
+        task, answer = self.call_task(who, "GET /tasks/{task_id}/output/{call_id}", pick)
+        if task is not None:
+            assert (answer.status_code, code_of(answer)) == (404, "output_not_found"), answer.text
+
     # Accounts
 
     @rule(who=users)
     def log_in_again(self, who: int) -> None:
         """The old token is nobody's; the new one is the same user's."""
-        user = self.users[who]
         assert self.call(who, "POST /auth/logout").status_code == 200
+        self.log_in_anew(who)
+
+    def log_in_anew(self, who: int) -> None:
+        """Their session has ended."""
+        user = self.users[who]
         assert self.call(who, "GET /users/me").status_code == 401
-        login = {"email": user.email, "password": PASSWORD}
-        answer = self.call(who, "POST /auth/login", json=login, headers={"Authorization": ""})
-        user.token = answer.json()["access_token"]
+        user.token = self.begin_session(who)
         type(self).tokens = (self.users[0].token, self.users[1].token)
+
+    def begin_session(self, who: int) -> str:
+        login = {"email": self.users[who].email, "password": PASSWORD}
+        answer = self.call(who, "POST /auth/login", json=login, headers={"Authorization": ""})
+        return str(answer.json()["access_token"])
+
+    def session_of(self, who: int) -> int:
+        """The only one they have."""
+        [session] = self.call(who, "GET /users/me/sessions").json()
+        assert session["is_current"]
+        return int(session["id"])
+
+    @rule(who=users, pick=picks)
+    def end_session(self, who: int, pick: int) -> None:
+        """Of either user, or one that is not."""
+        own = self.session_of(who)
+        session_id = (own, self.session_of(1 - who), UNKNOWN)[pick % 3]
+        answer = self.call(who, "DELETE /users/me/sessions/{session_id}", session_id)
+        assert answer.status_code == (200 if session_id == own else 404), answer.text
+        if session_id == own:
+            self.log_in_anew(who)
+
+    @rule(who=users)
+    def end_other_sessions(self, who: int) -> None:
+        self.begin_session(who)
+        assert self.call(who, "DELETE /users/me/sessions").json()["ended"] == 1
+        self.session_of(who)
 
     @rule(who=users)
     def make_token(self, who: int) -> None:
@@ -286,11 +329,63 @@ class Ownership(RuleBasedStateMachine):
         assert answer.json()["secret"] not in self.users[1 - who].secrets
         user.secrets.add(answer.json()["secret"])
 
+    # Admins
+
+    def is_admin(self, who: int) -> bool:
+        return who == 0 and bool(self.has_admin)
+
+    def call_admin(self, who: int, route: str, wanted: int | None = None, **request: Any) -> requests.Response | None:
+        """Call what is for admins; None: there is nothing for this user."""
+        answer = self.call(who, route, wanted, **request)
+        if self.is_admin(who):
+            assert code_of(answer) != "not_found", f"{route}: {answer.text}"
+            return answer
+        assert (answer.status_code, code_of(answer)) == (404, "not_found"), f"{route}: {answer.text}"
+        return None
+
+    @rule(who=users)
+    def oversee(self, who: int) -> None:
+        """What an admin sees of the other: their address and tasks, and not their mark, which is in all they say."""
+        other = self.users[1 - who]
+        self.call_admin(who, "GET /admin/overview")
+        seen = self.call_admin(who, "GET /admin/users", params={"q": other.email})
+        assert seen is None or [user["tasks"] for user in seen.json()] == [len(other.living)]
+        params = {"status": ["queued", "running", "waiting", "completed", "failed", "stopped"], "limit": 500}
+        tasks = self.call_admin(who, "GET /admin/tasks", params=params)
+        assert tasks is None or {task["id"] for task in tasks.json()} >= set(other.living)
+
+    @rule(who=users)
+    def read_audit(self, who: int) -> None:
+        """Paths and names of tokens stand in the log, so it is asked for what has neither."""
+        entries = self.call_admin(who, "GET /admin/audit", params={"action": "task.created"})
+        assert entries is None or entries.status_code == 200
+
+    @rule(who=users, pick=picks)
+    def stop_as_admin(self, who: int, pick: int) -> None:
+        ids = [*self.users[0].tasks, *self.users[1].tasks, UNKNOWN]
+        task_id = ids[pick % len(ids)]
+        tasks = self.users[0].tasks | self.users[1].tasks
+        answer = self.call_admin(who, "POST /admin/tasks/{task_id}/stop", task_id)
+        if answer is None:
+            return
+        if task_id not in tasks or tasks[task_id].is_deleted:
+            assert (answer.status_code, code_of(answer)) == (404, "task_not_found")
+            return
+        assert answer.status_code in {200, 409}, answer.text
+        tasks[task_id].is_held = False
+
+    @rule(who=users)
+    def make_themselves_admin(self, who: int) -> None:
+        user_id = self.call(who, "GET /users/me").json()["id"]
+        answer = self.call_admin(who, "PUT /admin/users/{user_id}", user_id, json={"is_admin": True})
+        assert answer is None or answer.json()["is_admin"] is True
+
     @invariant()
     def everybody_sees_their_own(self) -> None:
         for who, user in enumerate(self.users):
             assert self.call(who, "GET /users/me/webhook").json()["url"] == user.webhook_url
-            assert self.call(who, "GET /users/me").json()["email"] == user.email
+            me = self.call(who, "GET /users/me").json()
+            assert (me["email"], me["is_admin"]) == (user.email, self.is_admin(who))
             assert [task["id"] for task in self.call(who, "GET /tasks").json()] == user.living
 
 
@@ -323,8 +418,9 @@ def code_of(answer: requests.Response) -> str | None:
     return answer.json()["code"] if is_problem else None
 
 
-def machine(server: ServerProcess, send: Send) -> type[Ownership]:
-    return type("Ownership", (Ownership,), {"server": server, "send": staticmethod(send)})
+def machine(server: ServerProcess, send: Send, *, has_admin: bool | None = None) -> type[Ownership]:
+    named = {"server": server, "send": staticmethod(send), "has_admin": has_admin}
+    return type("Ownership", (Ownership,), named)
 
 
 def run(tried: type[Ownership], examples: int) -> None:
@@ -343,9 +439,9 @@ def run(tried: type[Ownership], examples: int) -> None:
 
 
 def documented(server: ServerProcess) -> set[str]:
-    """The routes of tasks and what is in them, and of API tokens."""
+    """The routes of tasks and what is in them, of sessions, of API tokens, and for admins."""
     document = requests.get(f"{server.base_url}/openapi.json", timeout=10).json()
-    prefixes = ("/api/v1/tasks", "/api/v1/users/me/tokens")
+    prefixes = ("/api/v1/tasks", "/api/v1/users/me/sessions", "/api/v1/users/me/tokens", "/api/v1/admin")
     paths = {path: methods for path, methods in document["paths"].items() if path.startswith(prefixes)}
     return {f"{method.upper()} {path[7:]}" for path, methods in paths.items() for method in methods}
 
@@ -366,14 +462,20 @@ def walk(tried: Ownership) -> None:
         tried.submit(who=who, version=0, is_held=True, key="the-same-key")
         tried.everybody_sees_their_own()
         tried.make_token(who=who)
+    for who in (0, 1):
+        tried.oversee(who=who)
+        tried.read_audit(who=who)
+        tried.make_themselves_admin(who=who)
     for who, pick in itertools.product((0, 1), range(3)):
         tried.come_in_by_token(who=who)
         tried.delete_token(who=who, pick=pick)
+        tried.end_session(who=who, pick=pick)
+        tried.end_other_sessions(who=who)
     upload, read, remove = (partial(rule_, name=NAMES[0]) for rule_ in (tried.upload, tried.read, tried.remove))
     look = partial(tried.look, events="all")
     downloads = [partial(tried.download, by_link=by_link) for by_link in (False, True)]
-    rest = [tried.start, tried.stop, tried.say, tried.stream, remove, tried.delete]
-    for rule_ in [upload, read, look, tried.tree, *downloads, *rest]:
+    rest = [tried.start, tried.stop_as_admin, tried.stop, tried.say, tried.stream, remove, tried.delete]
+    for rule_ in [upload, read, look, tried.tree, tried.read_output, *downloads, *rest]:
         for who, pick in itertools.product((0, 1), range(3)):
             rule_(who=who, pick=pick)
         tried.everybody_sees_their_own()
@@ -382,7 +484,10 @@ def walk(tried: Ownership) -> None:
 def test_the_ownership_model_notices_every_route_that_takes_anybody(
     server: ServerProcess, session: requests.Session
 ) -> None:
-    """Each documented route in turn serves each of the two as if it were the other; with none doing so, all is well."""
+    """Each documented route in turn serves each of the two as if it were the other; with none doing so, all is well.
+
+    One of them is an admin, which changes nothing for all other routes.
+    """
 
     def broken(leak: str | None) -> Ownership:
         def send(request: requests.PreparedRequest, route: str) -> requests.Response:
@@ -392,7 +497,7 @@ def test_the_ownership_model_notices_every_route_that_takes_anybody(
                 request.headers["Authorization"] = f"Bearer {other}"
             return session.send(request, timeout=TIMEOUT_SECONDS)
 
-        kind = machine(server, send)
+        kind = machine(server, send, has_admin=True)
         return kind()
 
     walk(broken(None))

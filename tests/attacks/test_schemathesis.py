@@ -47,8 +47,13 @@ include-path = "/api/v1/tasks/{{task_id}}/files/download"
 include-method = "POST"
 checks.ensure_resource_availability.enabled = false
 """
-# Success needs a chain that happens to hold a task, or to name the file it made; the ownership model does both.
-BY_CHANCE = {"POST /api/v1/tasks/{task_id}/start", "DELETE /api/v1/tasks/{task_id}/files/content"}
+# Success needs a chain that happens to hold a task, or to name the file it made; the ownership model does all of it.
+BY_CHANCE = {
+    "POST /api/v1/tasks/{task_id}/start",
+    "POST /api/v1/tasks/{task_id}/stop",
+    "POST /api/v1/admin/tasks/{task_id}/stop",
+    "DELETE /api/v1/tasks/{task_id}/files/content",
+}
 # Success needs a secret: a mailed code, or a password (the users' own logins are made beside the checked calls).
 UNREACHABLE = {f"POST /api/v1/auth/{name}" for name in ("register", "login", "token", "reset-password")}
 
@@ -143,9 +148,10 @@ def take_calls(run: Run, recorder: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="session")
 def attacked(server: ServerProcess) -> ServerProcess:
-    """With the users whose addresses the hooks know; a file's tests may run in several parts."""
+    """With the users whose addresses the hooks know, one of them an admin; a file's tests may run in several parts."""
     for address in USERS.values():
         server.register(address)
+    server.promote(USERS["ann"])
     return server
 
 

@@ -207,9 +207,65 @@ def leave_entries(server: ServerProcess, client: BeRayClient, stranger: str) -> 
     client.logout()
 
 
+def test_operator_lists_users_and_names_admins_beside_a_running_server(make_server, local):
+    """Who is promoted is one at once, for the server that runs; the audit log tells who did it."""
+    server: ServerProcess = make_server().start()
+    data = ("--data", str(server.data_dir))
+    token = server.register("ann@example.com")
+    server.register("bob@example.com")
+    url, headers = f"{server.base_url}/api/v1/admin/users", {"Authorization": f"Bearer {token}"}
+
+    def asked() -> int:
+        return requests.get(url, headers=headers, timeout=10).status_code
+
+    before = asked()
+    promoted = local("admin", "users", "--promote", "Ann@Example.com", *data)
+    as_admin = asked()
+    table = local("admin", "users", *data)
+    admins = local("admin", "users", "--admins", "--json", *data)
+    newest = local("admin", "users", "--limit", "1", "--json", *data)
+    demoted = local("admin", "users", "--demote", "ann@example.com", *data)
+    afterwards = asked()
+    nobody = local("admin", "users", "--promote", "nobody@example.com", *data)
+    none = local("admin", "users", "--admins", *data)
+    told = local("admin", "audit", "--json", *data)
+
+    assert (before, as_admin, afterwards) == (404, 200, 404)
+    assert (promoted.status, "Ann@Example.com is an admin now" in promoted.err) == (0, True)
+    assert [line.split()[:3] for line in table.out.splitlines()] == [
+        ["id", "e-mail", "role"],
+        ["2", "bob@example.com", "-"],
+        ["1", "ann@example.com", "admin"],
+    ]
+    [ann] = [json.loads(line) for line in admins.out.splitlines()]
+    assert (ann["email"], ann["is_admin"], ann["tasks"]) == ("ann@example.com", True, 0)
+    assert [json.loads(line)["email"] for line in newest.out.splitlines()] == ["bob@example.com"]
+    assert (demoted.status, "no admin now" in demoted.err) == (0, True), "also the last one: the operator stands above"
+    assert (nobody.status, "There is no user nobody@example.com" in nobody.err) == (1, True)
+    assert (none.out, "no such users" in none.err) == ("", True)
+    entries = [json.loads(line) for line in told.out.splitlines()]
+    assert [(entry["action"], entry["who"], entry["resource"]) for entry in entries if "admin" in entry["action"]] == [
+        ("admin.promoted", operator(), "ann@example.com"),
+        ("admin.demoted", operator(), "ann@example.com"),
+    ]
+
+
+def test_local_user_cannot_be_an_admin(make_server, local):
+    """The embedded server's own user has no password, so nobody could log in as them."""
+    server: ServerProcess = make_server(local_user=1).start()
+
+    ended = local("admin", "users", "--promote", "local@localhost", "--data", str(server.data_dir))
+
+    assert ended.status == 1
+    assert "local@localhost has no password and cannot log in" in ended.err
+    assert "Register an account" in ended.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("users", "--promote", "a@example.com", "--demote", "a@example.com"), "--promote"),
+        (("users", "--limit", "0"), "--limit"),
         (("audit", "--action", "nonsense"), "login.failed"),
         (("audit", "--since", "yesterday"), "30m, 7d or 2026"),
         (("audit", "--limit", "0"), "--limit"),
@@ -217,14 +273,15 @@ def leave_entries(server: ServerProcess, client: BeRayClient, stranger: str) -> 
         (("prune-audit", "--days", "9"), "--yes"),
     ],
 )
-def test_audit_that_cannot_be_asked_so_is_refused(local, arguments, said):
+def test_what_cannot_be_asked_so_is_refused(local, arguments, said):
     ended = local("admin", *arguments)
 
     assert (ended.status, said in ended.err) == (2, True)
 
 
-def test_audit_without_a_database_says_how_to_name_it(local):
-    ended = local("admin", "audit")
+@pytest.mark.parametrize("arguments", [("audit",), ("users",), ("users", "--promote", "a@example.com")])
+def test_what_has_no_database_says_how_to_name_it(local, arguments):
+    ended = local("admin", *arguments)
 
     assert ended.status == 1
     assert "There is no database" in ended.err

@@ -17,6 +17,11 @@ WIRE_ROUTES = {
     ("post", "/api/v1/auth/reset-password"),
     ("get", "/api/v1/auth/session"),
     ("get", "/api/v1/users/me"),
+    ("delete", "/api/v1/users/me"),
+    ("put", "/api/v1/users/me/password"),
+    ("get", "/api/v1/users/me/sessions"),
+    ("delete", "/api/v1/users/me/sessions"),
+    ("delete", "/api/v1/users/me/sessions/{session_id}"),
     ("get", "/api/v1/users/me/tokens"),
     ("post", "/api/v1/users/me/tokens"),
     ("delete", "/api/v1/users/me/tokens/{token_id}"),
@@ -31,12 +36,19 @@ WIRE_ROUTES = {
     ("get", "/api/v1/tasks/{task_id}/stream"),
     ("post", "/api/v1/tasks/{task_id}/stop"),
     ("delete", "/api/v1/tasks/{task_id}"),
+    ("get", "/api/v1/tasks/{task_id}/output/{call_id}"),
     ("get", "/api/v1/tasks/{task_id}/files/tree"),
     ("get", "/api/v1/tasks/{task_id}/files/content"),
     ("put", "/api/v1/tasks/{task_id}/files/content"),
     ("delete", "/api/v1/tasks/{task_id}/files/content"),
     ("post", "/api/v1/tasks/{task_id}/files/download"),
     ("get", "/api/v1/tasks/{task_id}/files/download"),
+    ("get", "/api/v1/admin/overview"),
+    ("get", "/api/v1/admin/users"),
+    ("put", "/api/v1/admin/users/{user_id}"),
+    ("get", "/api/v1/admin/tasks"),
+    ("post", "/api/v1/admin/tasks/{task_id}/stop"),
+    ("get", "/api/v1/admin/audit"),
     ("get", "/api/v1/info"),
     ("post", "/api/v1/model/check"),
     ("get", "/health"),
@@ -61,7 +73,8 @@ def test_every_other_route_needs_a_login(server):
     for method, path in sorted(WIRE_ROUTES):
         if path not in OPEN:
             url = server.base_url + re.sub(r"{\w+}", "1", path)
-            body = {"goal": "x", "content": "x", "name": "x", "url": None}
+            named = dict.fromkeys(("goal", "content", "name", "password", "current_password", "new_password"), "x")
+            body = {**named, "url": None, "is_admin": False}
             answer = requests.request(method, url, params={"path": "x"}, json=body, timeout=10)
             assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated"), (method, path)
             assert answer.headers["www-authenticate"] == "Bearer"

@@ -14,6 +14,7 @@ from beray.async_client import AsyncBeRayClient
 from beray.client import BeRayClient
 from beray.protocol import types
 from beray.protocol.events import Event, EventType
+from beray.server.admin import bodies as admin_bodies
 from beray.server.auth import routes as auth_routes
 from beray.server.files import routes as files_routes
 from beray.server.refusals import ErrorItemBody, ProblemBody
@@ -82,6 +83,8 @@ def test_users_find_every_type_in_one_module() -> None:
         (auth_routes.ApiTokenBody, types.ApiToken),
         (auth_routes.CreatedApiTokenBody, types.CreatedApiToken),
         (webhook_routes.WebhookBody, types.Webhook),
+        (admin_bodies.LimitsBody, types.ServerLimits),
+        (admin_bodies.PartBody, types.ReadyCheck),
         (files_routes.FileNodeBody, types.FileNode),
         (files_routes.UploadBody, types.UploadAnswer),
         (ProblemBody, types.Problem),

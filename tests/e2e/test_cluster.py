@@ -16,6 +16,7 @@ import requests
 from beray.client import BeRayClient
 from beray.exceptions import AuthenticationError, NotFoundError
 from tests.support.cluster import ApiProcess, Cluster, WorkerProcess
+from tests.support.server import PASSWORD
 from tests.support.waiting import wait_until
 
 HELLO = "Write a Python script that prints hi"
@@ -125,12 +126,45 @@ def test_deleted_task_of_another_process_leaves_nothing(users, cluster):
     assert query(cluster, "SELECT count(*) FROM dbos.workflow_status WHERE workflow_uuid LIKE %s", names) == [(0,)]
 
 
+def output_so_far(client: BeRayClient, task_id: int) -> bytes:
+    """What the task's first command has printed."""
+    events = client.get_task(task_id)["events"]
+    call_id = next(event["call_id"] for event in events if event["type"] == "tool.started")
+    return as_user(client, "GET", f"/tasks/{task_id}/output/{call_id}").content
+
+
+def as_user(client: BeRayClient, method: str, path: str, **request: Any) -> requests.Response:
+    headers = {"Authorization": f"Bearer {client.token}"}
+    return requests.request(method, f"{client.base_url}/api/v1{path}", headers=headers, timeout=30, **request)
+
+
+def test_account_deleted_at_one_process_is_nobodys_at_any(users, cluster):
+    first, second = users.make()
+    email, task_id = first.get_current_user()["email"], run_to_its_wait(first, "never")
+    url, header = f"{first.base_url}/api/v1/tasks/{task_id}/stream", {"Authorization": f"Bearer {first.token}"}
+    with requests.get(url, headers=header, stream=True, timeout=30) as stream:
+        answer = as_user(second, "DELETE", "/users/me", json={"password": PASSWORD})
+
+        assert answer.status_code == 200, answer.text
+        for client in (first, second):
+            with pytest.raises(AuthenticationError):
+                client.list_tasks()
+        assert "task.finished" not in stream.text, "read to its end: the other process has closed it"
+    folder = cluster.folder / "work_dirs" / str(task_id)
+    wait_until(lambda: query(cluster, "SELECT id FROM task WHERE id = %s", task_id) == [], what="the task to go")
+    assert not folder.exists()
+    assert query(cluster, "SELECT count(*) FROM event WHERE task_id = %s", task_id) == [(0,)]
+    assert query(cluster, "SELECT id FROM user_account WHERE email = %s", email) == []
+    assert cluster.apis[0].register(email) != first.token
+
+
 def test_files_and_logouts_are_the_same_everywhere(users):
     first, second = users.make()
     task_id = run_to_its_wait(first, "go")
     first.upload_file(task_id, "notes.txt", "read me")
 
     assert second.get_file_content(task_id, "notes.txt").text == "read me"
+    assert output_so_far(second, task_id) == b"begun\n"
     made = first.create_token("everywhere")
     url, header = f"{second.base_url}/api/v1/tasks/{task_id}/stream", {"Authorization": f"Bearer {made['token']}"}
     with (
@@ -146,6 +180,32 @@ def test_files_and_logouts_are_the_same_everywhere(users):
     first.logout()
     with pytest.raises(AuthenticationError):
         second.list_tasks()
+
+
+def test_admins_see_every_process_and_lose_the_role_at_all_of_them_at_once(users, cluster):
+    pairs = [users.make() for _ in range(2)]
+    ids = [pair[0].get_current_user()["id"] for pair in pairs]
+    task_id = run_to_its_wait(pairs[1][0], "never")
+    with psycopg.connect(cluster.database_url) as connection:
+        connection.execute("UPDATE user_account SET is_admin = true WHERE id = ANY(%s)", [ids])
+
+    def ask(client: BeRayClient, method: str, path: str, **request: Any) -> requests.Response:
+        url, headers = f"{client.base_url}/api/v1/admin/{path}", {"Authorization": f"Bearer {client.token}"}
+        return requests.request(method, url, headers=headers, timeout=30, **request)
+
+    seen = [ask(client, "GET", "overview").json() for client in pairs[0]]
+    stopped = ask(pairs[0][1], "POST", f"tasks/{task_id}/stop").json()
+    demoted = [ask(pairs[0][0], "PUT", f"users/{ids[1]}", json={"is_admin": False}).status_code]
+    demoted += [ask(client, "GET", "overview").status_code for client in pairs[1]]
+
+    for overview in seen:
+        assert Counter(one["role"] for one in overview["processes"]) == {"api": 2, "worker": 2}
+        assert {one["running"] for one in overview["processes"] if one["role"] == "api"} == {0}
+        assert sum(one["running"] for one in overview["processes"]) == overview["tasks"]["running"] == 1
+        assert all(one["beat_seconds"] < 10 for one in overview["processes"])
+        assert overview["storage"]["database_bytes"] > 0
+    assert stopped["status"] == "stopped"
+    assert demoted == [200, 404, 404]
 
 
 def test_same_key_from_20_threads_at_two_apis_makes_one_task(users, cluster):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from beray.client import BeRayClient
+from beray.server.clock import system_clock
 from tests.support.scripted_model import Reply, ScriptedModel, call, turns
 from tests.support.server import ServerProcess
 from tests.support.waiting import wait_until
@@ -111,29 +112,40 @@ def test_queued_tasks_run_after_a_restart(make_server):
             assert client.get_task(task_id)["status"] == "completed"
 
 
-def test_deletion_cut_by_a_crash_is_finished_after_the_restart(make_server):
+def test_deletions_cut_by_a_crash_are_finished_after_the_restart(make_server):
+    """Of a task, of an account with one, and of an account that had none."""
     from sqlalchemy import text
 
+    from beray.server.db.accounts import close_account
+    from beray.server.db.auth import UserRow
     from beray.server.db.sqlite import sqlite_engine
 
     server: ServerProcess = make_server().start()
-    token = server.register("a@example.com")
-    with BeRayClient(server.base_url, token=token) as client:
-        task_id = client.create_task("Write a Python script that prints hi")["id"]
-        list(client.stream_task_updates(task_id))
+    task_ids = []
+    for email in ("a@example.com", "b@example.com"):
+        with BeRayClient(server.base_url, token=server.register(email)) as client:
+            task_ids.append(client.create_task("Write a Python script that prints hi")["id"])
+            list(client.stream_task_updates(task_ids[-1]))
+    server.register("c@example.com")
     server.kill()
     engine = sqlite_engine(server.data_dir / "beray.db")
-    with engine.begin() as connection:  # hidden, and then the process died
-        connection.execute(text("UPDATE task SET deleted_at = 1, stop_requested = 1"))
+    with engine.begin() as connection:  # hidden, or closed, and then the process died
+        connection.execute(
+            text("UPDATE task SET deleted_at = 1, stop_requested = 1 WHERE id = :id"), {"id": task_ids[0]}
+        )
+        for user_id, email in ((2, "b@example.com"), (3, "c@example.com")):
+            close_account(connection, UserRow(user_id, email, 0), now=system_clock())
     engine.dispose()
     server.start()
 
     reader = sqlite_engine(server.data_dir / "beray.db", is_read_only=True)
 
-    def rows_left() -> int:
+    def left() -> list[str]:
         with reader.begin() as connection:
-            return connection.execute(text("SELECT count(*) FROM task")).scalar_one()
+            rows = connection.execute(text("SELECT goal FROM task UNION SELECT email FROM user_account ORDER BY 1"))
+            return list(rows.scalars())
 
-    wait_until(lambda: rows_left() == 0, what="the row to go")
-    assert not (server.data_dir / "tasks" / str(task_id)).exists()
+    kept = ["a@example.com", "deleted 2"]  # what that one has used today counts until the day is over
+    wait_until(lambda: left() == kept, what="the rows to go")
+    assert not any((server.data_dir / "tasks" / str(task_id)).exists() for task_id in task_ids)
     reader.dispose()

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import cast
 
 import requests
+from sqlalchemy import text
 
+from beray.server.db.sqlite import sqlite_engine
 from tests.support.starter import ForkedProcess, starter
 from tests.support.waiting import wait_until
 
@@ -159,6 +161,13 @@ class ServerProcess:
         answer = requests.post(f"{api}/register", json=body, timeout=30)
         answer.raise_for_status()
         return cast(str, answer.json()["access_token"])
+
+    def promote(self, address: str) -> None:
+        """Make a user an admin, behind the back of the server, whose database is SQLite."""
+        engine = sqlite_engine(self.data_dir / "beray.db")
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE user_account SET is_admin = 1 WHERE email = :email"), {"email": address})
+        engine.dispose()
 
     def stop(self) -> int:
         """Send SIGTERM and wait; the exit status."""

@@ -98,7 +98,7 @@ class BackgroundProcess:
     async def _keep(self, content: bytes) -> None:
         self.output.add(content)
         if not self._log.is_full:
-            await asyncio.to_thread(self._log.write, [content])
+            await asyncio.to_thread(self._log.write, content)
         await asyncio.sleep(READ_PAUSE_SECONDS)
 
     async def _kill(self) -> None:

@@ -6,13 +6,11 @@ make, list or delete tokens, so one that has leaked can neither outlive its dele
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection
 
 from beray.server.audit import AuditTrail
-from beray.server.auth.errands import Errands
 from beray.server.auth.tokens import hash_token, new_api_token
 from beray.server.clock import Clock
 from beray.server.db import api_tokens as queries
@@ -20,14 +18,13 @@ from beray.server.db.api_tokens import ApiTokenRow
 from beray.server.db.audit import insert_row
 from beray.server.db.auth import UserRow, hold_user
 from beray.server.db.connect import Database
-from beray.server.db.logins import TokenUse, find_api_token, find_session
+from beray.server.db.logins import find_api_token, find_session
 from beray.server.db.tables import ID_MOST
 from beray.server.errors import Refused
 
 MOST_TOKENS: Final = 100  # per user, so that a list is whole and short
 LEAST_SECONDS: Final = 60
 MOST_SECONDS: Final = 10 * 365 * 86_400  # who wants longer says "never"
-HOUR_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +44,12 @@ class NewApiToken:
 
 
 class ApiTokens:
-    """Make, list, delete API tokens, and note when they are used. `close` when done."""
+    """Make, list and delete API tokens."""
 
     def __init__(self, database: Database, clock: Clock, trail: AuditTrail) -> None:
         self._database = database
         self._clock = clock
         self._trail = trail
-        self._uses = _Uses(database)
-
-    async def close(self) -> None:
-        """Write down what is known of the last uses."""
-        await self._uses.close()
-
-    def note_use(self, use: TokenUse) -> None:
-        """Note that a request bears the token; that is written soon, and at most once an hour."""
-        self._uses.note(use, self._clock())
 
     async def list_tokens(self, user: UserRow) -> Sequence[ApiTokenRow]:
         """The user's tokens, newest first; expired ones until the next is made."""
@@ -135,34 +123,6 @@ class ApiTokens:
             insert_row(connection, replace(entry, user_id=use.user.id, who=use.user.email, resource=told))
 
         await self._database.write(delete)
-
-
-class _Uses:
-    """Notes when tokens are used, beside the requests: in each hour once for each token and process."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._errands = Errands()
-        self._hour = 0
-        self._noted: set[int] = set()
-
-    def note(self, use: TokenUse, now: int) -> None:
-        token_id = use.api_token_id
-        assert token_id is not None, "a session's use is not noted"
-        hour = now // HOUR_MS
-        if use.last_used_at is not None and use.last_used_at // HOUR_MS >= hour:
-            return
-        if hour != self._hour:
-            self._hour = hour
-            self._noted.clear()
-        if token_id in self._noted or self._errands.is_full:
-            return
-        self._noted.add(token_id)  # also if it fails: a full disk is not tried again by every request
-        query = partial(queries.note_use, token_id=token_id, now=now)
-        self._errands.begin(lambda: self._database.write(query), "noting that an API token is used")
-
-    async def close(self) -> None:
-        await self._errands.close()
 
 
 def _told(token_id: int, name: str) -> str:

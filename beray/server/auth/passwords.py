@@ -93,20 +93,20 @@ class Passwords:
         return await asyncio.wrap_future(future)
 
 
-def check_password(password: str) -> None:
+def check_password(password: str, field: str = "password") -> None:
     """Refuse a password that may not be set. No composition rules: length is what counts (NIST SP 800-63B)."""
     if not LEAST_CHARACTERS <= len(password) <= MOST_CHARACTERS:
-        raise _invalid_password()
+        raise _invalid_password(field)
 
 
-def check_length(password: str) -> None:
+def check_length(password: str, field: str = "password") -> None:
     """Refuse a password that is too long to be anybody's, before any work is done for it."""
     if len(password) > MOST_CHARACTERS:
-        raise _invalid_password()
+        raise _invalid_password(field)
 
 
-def _invalid_password() -> Refused:
-    item = wrong_field("password", "invalid_password", least=LEAST_CHARACTERS, most=MOST_CHARACTERS)
+def _invalid_password(field: str) -> Refused:
+    item = wrong_field(field, "invalid_password", least=LEAST_CHARACTERS, most=MOST_CHARACTERS)
     return Refused("invalid_password", errors=[item], least=LEAST_CHARACTERS, most=MOST_CHARACTERS)
 
 

@@ -1,4 +1,4 @@
-"""HTTP of accounts: `/auth/*`, `/users/me` and its API tokens (WIRE.md, "Accounts")."""
+"""HTTP of accounts: `/auth/*`, `/users/me`, its sessions and API tokens (WIRE.md, "Accounts")."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -19,7 +19,7 @@ from beray.server.auth.tokens import authorization
 from beray.server.bodies import Name, Text, whole
 from beray.server.clock import iso, iso_or_none
 from beray.server.db.api_tokens import ApiTokenRow
-from beray.server.db.auth import UserRow
+from beray.server.db.auth import OpenSession, UserRow
 from beray.server.errors import Refused
 from beray.server.messages import text
 from beray.server.refusals import LOGGED_IN, OPEN, READING, SIGNED_IN, WRITING, refused_with
@@ -39,6 +39,7 @@ RESET_REFUSALS = refused_with(
 )
 LOGIN = (*WRITING, "invalid_email", "invalid_password", "invalid_credentials", "rate_limited")
 LOGIN_REFUSALS = refused_with(*LOGIN, "origin_mismatch")
+BY_PASSWORD = (*WRITING, *LOGGED_IN, "wrong_password", "invalid_password", "account_without_password", "rate_limited")
 
 
 # What the services check; said here for the readers of /openapi.json.
@@ -84,6 +85,7 @@ class UserBody(BaseModel):
     id: int
     email: str
     created_at: str
+    is_admin: bool = False
 
 
 class SessionBody(BaseModel):
@@ -133,10 +135,43 @@ class CreatedApiTokenBody(ApiTokenBody):
     token: str
 
 
+class PasswordChange(BaseModel):
+    current_password: Password
+    new_password: NewPassword
+
+
+class AccountDeletion(BaseModel):
+    password: Password
+
+
+class OpenSessionBody(BaseModel):
+    """A session that lives. `last_used_at` is at most an hour behind; `is_current`: this request bears its token."""
+
+    id: int
+    created_at: str
+    expires_at: str
+    last_used_at: str | None
+    user_agent: str | None
+    address: str | None
+    is_current: bool
+
+
+class SessionsEndedBody(BaseModel):
+    message: str
+    ended: int
+
+
 def build_router(accounts: Accounts) -> APIRouter:
     """The routes of accounts, without the `/api/v1` prefix."""
     router = APIRouter(tags=["accounts"])
+    _add_logins(router, accounts)
+    _add_own_account(router, accounts)
+    _add_sessions(router, accounts)
+    _add_api_tokens(router, accounts)
+    return router
 
+
+def _add_logins(router: APIRouter, accounts: Accounts) -> None:
     @router.post(
         "/auth/request-verification-code", response_model=MessageBody, responses=CODE_REFUSALS, openapi_extra=OPEN
     )
@@ -162,10 +197,10 @@ def build_router(accounts: Accounts) -> APIRouter:
     async def register(
         body: Registration, request: Request, response: Response, console: Console = None
     ) -> Mapping[str, object]:
-        _check_console(request, console)
+        _check_console(accounts, request, console)
         client = accounts.clients.of(request)
         session = await accounts.register(body.email, body.verification_code, body.password, client=client)
-        return _session(session) if console is None else _keep_in_browser(request, response, session)
+        return _session(session) if console is None else _keep_in_browser(accounts, request, response, session)
 
     @router.post("/auth/reset-password", response_model=MessageBody, responses=RESET_REFUSALS, openapi_extra=OPEN)
     async def reset_password(body: PasswordReset, request: Request) -> Message:
@@ -181,9 +216,9 @@ def build_router(accounts: Accounts) -> APIRouter:
         openapi_extra=OPEN,
     )
     async def login(body: Login, request: Request, response: Response, console: Console = None) -> Mapping[str, object]:
-        _check_console(request, console)
+        _check_console(accounts, request, console)
         session = await accounts.login(body.email, body.password, client=accounts.clients.of(request))
-        return _session(session) if console is None else _keep_in_browser(request, response, session)
+        return _session(session) if console is None else _keep_in_browser(accounts, request, response, session)
 
     @router.post(
         "/auth/token",
@@ -206,8 +241,7 @@ def build_router(accounts: Accounts) -> APIRouter:
     async def logout(request: Request, response: Response) -> Message:
         """End the token the request bears, an API token too."""
         await accounts.logout(request)
-        if not authorization(request):
-            response.headers["set-cookie"] = session_cookie(request, accounts.clients, "", seconds=0)
+        _forget_in_browser(accounts, request, response)
         return {"message": text("logged_out")}
 
     @router.get(
@@ -226,10 +260,58 @@ def build_router(accounts: Accounts) -> APIRouter:
             return {"user": None}
         return {"user": _user(user)}
 
+
+def _add_own_account(router: APIRouter, accounts: Accounts) -> None:
     @router.get("/users/me", response_model=UserBody, responses=refused_with(*READING, *SIGNED_IN))
     async def get_current_user(request: Request) -> User:
         return _user(await accounts.authenticate(request))
 
+    @router.put("/users/me/password", response_model=MessageBody, responses=refused_with(*BY_PASSWORD))
+    async def change_password(body: PasswordChange, request: Request) -> Message:
+        """Set another password; every other session ends at once, API tokens stay."""
+        login = await accounts.authenticate_login(request)
+        client = accounts.clients.of(request)
+        await accounts.own.change_password(login, body.current_password, body.new_password, client=client)
+        return {"message": text("password_changed")}
+
+    @router.delete("/users/me", response_model=MessageBody, responses=refused_with(*BY_PASSWORD, "last_admin"))
+    async def delete_account(body: AccountDeletion, request: Request, response: Response) -> Message:
+        """Delete the account with all that is its: nobody's at once, gone in the background."""
+        login = await accounts.authenticate_login(request)
+        await accounts.own.delete(login, body.password, client=accounts.clients.of(request))
+        _forget_in_browser(accounts, request, response)
+        return {"message": text("account_deleted")}
+
+
+def _add_sessions(router: APIRouter, accounts: Accounts) -> None:
+    @router.get(
+        "/users/me/sessions", response_model=list[OpenSessionBody], responses=refused_with(*READING, *LOGGED_IN)
+    )
+    async def list_sessions(request: Request) -> list[OpenSessionBody]:
+        """Where the user is logged in, newest first."""
+        login = await accounts.authenticate_login(request)
+        return [_open_session(session) for session in await accounts.sessions.list_sessions(login)]
+
+    @router.delete("/users/me/sessions", response_model=SessionsEndedBody, responses=refused_with(*WRITING, *LOGGED_IN))
+    async def end_other_sessions(request: Request) -> SessionsEndedBody:
+        """End every session but this one: they are dead at once."""
+        login = await accounts.authenticate_login(request)
+        ended = await accounts.sessions.end_others(login)
+        return SessionsEndedBody(message=text("other_sessions_ended", count=ended), ended=ended)
+
+    @router.delete(
+        "/users/me/sessions/{session_id}",
+        response_model=MessageBody,
+        responses=refused_with(*WRITING, *LOGGED_IN, "session_not_found"),
+    )
+    async def end_session(session_id: int, request: Request) -> Message:
+        """End a session, this one too: it is dead at once."""
+        login = await accounts.authenticate_login(request)
+        await accounts.sessions.end(login, session_id)
+        return {"message": text("session_ended", session_id=session_id)}
+
+
+def _add_api_tokens(router: APIRouter, accounts: Accounts) -> None:
     @router.get("/users/me/tokens", response_model=list[ApiTokenBody], responses=refused_with(*READING, *LOGGED_IN))
     async def list_tokens(request: Request) -> list[ApiToken]:
         """The user's API tokens, newest first. Not for API tokens themselves, like all of this."""
@@ -259,17 +341,24 @@ def build_router(accounts: Accounts) -> APIRouter:
         await accounts.api_tokens.delete(login.user, token_id)
         return {"message": text("api_token_deleted", token_id=token_id)}
 
-    def _check_console(request: Request, console: str | None) -> None:
-        """No other site may log a browser in, to have its user work under an account of somebody else's."""
-        if console is not None:
-            check_origin(request, accounts.clients)
 
-    def _keep_in_browser(request: Request, response: Response, session: NewSession) -> Mapping[str, object]:
-        seconds = session.expires_in_seconds
-        response.headers["set-cookie"] = session_cookie(request, accounts.clients, session.token, seconds=seconds)
-        return {name: value for name, value in _session(session).items() if name != "access_token"}
+def _check_console(accounts: Accounts, request: Request, console: str | None) -> None:
+    """No other site may log a browser in, to have its user work under an account of somebody else's."""
+    if console is not None:
+        check_origin(request, accounts.clients)
 
-    return router
+
+def _keep_in_browser(
+    accounts: Accounts, request: Request, response: Response, session: NewSession
+) -> Mapping[str, object]:
+    seconds = session.expires_in_seconds
+    response.headers["set-cookie"] = session_cookie(request, accounts.clients, session.token, seconds=seconds)
+    return {name: value for name, value in _session(session).items() if name != "access_token"}
+
+
+def _forget_in_browser(accounts: Accounts, request: Request, response: Response) -> None:
+    if not authorization(request):
+        response.headers["set-cookie"] = session_cookie(request, accounts.clients, "", seconds=0)
 
 
 def _session(session: NewSession) -> Session:
@@ -282,7 +371,19 @@ def _session(session: NewSession) -> Session:
 
 
 def _user(user: UserRow) -> User:
-    return {"id": user.id, "email": user.email, "created_at": iso(user.created_at)}
+    return {"id": user.id, "email": user.email, "created_at": iso(user.created_at), "is_admin": user.is_admin}
+
+
+def _open_session(session: OpenSession) -> OpenSessionBody:
+    return OpenSessionBody(
+        id=session.id,
+        created_at=iso(session.created_at),
+        expires_at=iso(session.expires_at),
+        last_used_at=iso_or_none(session.last_used_at),
+        user_agent=session.user_agent,
+        address=session.address,
+        is_current=session.is_current,
+    )
 
 
 def _api_token(row: ApiTokenRow) -> ApiToken:

@@ -7,7 +7,6 @@ how often in `rates.py`.
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
@@ -22,10 +21,12 @@ from beray.server.auth.emails import normalise_email
 from beray.server.auth.errands import Errands
 from beray.server.auth.live_tokens import LiveTokens, Logins, LoginWatch
 from beray.server.auth.mailer import Mail, Mailer, MailNotSent, make_mailer
+from beray.server.auth.own_account import OwnAccount
 from beray.server.auth.passwords import Passwords, check_length, check_password
 from beray.server.auth.rates import Hit, Rates
 from beray.server.auth.secret_key import load_secret_key
 from beray.server.auth.session_cookie import cookie_token
+from beray.server.auth.sessions import Origin, Sessions, session_origin
 from beray.server.auth.tokens import (
     TokenKey,
     authorization,
@@ -35,6 +36,8 @@ from beray.server.auth.tokens import (
     new_token,
     token_key,
 )
+from beray.server.auth.tries import RightPassword, Tries, Wrong
+from beray.server.auth.uses import TokenUses
 from beray.server.clock import DAY_MS, Clock
 from beray.server.db import api_tokens as api_token_queries
 from beray.server.db import auth as queries
@@ -43,7 +46,7 @@ from beray.server.db.auth import SessionRow, UserRow
 from beray.server.db.connect import Database
 from beray.server.db.logins import TOKEN, OwnRow, TokenUse, find_session, own_row, token_use
 from beray.server.db.notices import Notice
-from beray.server.errors import Refused
+from beray.server.errors import Refused, shown
 from beray.server.messages import text
 from beray.server.settings import Settings
 
@@ -57,7 +60,7 @@ MOST_SESSIONS: Final = (
     1000  # per user; the oldest go first. More than this many logins live at once are a program's leak
 )
 RETRY_MAIL_SECONDS: Final = 60  # what the rule "1 per minute" for codes asks for anyway
-LOGIN_TRIES: Final = 2  # of one login whose password is being changed meanwhile
+LOGIN_FAILED: Final = Wrong("invalid_credentials", "login.failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +70,6 @@ class NewSession:
     token: str
     expires_in_seconds: int
     user: UserRow
-
-
-class _PasswordChanged(Exception):
-    """The hash a password was checked against is no longer the user's."""
-
-
-@dataclass(frozen=True, slots=True)
-class _RightPassword:
-    """Whose a password is; `known_hash` is what it was checked against, `new_hash` what to store from now on."""
-
-    user: UserRow
-    known_hash: str
-    new_hash: str | None
 
 
 class Accounts:
@@ -93,6 +83,8 @@ class Accounts:
     Attributes:
         clients: Tells where a request comes from.
         api_tokens: The tokens that users have made for programs.
+        sessions: Where users are logged in.
+        own: What users do to their own account.
     """
 
     def __init__(
@@ -115,10 +107,14 @@ class Accounts:
         self._codes = codes
         self._passwords = passwords
         self._rates = rates
+        self._tries = Tries(database, passwords=passwords, rates=rates, trail=trail)
+        self.sessions = Sessions(database, clock, trail)
+        self.own = OwnAccount(database, clock, tries=self._tries, passwords=passwords, trail=trail)
         self._mailer = mailer
         self._trail = trail
         self._token_days = token_days
         self._errands = Errands()
+        self._uses = TokenUses(database, clock)
         self._live = LiveTokens(0)
         self._logins = Logins(clock, self._find_use)
 
@@ -142,7 +138,7 @@ class Accounts:
     async def close(self) -> None:
         """Send the mails that have begun, and stop the password threads; call it before the database is closed."""
         await self._errands.close()
-        await self.api_tokens.close()
+        await self._uses.close()
         self._passwords.close()
 
     async def authenticate(self, request: HTTPConnection) -> UserRow:
@@ -153,6 +149,19 @@ class Accounts:
         """
         use = await self._find_use(token_key(self._token(request)))
         return self._let_in(use)
+
+    async def authenticate_admin(self, request: HTTPConnection) -> UserRow:
+        """As `authenticate`, for who is an admin at this moment.
+
+        It is looked up past what is remembered: whoever took the role away, in whatever process, has taken it.
+
+        Raises:
+            Refused: `not_authenticated`; `not_found`, as at a path where nothing is.
+        """
+        user = self._let_in(await self._look_up(token_key(self._token(request)), self._clock()))
+        if not user.is_admin:
+            raise Refused("not_found", path=shown(request.scope["path"]))
+        return user
 
     async def authenticate_owner(
         self, request: HTTPConnection, wanted: OwnRow, **values: object
@@ -191,8 +200,7 @@ class Accounts:
     def _let_in(self, use: TokenUse | None) -> UserRow:
         if use is None:
             raise Refused("not_authenticated")
-        if use.api_token_id is not None:
-            self.api_tokens.note_use(use)
+        self._uses.note(use)
         if (caller := current_caller.get()) is not None:
             caller.user = use.user
         return use.user
@@ -201,6 +209,9 @@ class Accounts:
         now = self._clock()
         if (live := self._live.find(key.hash, now)) is not None:
             return live
+        return await self._look_up(key, now)
+
+    async def _look_up(self, key: TokenKey, now: int) -> TokenUse | None:
         look_up = TOKEN.by_api_token if key.is_api_token else TOKEN.by_session
         row = await self._database.find(look_up, token_hash=key.hash, now=now)
         return None if row is None else self._kept(key, row, now)
@@ -249,7 +260,7 @@ class Accounts:
         hit = Hit("code", address=client, email=email)
         requested = self._trail.row("code.requested", who=email)
         refused = self._trail.row("code.refused", who=email, resource="email_already_registered")
-        count = self._count(hit)
+        count = self._tries.count(hit)
 
         def issue(connection: Connection) -> str | Refused:
             if (limited := count(connection)) is not None:
@@ -282,7 +293,7 @@ class Accounts:
             raise Refused("mail_not_sent", retry_after_seconds=RETRY_MAIL_SECONDS)
         requested = self._trail.row("code.requested", who=email, resource="reset")
         refused = self._trail.row("code.refused", who=email, resource="no account to reset")
-        count = self._count(Hit("code", address=client, email=email))
+        count = self._tries.count(Hit("code", address=client, email=email))
 
         def issue(connection: Connection) -> tuple[bool, str] | Refused:
             if (limited := count(connection)) is not None:
@@ -309,7 +320,7 @@ class Accounts:
         email = normalise_email(raw_email)
         check_password(password)
         code = code.strip()
-        count = self._count(Hit("reset", address=client, email=email))
+        count = self._tries.count(Hit("reset", address=client, email=email))
         known = Hit("login", address=client, email=email)
         done = self._trail.row("password.reset", who=email)
         failed = self._trail.row("password.reset.failed", who=email)
@@ -349,8 +360,9 @@ class Accounts:
         email = normalise_email(raw_email)
         check_password(password)
         code = code.strip()
-        count = self._count(Hit("register", address=client, email=email))
+        count = self._tries.count(Hit("register", address=client, email=email))
         registered, failed = self._trail.row("register", who=email), self._trail.row("register.failed", who=email)
+        origin = session_origin()
 
         def try_code(connection: Connection) -> Refused | None:
             if (limited := count(connection)) is not None:
@@ -371,7 +383,7 @@ class Accounts:
             if user is None:
                 raise Refused("email_already_registered", email=email)
             insert_row(connection, replace(registered, user_id=user.id))
-            return self._begin_session(connection, user)
+            return self._begin_session(connection, user, origin)
 
         _or_raise(await self._database.write(try_code))
         password_hash = await self._passwords.hash(password)
@@ -386,47 +398,22 @@ class Accounts:
         email = normalise_email(raw_email)
         check_length(password)
         hit = Hit("login", address=client, email=email)
-        limited = await self._database.write(self._count(hit))
-        if limited is not None:
-            raise limited
-        for _ in range(LOGIN_TRIES):
-            right = await self._verify(password, hit)
-            with suppress(_PasswordChanged):
-                return await self._begin_login(right, hit)
-        raise Refused("invalid_credentials")
+        return await self._tries.by_password(
+            password, hit, lambda right: self._begin_login(right, hit), wrong=LOGIN_FAILED
+        )
 
-    async def _verify(self, password: str, hit: Hit) -> _RightPassword:
-        found = await self._database.read(lambda connection: queries.find_user(connection, hit.email))
-        user, known_hash = found or (None, None)
-        try:
-            verdict = await self._passwords.verify(password, known_hash)
-        except Refused:  # turned away unread: not a wrong password
-            await self._database.write(lambda connection: self._rates.give_back(connection, hit))
-            raise
-        if user is None or known_hash is None or not verdict.is_right:
-            failed = self._trail.row("login.failed", user=user, who=hit.email)
-            await self._database.write(lambda connection: insert_row(connection, failed))
-            raise Refused("invalid_credentials")
-        return _RightPassword(user, known_hash, verdict.new_hash)
-
-    async def _begin_login(self, right: _RightPassword, hit: Hit) -> NewSession:
-        """Begin the session that a right password opens.
-
-        Raises:
-            _PasswordChanged: It has been reset since it was looked at.
-        """
+    async def _begin_login(self, right: RightPassword, hit: Hit) -> NewSession:
+        """Begin the session that a right password opens."""
         user = right.user
-        entry = self._trail.row("login", user=user)
+        entry, origin = self._trail.row("login", user=user), session_origin()
 
         def begin(connection: Connection) -> NewSession:
-            self._rates.give_back(connection, hit)
-            self._rates.remember(connection, hit)
-            if not queries.has_password_hash(connection, user.id, right.known_hash):
-                raise _PasswordChanged
+            self._tries.give_back(connection, hit)
+            self._tries.require(connection, right)
             insert_row(connection, entry)
             if right.new_hash is not None:
                 queries.replace_password_hash(connection, user.id, old=right.known_hash, new=right.new_hash)
-            return self._begin_session(connection, user)
+            return self._begin_session(connection, user, origin)
 
         return await self._database.write(begin)
 
@@ -461,33 +448,20 @@ class Accounts:
                 assert found is not None, "an address is taken by a user"
                 user = found[0]
             queries.delete_sessions(connection, user.id)
-            return user, self._insert_session(connection, user, days=LOCAL_DAYS)
+            return user, self._insert_session(connection, user, days=LOCAL_DAYS, origin=Origin())
 
         return await self._database.write(ensure)
 
-    def _count(self, hit: Hit) -> Callable[[Connection], Refused | None]:
-        """The query that counts a hit: a refusal, told once for each limit and window, if it is one too many."""
-        entry = self._trail.row("rate.refused", who=hit.email)
-
-        def count(connection: Connection) -> Refused | None:
-            too_often = self._rates.take(connection, hit)
-            if too_often is None:
-                return None
-            if too_often.is_first:  # the others would let a flood fill the disk
-                insert_row(connection, replace(entry, resource=f"{hit.action} per {too_often.scope}"))
-            return Refused("rate_limited", retry_after_seconds=too_often.seconds, seconds=too_often.seconds)
-
-        return count
-
-    def _begin_session(self, connection: Connection, user: UserRow) -> NewSession:
+    def _begin_session(self, connection: Connection, user: UserRow, origin: Origin) -> NewSession:
         queries.purge_sessions(connection, user.id, now=self._clock(), most=MOST_SESSIONS - 1)
-        token = self._insert_session(connection, user, days=self._token_days)
+        token = self._insert_session(connection, user, days=self._token_days, origin=origin)
         return NewSession(token, self._token_days * DAY_MS // 1000, user)
 
-    def _insert_session(self, connection: Connection, user: UserRow, *, days: int) -> str:
+    def _insert_session(self, connection: Connection, user: UserRow, *, days: int, origin: Origin) -> str:
         token = new_token()
         now = self._clock()
-        queries.insert_session(connection, user.id, SessionRow(hash_token(token), now, now + days * DAY_MS))
+        row = SessionRow(hash_token(token), now, now + days * DAY_MS, origin.user_agent, origin.address)
+        queries.insert_session(connection, user.id, row)
         return token
 
     def _code_mail(self, email: str, code: str) -> Mail:

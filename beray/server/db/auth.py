@@ -5,7 +5,9 @@ forget it. Whatever must hold under a race (one account per address, one use per
 hit) is one statement whose result tells who won.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -19,15 +21,31 @@ class UserRow:
     id: int
     email: str
     created_at: int
+    is_admin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
-    """A session to store: the SHA-256 of its token, and times in milliseconds since the epoch."""
+    """A session to store: the SHA-256 of its token, times in milliseconds since the epoch, and where it is begun."""
 
     token_hash: bytes
     created_at: int
     expires_at: int
+    user_agent: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """A session that lives; `last_used_at` as far as that was noted."""
+
+    id: int
+    created_at: int
+    expires_at: int
+    last_used_at: int | None
+    user_agent: str | None
+    address: str | None
+    is_current: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +61,14 @@ class CodeRow:
 
 # users
 
-_USER_BY_EMAIL = text("SELECT id, email, created_at, password_hash FROM user_account WHERE email = :email")
+_USER_BY_EMAIL = text("SELECT id, email, created_at, is_admin, password_hash FROM user_account WHERE email = :email")
 _INSERT_USER = text(
     "INSERT INTO user_account (email, password_hash, created_at) VALUES (:email, :password_hash, :created_at)"
     " ON CONFLICT (email) DO NOTHING RETURNING id"
 )
 _SET_HASH = text(
-    "UPDATE user_account SET password_hash = :password_hash WHERE email = :email RETURNING id, email, created_at"
+    "UPDATE user_account SET password_hash = :password_hash WHERE email = :email"
+    " RETURNING id, email, created_at, is_admin"
 )
 _HASH_OF_USER = text("SELECT password_hash FROM user_account WHERE id = :user_id")
 _HASH_OF_USER_HELD = text("SELECT password_hash FROM user_account WHERE id = :user_id FOR SHARE")
@@ -57,10 +76,15 @@ _HOLD_USER = text("SELECT 1 FROM user_account WHERE id = :user_id FOR NO KEY UPD
 _REPLACE_HASH = text("UPDATE user_account SET password_hash = :new WHERE id = :user_id AND password_hash = :old")
 
 
+def user_row(columns: Sequence[Any]) -> UserRow:
+    """The user that a row begins with: `id`, `email`, `created_at`, `is_admin` (0 or 1 on SQLite)."""
+    return UserRow(columns[0], columns[1], columns[2], bool(columns[3]))
+
+
 def find_user(connection: Connection, email: str) -> tuple[UserRow, str | None] | None:
     """The user with this address and the hash of their password (None: cannot log in by password)."""
     row = connection.execute(_USER_BY_EMAIL, {"email": email}).one_or_none()
-    return None if row is None else (UserRow(row[0], row[1], row[2]), row[3])
+    return None if row is None else (user_row(row), row[4])
 
 
 def insert_user(connection: Connection, email: str, *, password_hash: str | None, now: int) -> UserRow | None:
@@ -78,7 +102,7 @@ def replace_password_hash(connection: Connection, user_id: int, *, old: str, new
 def set_password_hash(connection: Connection, email: str, password_hash: str) -> UserRow | None:
     """Store another password's hash; None if nobody has this address."""
     row = connection.execute(_SET_HASH, {"email": email, "password_hash": password_hash}).one_or_none()
-    return None if row is None else UserRow(row[0], row[1], row[2])
+    return None if row is None else user_row(row)
 
 
 def has_password_hash(connection: Connection, user_id: int, password_hash: str | None) -> bool:
@@ -101,8 +125,8 @@ def hold_user(connection: Connection, user_id: int) -> None:
 # sessions
 
 _INSERT_SESSION = text(
-    "INSERT INTO session (token_hash, user_id, created_at, expires_at)"
-    " VALUES (:token_hash, :user_id, :created_at, :expires_at)"
+    "INSERT INTO session (token_hash, user_id, created_at, expires_at, last_used_at, user_agent, address)"
+    " VALUES (:token_hash, :user_id, :created_at, :expires_at, :created_at, :user_agent, :address)"
 )
 _REVOKE_SESSION = text(
     "UPDATE session SET revoked_at = :now"
@@ -113,6 +137,19 @@ _PURGE_SESSIONS = text(
     "(SELECT id FROM session WHERE user_id = :user_id ORDER BY id DESC LIMIT 1 OFFSET :most))"
 )
 _DELETE_SESSIONS = text("DELETE FROM session WHERE user_id = :user_id")
+_LIVES = "revoked_at IS NULL AND expires_at > :now"
+_LIST_SESSIONS = text(
+    "SELECT id, created_at, expires_at, last_used_at, user_agent, address, token_hash = :current AS is_current"  # noqa: S608 - only constants
+    f" FROM session WHERE user_id = :user_id AND {_LIVES} ORDER BY id DESC"
+)
+_DELETE_SESSION = text(
+    f"DELETE FROM session WHERE id = :session_id AND user_id = :user_id AND {_LIVES} RETURNING id"  # noqa: S608 - likewise
+)
+_COUNT_OTHERS = text(
+    f"SELECT count(*) FROM session WHERE user_id = :user_id AND token_hash != :kept AND {_LIVES}"  # noqa: S608 - likewise
+)
+_DELETE_OTHERS = text("DELETE FROM session WHERE user_id = :user_id AND token_hash != :kept")
+_NOTE_SESSION_USE = text("UPDATE session SET last_used_at = :now WHERE id = :session_id")
 
 
 def insert_session(connection: Connection, user_id: int, session: SessionRow) -> None:
@@ -122,6 +159,8 @@ def insert_session(connection: Connection, user_id: int, session: SessionRow) ->
         "user_id": user_id,
         "created_at": session.created_at,
         "expires_at": session.expires_at,
+        "user_agent": session.user_agent,
+        "address": session.address,
     }
     connection.execute(_INSERT_SESSION, values)
 
@@ -145,6 +184,46 @@ def delete_sessions(connection: Connection, user_id: int) -> None:
     """Delete every session of the user."""
     connection.execute(_DELETE_SESSIONS, {"user_id": user_id})
     notify(connection, Notice("login", user_id))
+
+
+def list_sessions(connection: Connection, user_id: int, current: bytes, *, now: int) -> Sequence[OpenSession]:
+    """The user's sessions that live, newest first; `current` is the hash of the token that asks."""
+    rows = connection.execute(_LIST_SESSIONS, {"user_id": user_id, "current": current, "now": now})
+    return [
+        OpenSession(
+            id=row.id,
+            created_at=row.created_at,
+            expires_at=row.expires_at,
+            last_used_at=row.last_used_at,
+            user_agent=row.user_agent,
+            address=row.address,
+            is_current=bool(row.is_current),
+        )
+        for row in rows
+    ]
+
+
+def delete_session(connection: Connection, user_id: int, session_id: int, *, now: int) -> bool:
+    """Delete one session of the user; False if they have none such that lives."""
+    values = {"user_id": user_id, "session_id": session_id, "now": now}
+    if connection.execute(_DELETE_SESSION, values).first() is None:
+        return False
+    notify(connection, Notice("login", user_id))
+    return True
+
+
+def delete_other_sessions(connection: Connection, user_id: int, kept: bytes, *, now: int) -> int:
+    """Delete every session of the user but the one whose token has this hash; how many of them lived."""
+    values = {"user_id": user_id, "kept": kept}
+    count: int = connection.execute(_COUNT_OTHERS, {**values, "now": now}).scalar_one()
+    connection.execute(_DELETE_OTHERS, values)
+    notify(connection, Notice("login", user_id))
+    return count
+
+
+def note_session_use(connection: Connection, session_id: int, *, now: int) -> None:
+    """Note that the session is used."""
+    connection.execute(_NOTE_SESSION_USE, {"session_id": session_id, "now": now})
 
 
 # verification codes

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
-from beray.server.db.auth import UserRow
+from beray.server.db.auth import UserRow, user_row
 from beray.server.db.connect import LookUp
 
 
@@ -21,25 +21,27 @@ class TokenUse:
     Attributes:
         expires_at: None: never.
         api_token_id: Which API token it is; None: a session's.
-        last_used_at: When an API token was used last, as far as it was noted.
+        last_used_at: When it was used last, as far as that was noted.
+        session_id: Which session it is; None: an API token.
     """
 
     user: UserRow
     expires_at: int | None
     api_token_id: int | None
     last_used_at: int | None
+    session_id: int | None = None
 
 
-_USE: Final = "u.id, u.email, u.created_at, {}"
-_USE_COLUMNS: Final = 6
+_USE: Final = "u.id, u.email, u.created_at, u.is_admin, {}"
+_USE_COLUMNS: Final = 8
 # The two kinds of token: what a use is made of, from where, and when it is alive.
 _SESSION: Final = (
-    _USE.format("s.expires_at, NULL, NULL"),
+    _USE.format("s.expires_at, NULL, s.last_used_at, s.id"),
     "session s JOIN user_account u ON u.id = s.user_id",
     "s.token_hash = :token_hash AND s.revoked_at IS NULL AND s.expires_at > :now",
 )
 _API_TOKEN: Final = (
-    _USE.format("a.expires_at, a.id, a.last_used_at"),
+    _USE.format("a.expires_at, a.id, a.last_used_at, NULL"),
     "api_token a JOIN user_account u ON u.id = a.user_id",
     "a.token_hash = :token_hash AND (a.expires_at IS NULL OR a.expires_at > :now)",
 )
@@ -77,7 +79,7 @@ TOKEN: Final = TokenLookUps()
 
 def token_use(row: Sequence[Any]) -> TokenUse:
     """The use that a row of `TokenLookUps` begins with."""
-    return TokenUse(UserRow(row[0], row[1], row[2]), row[3], row[4], row[5])
+    return TokenUse(user_row(row), row[4], row[5], row[6], row[7])
 
 
 def own_row(row: Sequence[Any]) -> Sequence[Any] | None:

@@ -22,7 +22,8 @@ _PAYLOAD_MOST: Final = 7_900  # bytes; PostgreSQL takes payloads below 8000, and
 
 class Notice(NamedTuple):
     """`log`: the task's log has grown, or it is gone. `stop`: its run is to end. `queue`: a run has been submitted.
-    `webhook`: a message for a receiver waits. `login`: a session or an API token of a user has ended.
+    `webhook`: a message for a receiver waits. `login`: a session or an API token of a user has ended, or the
+    user's role is another.
 
     `all`: anything may have happened; look everywhere.
 

@@ -16,6 +16,10 @@ _BEAT = text(
     f" ON CONFLICT (id) DO UPDATE SET beat_at = {NOW}, about = excluded.about"
 )
 _LIVING = text(f"SELECT id, role, host, pid, {NOW} - started_at, about FROM process p WHERE {LIVES} ORDER BY id")  # noqa: S608  # only constants
+_SHOWN = text(
+    f"SELECT id, role, host, pid, version, {NOW} - beat_at AS silent_ms"  # noqa: S608  # only constants
+    f" FROM process p WHERE {LIVES} ORDER BY started_at, id"
+)
 _ADOPT = text("INSERT INTO volume (id, mark) VALUES (1, :mark) ON CONFLICT (id) DO NOTHING")
 _LEAVE = text("DELETE FROM process WHERE id = :id")
 _HASTE = text("SET LOCAL statement_timeout = '4s'")  # a beat that comes late is worth nothing
@@ -42,6 +46,19 @@ class Living:
     pid: int
     age_ms: int
     about: str
+
+
+@dataclass(frozen=True)
+class Beating:
+    """A process that lives, as people are shown it: when it has said so last, and what it is."""
+
+    process: Process
+    silent_ms: int
+
+
+def list_beating(connection: Connection) -> Sequence[Beating]:
+    """The processes that live, those that began first at the head."""
+    return [Beating(Process(*row[:5]), max(0, row.silent_ms)) for row in connection.execute(_SHOWN)]
 
 
 def beat(connection: Connection, me: Process, about: str) -> Sequence[Living]:

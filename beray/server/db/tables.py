@@ -42,6 +42,8 @@ user = Table(
     Column("email", String(320), nullable=False, unique=True),
     Column("password_hash", Text),  # null: cannot log in by password (the embedded server's local user)
     Column("created_at", BigInteger, nullable=False),
+    Column("is_admin", Boolean, nullable=False, server_default=false()),
+    Column("deleted_at", BigInteger, index=True),  # nobody's at once; the row goes when all that was theirs has gone
     sqlite_autoincrement=True,
 )
 
@@ -66,6 +68,9 @@ session = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),
+    Column("user_agent", String(300)),  # of the program that logged in, as it calls itself
+    Column("address", String(64)),  # it logged in from
+    Column("last_used_at", BigInteger),  # written at most once an hour
     sqlite_autoincrement=True,
 )
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Insert, bindparam, delete, func, insert, select, text, update
 
 from beray.protocol.status import STOPPABLE, TRANSITIONS, Status
 from beray.protocol.types import ModelKind
@@ -13,7 +14,7 @@ from beray.server.db.connect import LookUp, RunAgain
 from beray.server.db.logins import OwnRow
 from beray.server.db.messages import first_of_run
 from beray.server.db.notices import Notice, notify
-from beray.server.db.tables import idempotency_key, task
+from beray.server.db.tables import idempotency_key, task, user
 
 
 class TaskRecord(NamedTuple):
@@ -99,7 +100,16 @@ class RunRecord:
 
 
 # What each task takes is built once: SQLAlchemy needs longer to build a statement than SQLite to carry it out.
-_INSERT = insert(task).returning(task.c.id)
+
+
+@cache
+def _insert(names: tuple[str, ...]) -> Insert:
+    """Only for a user whose account is not deleted meanwhile: whoever deletes one hides the tasks that it has then."""
+    owner = select(*(bindparam(name, type_=task.c[name].type) for name in names)).select_from(user)
+    owner = owner.where(user.c.id == bindparam("user_id"), user.c.deleted_at.is_(None)).with_for_update(read=True)
+    return insert(task).from_select(names, owner).returning(task.c.id)
+
+
 _TAKE = (
     update(task)
     .where(
@@ -120,9 +130,9 @@ _TAKE = (
 _SET_USAGE = text("UPDATE task SET usage = :usage WHERE id = :task_id")
 
 
-def insert_task(connection: Connection, values: Mapping[str, Any]) -> int:
-    """Add a task; its id."""
-    task_id: int = connection.execute(_INSERT, dict(values)).scalar_one()
+def insert_task(connection: Connection, values: Mapping[str, Any]) -> int | None:
+    """Add a task; its id, None where its user's account has been deleted."""
+    task_id: int | None = connection.execute(_insert(tuple(values)), dict(values)).scalar_one_or_none()
     return task_id
 
 

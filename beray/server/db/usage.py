@@ -5,10 +5,11 @@ belong to no task and are counted for the user under the number 0. Rows outlive 
 nothing back of what it has used.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row, bindparam, text
 
 NO_TASK: Final = 0
 """In the place of a task's id: what was used outside of any."""
@@ -68,6 +69,9 @@ _ADD = text(
 )
 _OF_USER = text(f"SELECT {_SUMS} FROM usage_day WHERE user_id = :user_id AND day = :day")  # noqa: S608 - only constants
 _OF_ALL = text(f"SELECT {_SUMS} FROM usage_day WHERE day = :day")  # noqa: S608 - only constants
+_OF_EACH = text(
+    f"SELECT user_id, {_SUMS} FROM usage_day WHERE user_id IN :user_ids AND day = :day GROUP BY user_id"  # noqa: S608 - only constants
+).bindparams(bindparam("user_ids", expanding=True))
 _DELETE = text("DELETE FROM usage_day WHERE day < :day")
 
 
@@ -85,6 +89,12 @@ def sum_of_user(connection: Connection, user_id: int, day: int) -> UsedSums:
 def sum_of_all(connection: Connection, day: int) -> UsedSums:
     """What all users' tasks have used on the day."""
     return _sums(connection.execute(_OF_ALL, {"day": day}).one())
+
+
+def sums_of_users(connection: Connection, user_ids: Sequence[int], day: int) -> dict[int, UsedSums]:
+    """What each of the users' tasks have used on the day; who has used nothing is left out."""
+    rows = connection.execute(_OF_EACH, {"user_ids": list(user_ids), "day": day})
+    return {row.user_id: _sums(row) for row in rows}
 
 
 def _sums(row: Row[Any]) -> UsedSums:

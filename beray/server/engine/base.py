@@ -3,7 +3,7 @@
 An engine is given `run_task` and knows nothing about tasks but their ids.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from sqlalchemy import Connection
@@ -38,6 +38,10 @@ class Engine(Protocol):
 
     async def is_running(self, task_id: int, runs: int) -> bool:
         """Whether one of the task's runs, 1 to `runs`, goes on in a process that lives."""
+        ...
+
+    async def count_running(self) -> Mapping[str, int]:
+        """How many runs each process has taken and not ended, by its id; those without any are left out."""
         ...
 
     async def purge(self, task_id: int, runs: int) -> None:

@@ -15,7 +15,7 @@ These two files are all that knows the library, its private calls included. Pinn
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
@@ -41,6 +41,12 @@ MIGRATION_LOCK = 0x42655262  # processes that start together make the library's 
 _RUNNING = text(
     "SELECT count(*) FROM dbos.workflow_status w JOIN process p ON p.id = w.executor_id"  # noqa: S608  # only constants
     f" WHERE {LIVES} AND w.status = 'PENDING' AND w.workflow_uuid = ANY(:ids)"  # constants
+)
+
+# By the very words of the library's index of what is in flight, or SQLite reads every run there has been.
+_TAKEN = (
+    "SELECT executor_id, count(*) FROM {table} WHERE queue_name = :queue AND status = 'PENDING'"
+    " AND status IN ('ENQUEUED', 'PENDING') GROUP BY executor_id"
 )
 
 log = logging.getLogger("beray.engine")
@@ -143,6 +149,17 @@ class DbosQueue:
                 return bool(connection.execute(_RUNNING, {"ids": ids}).scalar_one())
         found = self._client.list_workflows(workflow_ids=ids, status="PENDING", load_input=False, load_output=False)
         return bool(found)
+
+    async def count_running(self) -> Mapping[str, int]:
+        """See `Engine`."""
+        return await asyncio.to_thread(self._count_running)
+
+    def _count_running(self) -> Mapping[str, int]:
+        assert self._system is not None
+        table = "dbos.workflow_status" if self._is_shared else "workflow_status"
+        with self._system.begin() as connection:
+            rows = connection.execute(text(_TAKEN.format(table=table)), {"queue": QUEUE})
+            return dict(rows.tuples().all())
 
     async def purge(self, task_id: int, runs: int) -> None:
         """See `Engine`."""

@@ -1,4 +1,4 @@
-"""HTTP of a task's files: `/tasks/{task_id}/files/*` (WIRE.md, "Files")."""
+"""HTTP of a task's files: `/tasks/{task_id}/files/*` (WIRE.md, "Files"), and of its tool calls' whole outputs."""
 
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from pathlib import PurePosixPath
@@ -22,14 +22,14 @@ from beray.server.files.streaming import FilePieces, PieceResponse
 from beray.server.files.x_accel import NAMES_IT
 from beray.server.json_response import JsonResponse
 from beray.server.messages import text
-from beray.server.refusals import SIGNED_IN, WRITING, refused_with
+from beray.server.refusals import READING, SIGNED_IN, WRITING, refused_with
 from beray.server.work_dirs.listing import FOLDER_ENTRIES, TREE_ENTRIES
 from beray.server.work_dirs.open_file import OpenFile
 from beray.server.work_dirs.paths import MAX_PATH_BYTES
 
 ZIP_PATHS_MOST: Final = 10_000
 LINK_PATHS_MOST: Final = 1_000  # a request line has 64 KiB at most
-TRUNCATED: Final = "BeRay-Truncated"  # the top folder has no node of its own to carry `truncated`
+TRUNCATED: Final = "BeRay-Truncated"  # the top folder has no node of its own to carry `truncated`; nor has an output
 
 # What `work_dirs/paths.py` takes (there a name has at most 255 bytes, here characters); for readers of /openapi.json.
 _RELATIVE: Final = r"(?!/)(?!(?:[^/]*/)*\.\.(?:/|$))"
@@ -105,12 +105,22 @@ READ_REFUSALS = refused_with(*FILE, "not_a_file", "precondition_failed", "range_
 WRITE_REFUSALS = refused_with(
     *FILE, "path_is_directory", "precondition_failed", "storage_full", "upload_too_large", "upload_cut"
 )
+_TEXT: Final = {"text/plain": {"schema": {"type": "string"}}}
 _BYTES: Final = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 READ_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "The file.", "content": _BYTES},
     206: {"description": "The part that `Range` asks for.", "content": _BYTES},
     304: {"description": "`If-None-Match` or `If-Modified-Since` names what is still there."},
 }
+_IS_CUT: Final = {TRUNCATED: {"description": "`true`: only the first 16 MiB are kept.", "schema": {"const": "true"}}}
+OUTPUT_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "The output.", "content": _TEXT, "headers": _IS_CUT},
+    206: {"description": "The part that `Range` asks for.", "content": _TEXT, "headers": _IS_CUT},
+    304: READ_ANSWERS[304],
+}
+OUTPUT_REFUSALS = refused_with(
+    *READING, *SIGNED_IN, "task_not_found", "output_not_found", "precondition_failed", "range_not_satisfiable"
+)
 _THE_FILE: Final = {"task_id": "$request.path.task_id", "path": "$response.body#/path"}
 _LINKS: Final = {name: {"operationId": name, "parameters": _THE_FILE} for name in ("read_file", "remove_file")}
 WRITE_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
@@ -229,6 +239,29 @@ def build_router(files: Files, accounts: Accounts) -> tuple[APIRouter, Handlers]
         """The same for browsers: `path` may be repeated."""
         user = await accounts.authenticate(request)
         return _serve_zip(await files.open_zip(user, task_id, path or [], is_gone=request.is_disconnected), task_id)
+
+    @router.get(
+        "/tasks/{task_id}/output/{call_id}",
+        operation_id="read_output",
+        response_class=Response,
+        responses=OUTPUT_ANSWERS | OUTPUT_REFUSALS,
+    )
+    @router.head("/tasks/{task_id}/output/{call_id}", response_class=Response, include_in_schema=False)
+    async def read_output(request: Request, task_id: int, call_id: str) -> Response:
+        """All that a tool call has printed so far, or a part of it (Range): events hold no more than 1 MiB of it."""
+        user = await accounts.authenticate(request)
+        output = await files.open_output(user, task_id, call_id)
+        try:
+            name = f"task-{task_id}-{call_id}.log"
+            response = _file_response(request, output.file, name, download_headers(name, content_type(name)))
+        except BaseException:
+            output.close()
+            raise
+        if output.is_cut:
+            response.add_header(TRUNCATED, "true")
+        if not response.has_source:
+            output.close()
+        return response
 
     def plain_read(request: Request, task_id: int) -> Awaitable[Response] | None:
         path, inline = request.query_params.get("path"), request.query_params.get("inline")

@@ -1,4 +1,4 @@
-"""A task's files, for its owner: list, read, write, remove, take as a ZIP."""
+"""A task's files, for its owner: list, read, write, remove, take as a ZIP; and what its tool calls have printed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -19,12 +19,16 @@ from beray.server.files.turns import IsGone, Turns
 from beray.server.files.x_accel import XAccel
 from beray.server.files.zipstream import ZipPieces
 from beray.server.work_dirs.open_file import OpenFile
+from beray.server.work_dirs.outputs import KeptOutput, Outputs
 from beray.server.work_dirs.stored import Room, StoredBytes
 from beray.server.work_dirs.upload import Upload, Written
 from beray.server.work_dirs.work_dir import WorkDir
 
 OpenWorkDir = Callable[[UserRow, int], Awaitable[WorkDir]]
 """The work_dir of a user's task; raises `Refused("task_not_found")` for anybody else's."""
+
+FindOutputs = Callable[[UserRow, int], Awaitable[Outputs]]
+"""The outputs of the calls of a user's task; raises the same."""
 
 GATHER_BYTES: Final = 1 << 20  # a thread call for each 64 KB as it comes costs 1.3x the CPU
 KEPT_LEAST: Final = 16 << 10  # a chunk so large is written as it came, without a copy; smaller ones are joined
@@ -64,11 +68,13 @@ class Files:
         stored: StoredBytes,
         trail: AuditTrail,
         *,
+        find_outputs: FindOutputs,
         max_upload_bytes: int,
         x_accel: XAccel | None = None,
     ) -> None:
         self.x_accel = x_accel
         self._open_work_dir = open_work_dir
+        self._find_outputs = find_outputs
         self._stored = stored
         self._trail = trail
         self._max_upload_bytes = max_upload_bytes
@@ -94,6 +100,11 @@ class Files:
         """The open file; the caller closes it."""
         work_dir = await self._work_dir(user, task_id)
         return await open_in_thread(partial(work_dir.open_file, path))
+
+    async def open_output(self, user: UserRow, task_id: int, call_id: str) -> KeptOutput:
+        """What a tool call has printed; the caller closes it."""
+        outputs = await self._find_outputs(user, task_id)
+        return await open_in_thread(partial(outputs.open, call_id))
 
     async def digest(self, user: UserRow, file: OpenFile, *, is_gone: IsGone) -> bytes | None:
         """The SHA-256 of a file that `open_file` opened; None where it can't be had in time."""

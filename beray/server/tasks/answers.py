@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Awaitable
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +15,7 @@ from beray.server.direct import Handlers
 from beray.server.errors import Refused
 from beray.server.json_response import JsonResponse
 from beray.server.messages import text
+from beray.server.next_link import next_link
 from beray.server.tasks.service import Tasks, found, looked_up
 from beray.server.tasks.stream import Hub, Streams, TaskStream, Watcher
 from beray.server.tasks.view import task_body, task_body_with_events
@@ -55,7 +55,7 @@ class TaskAnswers:
         has_more = limit is not None and len(rows) > limit
         shown = rows[:limit] if has_more else rows
         body = b"[" + b",".join(map(task_body, shown)) + b"]"
-        headers = {"link": _next_link(request, shown[-1].id)} if has_more else {}
+        headers = {"link": next_link(request, shown[-1].id)} if has_more else {}
         return _with_etag(request, body, headers)
 
     async def stream(self, request: Request, task_id: int, after: int | None) -> Response:
@@ -128,11 +128,6 @@ def _stream_start(request: Request, after: int | None) -> int:
     if EVENT_ID.fullmatch(last):
         return int(last)
     return min(after or 0, ID_MOST)
-
-
-def _next_link(request: Request, last_id: int) -> str:
-    query = [(key, value) for key, value in request.query_params.multi_items() if key != "before"]
-    return f'<{request.url.path}?{urlencode([*query, ("before", str(last_id))])}>; rel="next"'
 
 
 def _with_etag(request: Request, body: bytes, headers: dict[str, str]) -> Response:

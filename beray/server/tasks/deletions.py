@@ -138,10 +138,14 @@ class Deletions:
 
         Only those that no other process is at work on; none before the engine works and the files are known to be here.
         """
-        failures: list[Exception] = []
         async with self._finishing:
-            hidden = iter(await self.list_hidden())
-            await asyncio.gather(*(self._finish_some(hidden, failures) for _ in range(FINISHED_AT_ONCE)))
+            return await self.remove_all(await self.list_hidden())
+
+    async def remove_all(self, hidden: Sequence[tuple[int, int]]) -> list[Exception]:
+        """Remove hidden tasks, given by id and run count; why some failed. As `finish`, none before that can be."""
+        failures: list[Exception] = []
+        left = iter(hidden)
+        await asyncio.gather(*(self._finish_some(left, failures) for _ in range(FINISHED_AT_ONCE)))
         return failures
 
     async def _finish_some(self, hidden: Iterator[tuple[int, int]], failures: list[Exception]) -> None:

@@ -38,6 +38,7 @@ from beray.server.tasks.view import NO_USAGE, task_body
 from beray.server.webhooks.reach import Reach
 from beray.server.webhooks.secrets import new_salt
 from beray.server.webhooks.service import check_url
+from beray.server.work_dirs.outputs import Outputs
 from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 
@@ -247,6 +248,8 @@ class Tasks:
                 "webhook_url": new.webhook_url,
             },
         )
+        if task_id is None:  # the account has been deleted since its token was looked up
+            raise Refused("not_authenticated")
         if new.webhook_url is not None:  # something must sign what is said there
             ensure_webhook(connection, user.id, salt=new_salt(), now=now)
         insert_row(connection, replace(entry, task_id=task_id))
@@ -381,15 +384,29 @@ class Tasks:
             raise
         return work_dir
 
-    async def stop(self, user: UserRow, task_id: int) -> StopAnswer:
+    async def find_outputs(self, user: UserRow, task_id: int) -> Outputs:
+        """The whole outputs of the tool calls of the user's task.
+
+        Raises:
+            Refused: task_not_found.
+        """
+        await self.get(user, task_id)
+        return self._work_dirs.outputs(task_id)
+
+    async def stop(self, user: UserRow, task_id: int, *, entry: AuditRow | None = None) -> StopAnswer:
         """Stop a task; answers within 2 s with its status as it then is.
+
+        Args:
+            user: Its owner.
+            task_id: The task.
+            entry: What the audit log is told; default: that its owner has stopped it.
 
         Raises:
             Refused: task_not_found, task_already_ended (completed or failed).
         """
-        entry = self._trail.row("task.stopped", user=user, task_id=task_id)
+        told = entry or self._trail.row("task.stopped", user=user, task_id=task_id)
         try:
-            await self._database.write(lambda connection: self._request_stop(connection, user, task_id, entry))
+            await self._database.write(lambda connection: self._request_stop(connection, user, task_id, told))
         except Refused as refused:
             if refused.code not in STORAGE_FAULTS:
                 raise
@@ -397,7 +414,7 @@ class Tasks:
             await self.get(user, task_id)  # a full disk may have been met before the owner was checked
             if not self._control.stop(task_id):
                 raise
-            self._trail.note(entry)
+            self._trail.note(told)
         status = await self._wait_ended(user, task_id, STOP_ANSWER_SECONDS)
         key = "task_stopped" if status == "stopped" else "task_stop_requested"
         return {"message": text(key, task_id=task_id), "status": status}

@@ -4,14 +4,30 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from beray.protocol.types import DayUsed
 from beray.server.agent.budget import Limits
 from beray.server.clock import DAY_MS, Clock, iso
 from beray.server.db import usage as queries
 from beray.server.db.connect import Queries
+from beray.server.db.usage import UsedSums
+
+
+def day_used(sums: UsedSums) -> DayUsed:
+    """What was used, as the wire shows it: of what is known; `requests_of_unknown_cost` says what the sums lack."""
+    return {
+        "requests": sums.requests,
+        "tool_calls": sums.tool_calls,
+        "input_tokens": sums.input_tokens,
+        "cached_input_tokens": sums.cached_input_tokens,
+        "output_tokens": sums.output_tokens,
+        "wall_seconds": sums.elapsed_ms // 1000,
+        "cost_usd": round(sums.cost_usd, 6),
+        "requests_of_unknown_cost": sums.unpriced,
+    }
 
 
 class DayUsage:
-    """Tells each user of their day (UTC). Sums are of what is known; `requests_of_unknown_cost` says what they lack."""
+    """Tells each user of their day (UTC)."""
 
     def __init__(self, database: Queries, clock: Clock, limits: Limits) -> None:
         self._database = database
@@ -26,15 +42,6 @@ class DayUsage:
         return {
             "day": first.isoformat(),
             "resets_at": iso((day + 1) * DAY_MS),
-            "used": {
-                "requests": sums.requests,
-                "tool_calls": sums.tool_calls,
-                "input_tokens": sums.input_tokens,
-                "cached_input_tokens": sums.cached_input_tokens,
-                "output_tokens": sums.output_tokens,
-                "wall_seconds": sums.elapsed_ms // 1000,
-                "cost_usd": round(sums.cost_usd, 6),
-                "requests_of_unknown_cost": sums.unpriced,
-            },
+            "used": day_used(sums),
             "limits": asdict(self._limits.user_day),
         }

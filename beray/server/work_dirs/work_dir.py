@@ -39,6 +39,7 @@ from beray.server.work_dirs.listing import (
     take_snapshot,
 )
 from beray.server.work_dirs.open_file import LinkRule, OpenFile, open_regular
+from beray.server.work_dirs.outputs import Outputs
 from beray.server.work_dirs.paths import Parts, invalid_path, parse_new_path, parse_path, wire_path
 from beray.server.work_dirs.removal import remove_entry
 from beray.server.work_dirs.upload import Upload, Written
@@ -282,6 +283,10 @@ class WorkDirs:
     def output_dir(self, task_id: int) -> Path:
         """Where whole outputs of the task's tool calls are kept, out of its commands' reach."""
         return self._folder(task_id) / "output"
+
+    def outputs(self, task_id: int) -> Outputs:
+        """What is kept there."""
+        return Outputs(self.output_dir(task_id), task_id)
 
     def _folder(self, task_id: int) -> Path:
         return self.root / str(int(task_id))

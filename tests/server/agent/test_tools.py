@@ -553,7 +553,7 @@ def test_disk_that_takes_no_output_is_told_once(tmp_path, caplog):
     log = OutputLog(str(tmp_path), "c1")
 
     for _ in range(500):
-        log.write([b"output"])
+        log.write(b"output")
     log.close()
 
     assert caplog.text.count("is not kept whole") == 1

@@ -2,9 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TypeVar
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import Connection, Engine, make_url, text
@@ -17,9 +15,8 @@ from beray.server.db.logins import find_session
 from beray.server.db.postgres import PostgresDatabase, postgres_engine
 from beray.server.errors import Refused
 from tests.support.databases import migrated
-from tests.support.waiting import begun, until, wait_until
-
-T = TypeVar("T")
+from tests.support.transactions import in_another, open_transaction, waits
+from tests.support.waiting import begun, until
 
 EMAIL = "user@example.com"
 BEGINNINGS = ["login", "token"]
@@ -60,31 +57,6 @@ def make_token(connection: Connection) -> bool:
 
 def begin(kind: str) -> Callable[[Connection], bool]:
     return begin_session if kind == "login" else make_token
-
-
-@contextmanager
-def open_transaction(engine: Engine, work: Callable[[Connection], T]) -> Iterator[T]:
-    """What `work` gives; its transaction is committed when the block ends."""
-    with engine.connect() as connection, connection.begin():
-        yield work(connection)
-
-
-def in_another(threads: ThreadPoolExecutor, engine: Engine, work: Callable[[Connection], T]) -> "Future[T]":
-    """`work` in a transaction of its own, which waits for the one that is open."""
-
-    def run() -> T:
-        with engine.begin() as connection:
-            return work(connection)
-
-    running = threads.submit(run)
-    wait_until(lambda: running.done() or waits(engine), what="the other transaction to wait")
-    assert not running.done(), "nothing kept it"
-    return running
-
-
-def waits(engine: Engine) -> bool:
-    with engine.connect() as connection:
-        return bool(connection.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar())
 
 
 def left(engine: Engine) -> list[int]:

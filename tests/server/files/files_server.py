@@ -26,6 +26,7 @@ from beray.server.errors import Refused
 from beray.server.files.routes import build_router
 from beray.server.files.service import Files
 from beray.server.files.x_accel import XAccel
+from beray.server.work_dirs.outputs import Outputs
 from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
 from tests.support.asgi import served
@@ -134,6 +135,11 @@ class FilesServer:
             raise Refused("task_not_found", task_id=task_id)
         return self.work_dirs.get(task_id, owner=self._owners.get(task_id))
 
+    async def find_outputs(self, user: UserRow, task_id: int) -> Outputs:
+        if user != OWNER:
+            raise Refused("task_not_found", task_id=task_id)
+        return self.work_dirs.outputs(task_id)
+
     def open_descriptors(self) -> set[str]:
         """What below the work_dirs this process (the server is in it) has open."""
         links = set()
@@ -176,7 +182,14 @@ def _app(server: FilesServer) -> Edge:
 
     app = FastAPI(redirect_slashes=False, lifespan=lifespan)
     x_accel = XAccel(X_ACCEL_PREFIX, server.root)  # who does not ask for it, gets the bytes
-    files = Files(server.open_work_dir, stored, trail, max_upload_bytes=MAX_UPLOAD_BYTES, x_accel=x_accel)
+    files = Files(
+        server.open_work_dir,
+        stored,
+        trail,
+        find_outputs=server.find_outputs,
+        max_upload_bytes=MAX_UPLOAD_BYTES,
+        x_accel=x_accel,
+    )
     router, handlers = build_router(files, cast(Accounts, FakeAccounts()))
     app.include_router(router, prefix="/api/v1")
 

@@ -17,6 +17,7 @@ from beray.server.db.tables import task, user
 from beray.server.errors import Refused
 from beray.server.files import service
 from beray.server.files.service import Expectation, Files
+from beray.server.work_dirs.outputs import Outputs
 from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.usage import measure
 from beray.server.work_dirs.work_dir import WorkDir, WorkDirs
@@ -51,7 +52,11 @@ def make_files(database: Database, work_dirs: WorkDirs, stored: StoredBytes) -> 
     async def open_work_dir(user: UserRow, task_id: int) -> WorkDir:
         return work_dirs.create(task_id, owner=None)
 
-    return Files(open_work_dir, stored, AuditTrail(database, lambda: 0), max_upload_bytes=64 * MOST)
+    async def find_outputs(user: UserRow, task_id: int) -> Outputs:
+        return work_dirs.outputs(task_id)
+
+    trail = AuditTrail(database, lambda: 0)
+    return Files(open_work_dir, stored, trail, find_outputs=find_outputs, max_upload_bytes=64 * MOST)
 
 
 @pytest.fixture

@@ -86,6 +86,15 @@ class ModelChecks:
             await _require_room(ledger)
         return _described(choice, await asyncio.shield(self._job_of(choice, ledger)))
 
+    def last(self) -> tuple[ModelCheck, float] | None:
+        """How the default model's latest check has ended here, and seconds since; None: no check has."""
+        choice = self._models.default
+        job = self._jobs.get(choice.name)
+        if job is None or not job.done() or job.cancelled() or job.exception() is not None:
+            return None
+        checked = job.result()
+        return _described(choice, checked), self._clock() - checked.at
+
     async def close(self) -> None:
         """Cut what is still asked."""
         for job in self._jobs.values():

@@ -5,10 +5,12 @@ import logging
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import IO, Final
 
 from beray.server.events.log import NewEvent
 from beray.server.sandbox.base import StreamName
+from beray.server.work_dirs.outputs import cut_name, log_name
 
 MODEL_BYTES: Final = 16_000
 HEAD_BYTES: Final = MODEL_BYTES // 4  # errors come at the end, hence the larger tail
@@ -115,27 +117,49 @@ class LiveOutput:
 
 
 class OutputLog:
-    """The whole output of a call as a file, made at the first byte. Blocking."""
+    """The whole output of a call as a file, made at the first byte; `close` when done.
+
+    Pieces are put in as they come. They are written by `flush`, which blocks and may be called from several threads.
+    """
 
     def __init__(self, folder: str, call_id: str) -> None:
-        self._path = Path(folder) / f"{call_id}.log"
+        self._path = Path(folder) / log_name(call_id)
+        self._cut_path = Path(folder) / cut_name(call_id)
         self._file: IO[bytes] | None = None
         self._room = LOG_BYTES
+        self._waiting: deque[bytes] = deque()
+        self._writing = Lock()
+        self.is_full = False
+        """Nothing more is kept."""
 
     @property
-    def is_full(self) -> bool:
-        """Nothing more is kept."""
-        return self._room == 0
+    def has_waiting(self) -> bool:
+        """Whether something has not been written."""
+        return bool(self._waiting)
 
-    def write(self, pieces: list[bytes]) -> None:
-        """Append, up to LOG_BYTES. What the disk doesn't take is left out: a command is not to fail for its log."""
-        if self.is_full:
-            return
-        try:
-            self._append(pieces)
-        except OSError as error:
-            log.warning("the output of a call is not kept whole", extra={"path": str(self._path), "why": str(error)})
-            self._room = 0
+    def put(self, piece: bytes) -> None:
+        """Add what was printed."""
+        if not self.is_full:
+            self._waiting.append(piece)
+
+    def write(self, piece: bytes) -> None:
+        """Add what was printed, and write it."""
+        self.put(piece)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what waits, up to LOG_BYTES. What the disk doesn't take is left out: no command fails for its log."""
+        with self._writing:
+            pieces = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            if self.is_full or not pieces:
+                return
+            try:
+                self._append(pieces)
+            except OSError as error:
+                log.warning(
+                    "the output of a call is not kept whole", extra={"path": str(self._path), "why": str(error)}
+                )
+                self._cut()
 
     def _append(self, pieces: list[bytes]) -> None:
         if self._file is None:
@@ -143,8 +167,17 @@ class OutputLog:
             self._file = self._path.open("wb")
         for piece in pieces:
             self._file.write(piece[: self._room])
-            self._room -= min(len(piece), self._room)
+            if len(piece) > self._room:
+                self._cut()
+                break
+            self._room -= len(piece)
         self._file.flush()
+
+    def _cut(self) -> None:
+        """Keep nothing more, and leave a mark that says so to whoever reads it."""
+        self.is_full = True
+        with suppress(OSError):  # of a full disk, too
+            self._cut_path.touch()
 
     def close(self) -> None:
         """Close the file, if there is one."""

@@ -13,6 +13,8 @@ from beray.server.sandbox.base import Exit, Limits, Process, SandboxError, Spec,
 OVER_FILE_BYTES = 1 << 20
 MOST_OVERFILLS = 3  # so the limit is passed by a few times what a fast disk takes between two looks, not by any number
 
+LOG_AT_ONCE_BYTES = 64 * 1024  # of output that people are not shown any more
+
 PYTHON_ENV = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf-8"}
 """Output is live, in one encoding, and no __pycache__ clutters the work_dir."""
 
@@ -106,35 +108,30 @@ async def _read_all(box: Toolbox, process: Process) -> tuple[HeadAndTail, bool]:
     kept = HeadAndTail()
     live = LiveOutput(box.call_id)
     log = OutputLog(box.run.output_dir, box.call_id)
-    unlogged: list[bytes] = []
     unlogged_bytes = 0
 
     async def hand_on(group: list[tuple[StreamName, str]]) -> None:
+        await asyncio.to_thread(log.flush)  # who is shown something finds it in the log too
         await box.run.emit(*live.events(group))
-
-    async def write_log() -> None:
-        pieces = unlogged.copy()
-        unlogged.clear()
-        await asyncio.to_thread(log.write, pieces)
 
     try:
         async with Coalescer(hand_on, most_characters=4 * EVENT_CHARACTERS) as shown:
             while (piece := await process.read()) is not None:
                 stream, content = piece
                 kept.add(content)
-                unlogged.append(content)
+                log.put(content)
                 unlogged_bytes += len(content)
                 await shown.put(stream, live.decode(stream, content))
-                if unlogged_bytes >= 64 * 1024:
-                    await write_log()
+                if unlogged_bytes >= LOG_AT_ONCE_BYTES:
+                    await asyncio.to_thread(log.flush)
                     unlogged_bytes = 0
             for stream in ("stdout", "stderr"):
                 await shown.put(stream, live.decode(stream, b"", is_last=True))
         if live.truncated:
             await box.run.emit(live.cut_event())
     finally:
-        if unlogged:
-            await asyncio.shield(write_log())
+        if log.has_waiting:
+            await asyncio.shield(asyncio.to_thread(log.flush))
         log.close()
     return kept, live.truncated
 
