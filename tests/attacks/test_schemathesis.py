@@ -48,9 +48,17 @@ include-method = "POST"
 checks.ensure_resource_availability.enabled = false
 """
 # Success needs a chain that happens to hold a task, or to name the file it made; the ownership model does both.
-BY_CHANCE = {"POST /api/v1/tasks/{task_id}/start", "DELETE /api/v1/tasks/{task_id}/files/content"}
+BY_CHANCE = {
+    "POST /api/v1/tasks/{task_id}/start",
+    "DELETE /api/v1/tasks/{task_id}/files/content",
+    "GET /api/v1/tasks/{task_id}/output/{call_id}",
+    "DELETE /api/v1/users/me/sessions/{session_id}",
+}
 # Success needs a secret: a mailed code, or a password (the users' own logins are made beside the checked calls).
-UNREACHABLE = {f"POST /api/v1/auth/{name}" for name in ("register", "login", "token", "reset-password")}
+UNREACHABLE = {f"POST /api/v1/auth/{name}" for name in ("register", "login", "token", "reset-password")} | {
+    "PUT /api/v1/users/me/password",
+    "DELETE /api/v1/users/me",
+}
 
 CHECKS = {
     "not_a_server_error",
