@@ -397,6 +397,14 @@ class AsyncBeRayClient(BaseClient):
         """
         return await self._run(folders.upload_dir(task_id, local_dir, path, self._conditions, progress=progress))
 
+    async def get_tool_output(self, task_id: int, call_id: str) -> bytes:
+        """All that a tool call has printed so far, of which the events may hold the beginning only.
+
+        As `BeRayClient.get_tool_output`.
+        """
+        response = await self._response(calls.get_tool_output(task_id, call_id), is_streamed=False)
+        return await response.read()
+
     async def get_file_content(self, task_id: int, path: str, *, stream: bool = False) -> aiohttp.ClientResponse:
         """A file's bytes, by `await response.read()`; with `stream=True` piece by piece, by `response.content`.
 

@@ -568,6 +568,21 @@ class BeRayClient(BaseClient):
         """
         return self._run(folders.upload_dir(task_id, local_dir, path, self._conditions, progress=progress))
 
+    def get_tool_output(self, task_id: int, call_id: str) -> bytes:
+        """All that a tool call has printed so far, of which the events may hold the beginning only.
+
+        Args:
+            task_id: Id from `create_task`.
+            call_id: Of the call, as the events `tool.started`, `tool.output` and `tool.finished` have it.
+
+        Returns:
+            What the command wrote, both streams as they came; a BeRay server keeps the first 16 MiB.
+
+        Raises:
+            NotFoundError: No such task or call, or it has printed nothing.
+        """
+        return self._response(calls.get_tool_output(task_id, call_id), is_streamed=False).content
+
     def get_file_content(self, task_id: int, path: str, *, stream: bool = False) -> requests.Response:
         """A file's bytes, as `response.content`.
 

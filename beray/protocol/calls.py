@@ -236,6 +236,10 @@ def delete_task(task_id: int) -> Call[Message]:
     return Call(method="DELETE", path=_task(task_id), is_idempotent=True, is_done_when_gone=True)
 
 
+def get_tool_output(task_id: int, call_id: str) -> Call[bytes]:
+    return _get(f"/tasks/{_id(task_id)}/output/{_segment(call_id)}")
+
+
 # Files of a task's work_dir
 
 
@@ -315,6 +319,13 @@ def _id(value: int) -> int:
         return operator.index(value)
     except TypeError:
         raise TypeError(f"an id must be an integer, as the server gave it; got {value!r}") from None
+
+
+def _segment(value: str) -> str:
+    """A name that stands in a path, as one part of it."""
+    if value in {"", ".", ".."}:
+        raise ValueError(f"{value!r} names nothing; give a call_id as the events have it")
+    return quote(value, safe="")
 
 
 def _task(task_id: int) -> str:

@@ -669,7 +669,12 @@ def test_attack_51_fields_of_an_account_that_are_not_ours_to_set_are_ignored(acc
     answer = accounts.post("/auth/register", body)
 
     assert answer.status_code == 201
-    assert answer.json()["user"] == {"id": 1, "email": EMAIL, "created_at": "2027-01-15T08:00:00.000Z"}
+    assert answer.json()["user"] == {
+        "id": 1,
+        "email": EMAIL,
+        "created_at": "2027-01-15T08:00:00.000Z",
+        "is_admin": False,
+    }
 
 
 def test_attack_51_fields_of_a_task_that_are_not_ours_to_set_are_ignored(make_user):

@@ -147,6 +147,18 @@ def test_a_held_task_starts_with_its_files(client: BeRayClient) -> None:
         client.start_task(task_id)
 
 
+def test_whole_output_of_a_call_is_given(client: BeRayClient) -> None:
+    task_id = client.create_task("`seq 300000`")["id"]
+    events = list(client.stream_task_updates(task_id))
+
+    call_id = next(event["call_id"] for event in events if event["type"] == "tool.finished" and event["truncated"])
+
+    assert client.get_tool_output(task_id, call_id) == "".join(f"{number}\n" for number in range(1, 300_001)).encode()
+    with pytest.raises(NotFoundError) as unknown:
+        client.get_tool_output(task_id, "call_9_9_9")
+    assert unknown.value.code == "output_not_found"
+
+
 def test_files_go_up_and_come_back(client: BeRayClient) -> None:
     task_id = client.create_task(HELLO, hold=True)["id"]
     large = bytes(range(256)) * 8000

@@ -67,6 +67,13 @@ async def test_files_come_as_responses(peer: LoopbackServer) -> None:
     assert peer.received[0].query == {"path": ["results/总结.txt"]}
 
 
+async def test_an_output_comes_as_bytes(peer: LoopbackServer) -> None:
+    peer.script(reply(200, b"bytes \xff"))
+
+    async with AsyncBeRayClient(peer.url) as client:
+        assert await client.get_tool_output(1, "call_1_1_0") == b"bytes \xff"
+
+
 async def test_a_streamed_file_is_read_as_it_comes(peer: LoopbackServer) -> None:
     peer.script(reply(200, b"x" * 100_000))
 

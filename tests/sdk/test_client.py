@@ -280,6 +280,23 @@ def test_files_come_as_responses(peer: LoopbackServer, peer_client: BeRayClient)
     assert peer.received[1].json == {"paths": ["results/", "a"]}
 
 
+def test_an_output_comes_as_bytes_and_its_call_is_one_part_of_the_path(
+    peer: LoopbackServer, peer_client: BeRayClient
+) -> None:
+    peer.script(reply(200, b"bytes \xff"), reply(200, b""))
+
+    assert peer_client.get_tool_output(1, "call_1_1_0") == b"bytes \xff"
+    assert peer_client.get_tool_output(1, "a/../b?c#") == b""
+
+    assert [received.path for received in peer.received] == [
+        "/api/v1/tasks/1/output/call_1_1_0",
+        "/api/v1/tasks/1/output/a%2F..%2Fb%3Fc%23",
+    ]
+    for nothing in ("", ".", ".."):
+        with pytest.raises(ValueError, match="names nothing"):
+            peer_client.get_tool_output(1, nothing)
+
+
 def test_a_streamed_file_is_read_as_it_comes(peer: LoopbackServer, peer_client: BeRayClient) -> None:
     peer.script(reply(200, b"x" * 100_000))
 

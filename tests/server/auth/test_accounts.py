@@ -22,7 +22,7 @@ def test_mailbox_owner_registers_and_is_logged_in(server):
     session = server.post("/auth/register", body)
 
     assert session.status_code == 201
-    user = {"id": 1, "email": EMAIL, "created_at": "2027-01-15T08:00:00.000Z"}
+    user = {"id": 1, "email": EMAIL, "created_at": "2027-01-15T08:00:00.000Z", "is_admin": False}
     assert session.json() == {
         "access_token": session.json()["access_token"],
         "token_type": "bearer",

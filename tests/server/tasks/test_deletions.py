@@ -12,6 +12,7 @@ from beray.server.agent.models.choice import ModelChoice, Models
 from beray.server.agent.models.prices import PriceTable
 from beray.server.audit import AuditTrail
 from beray.server.db import tasks as queries
+from beray.server.db.accounts import close_account
 from beray.server.db.auth import UserRow
 from beray.server.db.connect import Database
 from beray.server.db.tables import event, task
@@ -21,7 +22,7 @@ from beray.server.events.wakeups import Wakeups
 from beray.server.tasks import deletions as deletions_module
 from beray.server.tasks.control import RunControl
 from beray.server.tasks.deletions import FINISHED_AT_ONCE, OTHERS_DELETE_MS, Deletions, DeletionsFailed
-from beray.server.tasks.service import Tasks
+from beray.server.tasks.service import NewTask, Tasks
 from beray.server.work_dirs.stored import StoredBytes
 from beray.server.work_dirs.work_dir import WorkDirs
 from tests.support.databases import seeded_database
@@ -106,6 +107,15 @@ async def test_purge_goes_on_with_the_others_and_tells_what_stays(database, work
     assert await rows(database) == {1: AT, 5: AT}
     assert folders(work_dirs) == {1, 5}
     assert deletions.engine.purge_ended.called
+
+
+async def test_no_task_is_made_for_an_account_that_is_gone_since_its_login_was_looked_up(database, tasks):
+    await database.write(lambda connection: close_account(connection, OWNER, now=AT))
+
+    with pytest.raises(Refused, match="Not logged in"):
+        await tasks.create(OWNER, NewTask("g"))
+
+    assert not tasks.engine.submit.called
 
 
 async def test_next_purge_begins_with_what_the_last_one_left(database, work_dirs, deletions):

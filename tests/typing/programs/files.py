@@ -28,7 +28,7 @@ def paths_of(nodes: list[FileNode]) -> Iterator[str]:
 def download(client: BeRayClient, task_id: int, folder: Path) -> list[str]:
     print(*paths_of(client.list_files_tree(task_id, path="results")), sep="\n")
     content: bytes = client.get_file_content(task_id, "results/summary.txt").content
-    (folder / "summary.txt").write_bytes(content)
+    (folder / "summary.txt").write_bytes(content + client.get_tool_output(task_id, "call_1_1_0"))
     archive = client.download_files_as_zip(task_id, ["results/"])
     return [str(path) for path in extract_zip_safely(io.BytesIO(archive.content), folder)]
 

@@ -76,7 +76,7 @@ async def files(client: AsyncBeRayClient, task_id: int) -> bytes:
     print(*(node["path"] for node in nodes), (await client.delete_file(task_id, "old"))["message"])
     response = await client.get_file_content(task_id, "results/summary.txt")
     archive = await client.download_files_as_zip(task_id, ["results/"])
-    return await response.read() + await archive.read()
+    return await response.read() + await archive.read() + await client.get_tool_output(task_id, "call_1_1_0")
 
 
 async def at_once(client: AsyncBeRayClient, folder: Path) -> list[Path]:
