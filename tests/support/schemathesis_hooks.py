@@ -1,11 +1,12 @@
-"""Hooks for schemathesis, for three things that are right and would fail, last for ever, or leave this machine.
+"""Hooks for schemathesis, for what is right and would fail, last for ever, leave this machine, or end its own reach.
 
 Every third task is held, where its request says nothing about that: by rules a task is over within milliseconds, and
 then neither a start nor a stop can be right.
 
 A task is stopped before its stream is read, so that what is checked is a whole stream: that of a held one goes on for
 an hour. And chains of calls use no Idempotency-Key twice: it gives the first answer again, with a task deleted since.
-A webhook's URL that would be taken is turned into one of this machine, where nobody listens.
+A webhook's URL that would be taken is turned into one of this machine, where nobody listens. And nobody is made an
+ordinary user, for the only admin there was then could ask for nothing more of what admins may.
 """
 
 import itertools
@@ -41,6 +42,8 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
     if 0 < len(key) < SHORT:
         case.headers[KEY] = f"{key}{next(_numbers)}"
     if isinstance(case.body, dict):
+        if case.body.get("is_admin") is False:
+            case.body["is_admin"] = True
         for name in {"url", "webhook_url"} & case.body.keys():
             if isinstance(case.body[name], str) and Reach().takes(case.body[name]):
                 case.body[name] = NOBODY
