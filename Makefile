@@ -6,7 +6,7 @@ SOAK = tests/sdk/test_cuts.py tests/e2e/test_kill_rounds.py tests/e2e/test_many_
 	tests/attacks/test_schemathesis.py tests/attacks/test_ownership_model.py
 
 help:  ## this list
-	@awk -F ':  ## ' '/^[a-z]+:  ## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':  ## ' '/^[a-z-]+:  ## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 check:  ## format, lint, imports, types, known flaws
 	$(LINT) ruff format --check .
@@ -39,3 +39,11 @@ console:  ## build the web console (web/) into the package; needs Node
 	uv run --quiet python web/openapi.py
 	@command -v npm >/dev/null || { echo "notice: npm is not here (Node 20.19 or newer), so the console is left as it was built"; exit 0; }; \
 		set -ex; cd web; npm ci; npm run types; npm run build; cd ..; uv run --quiet python web/manifest.py
+
+console-check:  ## the console's own checks: types, unit tests, and that a build gives what is committed; needs Node
+	@command -v npm >/dev/null || { echo "notice: npm is not here, so the console's source is not checked"; exit 0; }; \
+		set -ex; cd web; npm ci; npm run check; npm test; npm run build -- --outDir ../.cache/console --emptyOutDir; \
+		diff -r --exclude manifest.json ../.cache/console ../beray/server/console
+
+screenshots:  ## take the pictures of the console for the documents anew; needs chromium
+	uv run --quiet python docs/screenshots.py
