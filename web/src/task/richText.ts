@@ -1,0 +1,95 @@
+/** Markdown of agents as tokens and clean HTML. Large: load it by `import("./richText")`. */
+
+import DOMPurify from "dompurify";
+import { Marked, type Token, type Tokens } from "marked";
+import { API } from "../api/client";
+
+export type { Token, Tokens };
+
+const marked = new Marked({ gfm: true });
+
+/** Text that grows at its end, as tokens. What can't change any more is not parsed again, and stays the same object. */
+export class GrowingMarkdown {
+  #frozen: Token[] = [];
+  #consumed = "";
+
+  tokens(text: string): readonly Token[] {
+    if (!text.startsWith(this.#consumed)) {
+      this.#frozen = [];
+      this.#consumed = "";
+    }
+    const fresh = marked.lexer(text.slice(this.#consumed.length));
+    // The last block may go on; blank lines behind it don't end a list.
+    const open = fresh.findLastIndex((token) => token.type !== "space");
+    const done = fresh.slice(0, Math.max(0, open));
+    this.#frozen = [...this.#frozen, ...done];
+    this.#consumed += done.map((token) => token.raw).join("");
+    return [...this.#frozen, ...fresh.slice(done.length)];
+  }
+}
+
+/** The HTML of one token, safe to be put into the page. `taskId`: whose files relative addresses name. */
+export function html(token: Token, taskId: number | null): string {
+  const clean = DOMPurify.sanitize(marked.parser([token]), {
+    USE_PROFILES: { html: true },
+    FORBID_TAGS: ["audio", "button", "form", "input", "picture", "select", "source", "style", "textarea", "track", "video"],
+    FORBID_ATTR: ["class", "id", "name", "style", "srcset"],
+    RETURN_DOM_FRAGMENT: true,
+  });
+  // A document without a window: nothing in it is loaded.
+  const inert = document.implementation.createHTMLDocument("");
+  const root = inert.createElement("div");
+  root.append(inert.adoptNode(clean));
+  for (const image of root.querySelectorAll("img")) mendImage(image, taskId, inert);
+  for (const link of root.querySelectorAll("a")) mendLink(link, taskId);
+  for (const table of root.querySelectorAll("table")) wrapTable(table, inert);
+  return root.innerHTML;
+}
+
+const RELATIVE = /^(?![a-z][a-z0-9+.-]*:|\/|\\|#|\?)./i;
+
+/** A picture is shown if it is a file of the task; any other would tell its server who looks, and is a link. */
+function mendImage(image: HTMLImageElement, taskId: number | null, inert: Document): void {
+  const source = image.getAttribute("src") ?? "";
+  const isWritten = image.hasAttribute("alt"); // Markdown's own always has it, HTML that tries something seldom
+  if (taskId !== null && isWritten && RELATIVE.test(source)) {
+    image.src = `${API}/tasks/${taskId}/files/content?inline=true&path=${encodeURIComponent(plainPath(source))}`;
+    image.setAttribute("loading", "lazy");
+    return;
+  }
+  const link = inert.createElement("a");
+  link.href = source;
+  link.textContent = image.alt || source || "image";
+  image.replaceWith(link);
+}
+
+function mendLink(link: HTMLAnchorElement, taskId: number | null): void {
+  const to = link.getAttribute("href") ?? "";
+  if (taskId !== null && RELATIVE.test(to)) {
+    link.setAttribute("href", `#file=${encodeURIComponent(plainPath(to))}`);
+    return;
+  }
+  if (!/^(https?|mailto):/i.test(to)) link.removeAttribute("href");
+  link.target = "_blank";
+  link.rel = "noopener noreferrer nofollow";
+}
+
+/** Wide tables scroll by themselves, also for who has no mouse. */
+function wrapTable(table: HTMLTableElement, inert: Document): void {
+  const frame = inert.createElement("div");
+  frame.className = "table";
+  frame.tabIndex = 0;
+  frame.setAttribute("role", "group");
+  table.replaceWith(frame);
+  frame.append(table);
+}
+
+/** `./a%20b.txt` as the file's name. */
+function plainPath(address: string): string {
+  const path = address.replace(/^(\.\/)+/, "");
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    return path;
+  }
+}
