@@ -11,11 +11,13 @@ export type Item =
 // What these do is shown by a block of its own: the plan, the question, the end.
 const TOLD_OTHERWISE: ReadonlySet<string> = new Set(["update_plan", "ask_user", "finish"]);
 
-export function itemsOf(blocks: readonly Block[]): readonly Item[] {
+type Wanted = { readonly withOpenQuestion: boolean };
+
+export function itemsOf(blocks: readonly Block[], wanted: Wanted): readonly Item[] {
   const items: Item[] = [];
   let calls: CallBlock[] = [];
   for (const block of blocks) {
-    if (isHidden(block)) continue;
+    if (isHidden(block, wanted)) continue;
     if (block.kind === "call") {
       if (calls.length === 0) items.push({ kind: "calls", key: `calls-${block.key}`, calls: (calls = []) });
       calls.push(block);
@@ -27,7 +29,8 @@ export function itemsOf(blocks: readonly Block[]): readonly Item[] {
   return items;
 }
 
-function isHidden(block: Block): boolean {
+function isHidden(block: Block, wanted: Wanted): boolean {
+  if (block.kind === "question") return block.status === "open" && !wanted.withOpenQuestion;
   if (block.kind === "text") return block.isResult || (block.isDone && block.text.trim() === "");
   return block.kind === "call" && TOLD_OTHERWISE.has(block.name) && block.status !== "failed";
 }

@@ -6,7 +6,23 @@ import { API } from "../api/client";
 
 export type { Token, Tokens };
 
-const marked = new Marked({ gfm: true });
+// HTML in the text of an agent is shown as it was written, but for marks without attributes: a parser that meets an
+// event handler reports a breach of the page's policy even where the handler is dropped.
+const HARMLESS = /^<\/?(?:b|br|code|del|em|hr|i|ins|kbd|mark|s|small|strong|sub|sup|u)\s*\/?>$/i;
+
+const marked = new Marked({
+  gfm: true,
+  renderer: {
+    html: ({ text }) => (HARMLESS.test(text.trim()) ? text : escaped(text)),
+  },
+});
+
+function escaped(text: string): string {
+  return text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/"/g, "&quot;");
+}
+
+/** The task whose files relative addresses name; `has` tells which there are. */
+export type Place = { readonly taskId: number; readonly has: (path: string) => boolean };
 
 /** Text that grows at its end, as tokens. What can't change any more is not parsed again, and stays the same object. */
 export class GrowingMarkdown {
@@ -28,8 +44,8 @@ export class GrowingMarkdown {
   }
 }
 
-/** The HTML of one token, safe to be put into the page. `taskId`: whose files relative addresses name. */
-export function html(token: Token, taskId: number | null): string {
+/** The HTML of one token, safe to be put into the page. */
+export function html(token: Token, place: Place | null): string {
   const clean = DOMPurify.sanitize(marked.parser([token]), {
     USE_PROFILES: { html: true },
     FORBID_TAGS: ["audio", "button", "form", "input", "picture", "select", "source", "style", "textarea", "track", "video"],
@@ -40,8 +56,8 @@ export function html(token: Token, taskId: number | null): string {
   const inert = document.implementation.createHTMLDocument("");
   const root = inert.createElement("div");
   root.append(inert.adoptNode(clean));
-  for (const image of root.querySelectorAll("img")) mendImage(image, taskId, inert);
-  for (const link of root.querySelectorAll("a")) mendLink(link, taskId);
+  for (const image of root.querySelectorAll("img")) mendImage(image, place, inert);
+  for (const link of root.querySelectorAll("a")) mendLink(link, place);
   for (const table of root.querySelectorAll("table")) wrapTable(table, inert);
   return root.innerHTML;
 }
@@ -49,23 +65,23 @@ export function html(token: Token, taskId: number | null): string {
 const RELATIVE = /^(?![a-z][a-z0-9+.-]*:|\/|\\|#|\?)./i;
 
 /** A picture is shown if it is a file of the task; any other would tell its server who looks, and is a link. */
-function mendImage(image: HTMLImageElement, taskId: number | null, inert: Document): void {
+function mendImage(image: HTMLImageElement, place: Place | null, inert: Document): void {
   const source = image.getAttribute("src") ?? "";
-  const isWritten = image.hasAttribute("alt"); // Markdown's own always has it, HTML that tries something seldom
-  if (taskId !== null && isWritten && RELATIVE.test(source)) {
-    image.src = `${API}/tasks/${taskId}/files/content?inline=true&path=${encodeURIComponent(plainPath(source))}`;
+  const path = RELATIVE.test(source) ? plainPath(source) : null;
+  if (place !== null && path !== null && place.has(path)) {
+    image.src = `${API}/tasks/${place.taskId}/files/content?inline=true&path=${encodeURIComponent(path)}`;
     image.setAttribute("loading", "lazy");
     return;
   }
   const link = inert.createElement("a");
-  link.href = source;
-  link.textContent = image.alt || source || "image";
+  link.setAttribute("href", source);
+  link.textContent = image.alt || source;
   image.replaceWith(link);
 }
 
-function mendLink(link: HTMLAnchorElement, taskId: number | null): void {
+function mendLink(link: HTMLAnchorElement, place: Place | null): void {
   const to = link.getAttribute("href") ?? "";
-  if (taskId !== null && RELATIVE.test(to)) {
+  if (place !== null && RELATIVE.test(to)) {
     link.setAttribute("href", `#file=${encodeURIComponent(plainPath(to))}`);
     return;
   }
