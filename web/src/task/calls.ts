@@ -29,19 +29,31 @@ export function subjectOf(call: CallBlock): string {
   return call.title.startsWith(`${call.name} `) ? call.title.slice(call.name.length + 1) : call.title === call.name ? "" : call.title;
 }
 
-/** One argument, as code in a language or as plain text. */
-export type Argument = { readonly name: string; readonly text: string; readonly language: string };
+/** An argument that is read as code or as a text of its own. */
+export type Long = { readonly name: string; readonly text: string; readonly language: string };
 
-export function argumentsOf(call: CallBlock): readonly Argument[] {
+/** What a call was given, but for the path of a file, which stands above. */
+export type Given = { readonly short: readonly (readonly [string, string])[]; readonly long: readonly Long[] };
+
+const SHORT_CHARACTERS = 120;
+
+export function givenTo(call: CallBlock): Given {
   const path = pathOf(call);
-  return Object.entries(call.args)
-    .filter(([name]) => !(name === "path" && path !== null))
-    .map(([name, value]) => ({
-      name,
-      text: typeof value === "string" ? value : JSON.stringify(value, null, 2),
-      language: typeof value === "string" ? languageOfText(call.name, name, path) : "json",
-    }));
+  const short: [string, string][] = [];
+  const long: Long[] = [];
+  for (const [name, value] of Object.entries(call.args)) {
+    if (name === "path" && path !== null) continue;
+    const language = typeof value === "string" ? languageOfText(call.name, name, path) : "json";
+    const text = typeof value === "string" ? value : JSON.stringify(value, null, 2);
+    const isShort = !text.includes("\n") && text.length <= SHORT_CHARACTERS && (language === "" || language === "json");
+    if (isShort && !TEXTS.has(name)) short.push([name, text]);
+    else long.push({ name, text, language });
+  }
+  return { short, long };
 }
+
+// Always worth a box of their own, however short.
+const TEXTS: ReadonlySet<string> = new Set(["content", "old", "new", "command", "code"]);
 
 function languageOfText(tool: string, name: string, path: string | null): string {
   if (tool === "shell" && name === "command") return "bash";
