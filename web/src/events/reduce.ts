@@ -81,6 +81,7 @@ export function reduce(state: TaskState, event: Event): TaskState {
 
 /** As `reduce` for each event in turn; copies what changes once for all of them. */
 export function reduceAll(state: TaskState, events: readonly Event[]): TaskState {
+  if ((events.at(-1)?.seq ?? 0) <= state.last) return state;
   const draft = new Draft(state);
   for (const event of events) {
     if (event.seq > draft.state.last) apply(draft, event);

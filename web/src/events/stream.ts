@@ -86,13 +86,14 @@ export class TaskEvents {
   async #pause(milliseconds: number, signal: AbortSignal): Promise<void> {
     this.#tell("waiting");
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, milliseconds);
       const wake = (): void => {
         clearTimeout(timer);
+        signal.removeEventListener("abort", wake);
         resolve();
       };
+      const timer = setTimeout(wake, milliseconds);
       this.#wake = wake;
-      signal.addEventListener("abort", wake, { once: true });
+      signal.addEventListener("abort", wake);
     });
     if (!signal.aborted) this.#wake = null;
   }

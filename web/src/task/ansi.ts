@@ -13,8 +13,7 @@ const PLAIN: Look = { fg: "", bg: "", marks: new Set() };
 
 // CSI … final byte; OSC, DCS, SOS, PM, APC … up to BEL or ST; other escapes of two or three bytes; what is cut at the end.
 const ESCAPE =
-  // eslint-disable-next-line no-control-regex
-  /\x1b\[([0-?]*)[ -/]*([@-~])|\x9b([0-?]*)[ -/]*([@-~])|\x1b[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c|$)|\x1b[ -/]*[0-~]|\x1b\[?[0-?]*[ -/]*$|\x1b/g;
+  /\x1b\[([0-?]*)[ -/]*([@-~])|\x9b([0-?]*)[ -/]*([@-~])|\x1b\[[0-?]*[ -/]*$|\x1b[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c|$)|\x1b[ -/]*[0-~]|\x1b/g;
 const CONTROLS = /[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]/g;
 
 export function pieces(output: string): readonly Piece[] {

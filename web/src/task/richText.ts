@@ -35,13 +35,21 @@ export class GrowingMarkdown {
       this.#consumed = "";
     }
     const fresh = marked.lexer(text.slice(this.#consumed.length));
-    // The last block may go on; blank lines behind it don't end a list.
-    const open = fresh.findLastIndex((token) => token.type !== "space");
-    const done = fresh.slice(0, Math.max(0, open));
+    const done = fresh.slice(0, firstOpen(fresh));
     this.#frozen = [...this.#frozen, ...done];
     this.#consumed += done.map((token) => token.raw).join("");
     return [...this.#frozen, ...fresh.slice(done.length)];
   }
+}
+
+/** Where the blocks begin that may go on: the last one, and a list before it as long as that has no whole line, for `2`
+ * may become the list's next item. Blank lines end no list.
+ */
+function firstOpen(tokens: readonly Token[]): number {
+  const last = tokens.findLastIndex((token) => token.type !== "space");
+  const isWhole = tokens[last]?.raw.includes("\n") || last < tokens.length - 1;
+  const before = tokens.findLastIndex((token, at) => at < last && token.type !== "space");
+  return Math.max(0, !isWhole && tokens[before]?.type === "list" ? before : last);
 }
 
 /** The HTML of one token, safe to be put into the page. */
