@@ -9,8 +9,16 @@ import type { Block, BlockOf, CallBlock, CallStatus } from "./blocks";
 import { grown, NO_OUTPUT } from "./output";
 import type { Event, EventOf, EventType } from "./types";
 
-/** How a file was changed last. */
-export type FileChange = { readonly change: "created" | "modified" | "deleted"; readonly size: number; readonly seq: number };
+/** One change of a file. `callId`: the call that made it. */
+export type FileStep = {
+  readonly change: "created" | "modified" | "deleted";
+  readonly size: number;
+  readonly seq: number;
+  readonly callId: string | null;
+};
+
+/** How a file was changed last, and all its changes in order. */
+export type FileChange = Omit<FileStep, "callId"> & { readonly steps: readonly FileStep[] };
 
 /** A call of write_file or edit_file; long texts of `args` are cut by the server. `ok`: null until it is known. */
 export type Edit = {
@@ -46,6 +54,8 @@ export type TaskState = {
   readonly files: ReadonlyMap<string, FileChange>;
   /** The edits of each file, in order. */
   readonly edits: ReadonlyMap<string, readonly Edit[]>;
+  /** The call that ended last: the changes that it made to files follow its end. */
+  readonly lastCall: string | null;
   /** Those there were at the end of the last run, as far as they were named. */
   readonly finalFiles: readonly FileSize[];
   /** Events of types that this console does not know. */
@@ -71,6 +81,7 @@ export const initialState: TaskState = {
   error: null,
   files: new Map(),
   edits: new Map(),
+  lastCall: null,
   finalFiles: [],
   unknown: 0,
 };
@@ -203,7 +214,7 @@ const HANDLERS: Handlers = {
     draft.put(at, { ...call, last: event.seq, output: grown(call.output, event.delta, event.truncated) });
   },
   "tool.finished": (draft, event) => endCall(draft, event),
-  "file.changed": (draft, event) => draft.setFile(event.path, { change: event.change, size: event.size, seq: event.seq }),
+  "file.changed": (draft, event) => noteFile(draft, event),
   "plan.updated": (draft, event) => showPlan(draft, event),
   "input.requested": (draft, event) => {
     const { question_id, question, choices } = event;
@@ -345,6 +356,7 @@ function showCall(draft: Draft, event: EventOf<"tool.requested" | "tool.started"
 }
 
 function endCall(draft: Draft, event: EventOf<"tool.finished">): void {
+  draft.state.lastCall = event.call_id;
   const at = callAt(draft, event);
   const call = draft.at(at, "call");
   draft.put(at, {
@@ -360,7 +372,13 @@ function endCall(draft: Draft, event: EventOf<"tool.finished">): void {
   if (path !== null) settleEdit(draft, path, event);
 }
 
-// ---- edits
+// ---- files and edits
+
+function noteFile(draft: Draft, event: EventOf<"file.changed">): void {
+  const { change, size, seq } = event;
+  const steps = draft.state.files.get(event.path)?.steps ?? [];
+  draft.setFile(event.path, { change, size, seq, steps: [...steps, { change, size, seq, callId: draft.state.lastCall }] });
+}
 
 const EDITORS: ReadonlySet<string> = new Set(["write_file", "edit_file"]);
 

@@ -21,8 +21,8 @@ function escaped(text: string): string {
   return text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/"/g, "&quot;");
 }
 
-/** The task whose files relative addresses name; `has` tells which there are. */
-export type Place = { readonly taskId: number; readonly has: (path: string) => boolean };
+/** The task whose files relative addresses name, seen from `folder`; `has` tells which there are. */
+export type Place = { readonly taskId: number; readonly folder?: string; readonly has: (path: string) => boolean };
 
 /** Text that grows at its end, as tokens. What can't change any more is not parsed again, and stays the same object. */
 export class GrowingMarkdown {
@@ -75,7 +75,7 @@ const RELATIVE = /^(?![a-z][a-z0-9+.-]*:|\/|\\|#|\?)./i;
 /** A picture is shown if it is a file of the task; any other would tell its server who looks, and is a link. */
 function mendImage(image: HTMLImageElement, place: Place | null, inert: Document): void {
   const source = image.getAttribute("src") ?? "";
-  const path = RELATIVE.test(source) ? plainPath(source) : null;
+  const path = place !== null && RELATIVE.test(source) ? pathFrom(place, source) : null;
   if (place !== null && path !== null && place.has(path)) {
     image.src = `${API}/tasks/${place.taskId}/files/content?inline=true&path=${encodeURIComponent(path)}`;
     image.setAttribute("loading", "lazy");
@@ -90,7 +90,7 @@ function mendImage(image: HTMLImageElement, place: Place | null, inert: Document
 function mendLink(link: HTMLAnchorElement, place: Place | null): void {
   const to = link.getAttribute("href") ?? "";
   if (place !== null && RELATIVE.test(to)) {
-    link.setAttribute("href", `#file=${encodeURIComponent(plainPath(to))}`);
+    link.setAttribute("href", `#file=${encodeURIComponent(pathFrom(place, to))}`);
     return;
   }
   if (!/^(https?|mailto):/i.test(to)) link.removeAttribute("href");
@@ -108,12 +108,20 @@ function wrapTable(table: HTMLTableElement, inert: Document): void {
   frame.append(table);
 }
 
-/** `./a%20b.txt` as the file's name. */
-function plainPath(address: string): string {
-  const path = address.replace(/^(\.\/)+/, "");
+/** `./a%20b.txt` as the file's path in the work_dir. */
+function pathFrom({ folder = "" }: Place, address: string): string {
+  const names: string[] = folder.split("/");
+  for (const name of plain(address).split("/")) {
+    if (name === "..") names.pop();
+    else names.push(name);
+  }
+  return names.filter((name) => name !== "" && name !== ".").join("/");
+}
+
+function plain(address: string): string {
   try {
-    return decodeURIComponent(path);
+    return decodeURIComponent(address);
   } catch {
-    return path;
+    return address;
   }
 }
