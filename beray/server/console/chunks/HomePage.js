@@ -1,0 +1,1 @@
+import{F as e,K as t,N as n,X as r,ct as i,et as a,j as o,q as s,r as c,st as l,x as u}from"./index.svelte.js";import{g as d}from"../console.js";var f=e(`<h1> </h1>`);function p(e,p){i(p,!0);let m=c(d);var h=f();u(`1j66iyb`,e=>{t(e=>{r.title=`${e??``} · BeRay`},[()=>m(`home`)])});var g=a(h,!0);s(e=>o(g,e),[()=>m(`home`)]),n(e,h),l()}export{p as default};
