@@ -1,6 +1,6 @@
 /** The one way to the server: same origin, the session in its cookie, JSON in and out, errors as `ApiError` and `NetworkError`. */
 
-import { apiError, NetworkError } from "./problem";
+import { apiError, NetworkError, type ApiError } from "./problem";
 
 export const API = "/api/v1";
 const SECONDS_MOST = 30; // for an answer; transfers of files and streams have no such end
@@ -46,7 +46,7 @@ export function url(path: string, query: Query = {}): string {
  * @throws {DOMException} `AbortError`: `options.signal` was aborted.
  */
 export async function send(method: string, path: string, options: Options = {}): Promise<Response> {
-  const headers = new Headers({ "Accept-Language": language, Accept: "application/json", ...options.headers });
+  const headers = new Headers({ ...ownHeaders(), ...options.headers });
   const init: RequestInit = { method, headers, credentials: "same-origin", signal: options.signal ?? null };
   if (options.body !== undefined) {
     headers.set("Content-Type", "application/json");
@@ -54,9 +54,19 @@ export async function send(method: string, path: string, options: Options = {}):
   }
   const response = await reach(url(path, options.query), init);
   if (response.ok || response.status === 304) return response;
-  const error = apiError(response, await response.text().catch(() => ""));
+  throw refusal(response, await response.text().catch(() => ""));
+}
+
+/** What the server refused with; who waits for the end of the session hears of that. For answers that came without `send`. */
+export function refusal(response: Response, text: string): ApiError {
+  const error = apiError(response, text);
   if (error.status === 401 && error.code === "not_authenticated") onUnauthenticated(error);
-  throw error;
+  return error;
+}
+
+/** The headers that every request of ours carries. */
+export function ownHeaders(): Readonly<Record<string, string>> {
+  return { "Accept-Language": language, Accept: "application/json" };
 }
 
 async function reach(address: string, init: RequestInit): Promise<Response> {
