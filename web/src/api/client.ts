@@ -12,6 +12,8 @@ export type Options = {
   readonly body?: unknown;
   readonly headers?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal | undefined;
+  /** For the whole answer of a `call`. */
+  readonly secondsMost?: number;
 };
 
 type Listener = (error: unknown) => void;
@@ -80,7 +82,7 @@ async function reach(address: string, init: RequestInit): Promise<Response> {
 
 /** As `send`, with the answer's JSON. */
 export async function call<T>(method: string, path: string, options: Options = {}): Promise<T> {
-  const patience = AbortSignal.timeout(SECONDS_MOST * 1000);
+  const patience = AbortSignal.timeout((options.secondsMost ?? SECONDS_MOST) * 1000);
   const signal = options.signal ? AbortSignal.any([options.signal, patience]) : patience;
   const response = await send(method, path, { ...options, signal });
   return (await response.json()) as T;

@@ -15,10 +15,17 @@ export type ApiToken = schema.ApiTokenBody;
 export type CreatedApiToken = schema.CreatedApiTokenBody;
 export type DayUsage = schema.DayUsageBody;
 export type ModelCheck = schema.CheckBody;
-export type NewTask = Partial<schema.CreateTask> & Pick<schema.CreateTask, "goal">;
+/** Which tools and models there are is the server's to say at run time (`Info`). */
+export type NewTask = Partial<Omit<schema.CreateTask, "goal" | "tools" | "model">> & {
+  readonly goal: string;
+  readonly tools?: readonly string[] | null;
+  readonly model?: string | null;
+};
 export type Message = schema.MessageBody;
 
 /** `mail`: how verification codes go out. */
 export type Info = schema.Info & { readonly mail?: "smtp" | "outbox" };
 
-export type { Event, FileSize, PlanItem, Question, Ready, Sandbox } from "./schema";
+export type Webhook = schema.WebhookBody;
+
+export type { DayLimits, Event, FileSize, PlanItem, Question, Ready, Sandbox, ServerLimits } from "./schema";
