@@ -23,8 +23,21 @@ export type NewTask = Partial<Omit<schema.CreateTask, "goal" | "tools" | "model"
 };
 export type Message = schema.MessageBody;
 
-/** `mail`: how verification codes go out. */
-export type Info = schema.Info & { readonly mail?: "smtp" | "outbox" };
+/** `mail`: how verification codes go out. `model_keys`: how a first model is set. */
+export type Info = schema.Info & {
+  readonly mail?: "smtp" | "outbox";
+  readonly model_keys?: readonly { readonly variable: string; readonly model: string }[];
+};
+
+export type Session = {
+  readonly id: number;
+  readonly created_at: string;
+  readonly expires_at: string;
+  readonly last_used_at: string | null;
+  readonly user_agent: string | null;
+  readonly address: string | null;
+  readonly is_current: boolean;
+};
 
 export type Webhook = schema.WebhookBody;
 

@@ -1,42 +1,29 @@
-/** How each provider's model is set (the documentation's page "Models" has them all). */
+/** How a provider's model is set: those that the server names, one's own machine, and whatever else speaks the protocol. */
 
-export type ProviderId = "openai" | "anthropic" | "deepseek" | "dashscope" | "moonshotai" | "zhipu" | "ollama" | "other";
+import type { Info } from "../api/types";
 
-type Provider = {
-  readonly id: ProviderId;
+type WordKey = "providerQwen" | "providerZhipu" | "providerOther";
+type NoteKey = "note_anthropic" | "note_dashscope" | "note_moonshotai" | "note_zhipu" | "note_zai" | "note_ollama" | "note_other";
+
+export type Provider = {
+  readonly id: string;
   /** A name that is the same in both languages, or a key of the dictionary. */
-  readonly name: string | { readonly key: "providerQwen" | "providerZhipu" | "providerOther" };
+  readonly name: string | { readonly key: WordKey };
   readonly commands: string;
-  readonly note?: "note_anthropic" | "note_dashscope" | "note_moonshotai" | "note_zhipu" | "note_ollama" | "note_other";
+  readonly note?: NoteKey;
 };
 
-export const PROVIDERS: readonly Provider[] = [
-  { id: "openai", name: "OpenAI", commands: "export BERAY_MODEL=openai:gpt-5\nexport OPENAI_API_KEY=..." },
-  {
-    id: "anthropic",
-    name: "Anthropic",
-    commands: "export BERAY_MODEL=anthropic:claude-sonnet-5-5\nexport ANTHROPIC_API_KEY=...",
-    note: "note_anthropic",
-  },
-  { id: "deepseek", name: "DeepSeek", commands: "export BERAY_MODEL=deepseek:deepseek-chat\nexport DEEPSEEK_API_KEY=..." },
-  {
-    id: "dashscope",
-    name: { key: "providerQwen" },
-    commands: "export BERAY_MODEL=dashscope:qwen-plus\nexport DASHSCOPE_API_KEY=...",
-    note: "note_dashscope",
-  },
-  {
-    id: "moonshotai",
-    name: "Kimi",
-    commands: "export BERAY_MODEL=moonshotai:kimi-k2.6\nexport MOONSHOTAI_API_KEY=...",
-    note: "note_moonshotai",
-  },
-  {
-    id: "zhipu",
-    name: { key: "providerZhipu" },
-    commands: "export BERAY_MODEL=zhipu:glm-4.7\nexport ZHIPUAI_API_KEY=...",
-    note: "note_zhipu",
-  },
+const KNOWN: Readonly<Record<string, Pick<Provider, "name" | "note">>> = {
+  openai: { name: "OpenAI" },
+  anthropic: { name: "Anthropic", note: "note_anthropic" },
+  deepseek: { name: "DeepSeek" },
+  dashscope: { name: { key: "providerQwen" }, note: "note_dashscope" },
+  moonshotai: { name: "Kimi", note: "note_moonshotai" },
+  zai: { name: "Z.AI", note: "note_zai" },
+  zhipu: { name: { key: "providerZhipu" }, note: "note_zhipu" },
+};
+
+const OWN: readonly Provider[] = [
   { id: "ollama", name: "Ollama", commands: "export BERAY_MODEL=ollama:qwen3", note: "note_ollama" },
   {
     id: "other",
@@ -47,3 +34,11 @@ export const PROVIDERS: readonly Provider[] = [
 ];
 
 export const RESTART = "uv run beray serve";
+
+export function providersOf(info: Info | null): readonly Provider[] {
+  const keyed = (info?.model_keys ?? []).map(({ variable, model }) => {
+    const id = model.split(":", 1)[0] ?? model;
+    return { id, name: id, ...KNOWN[id], commands: `export BERAY_MODEL=${model}\nexport ${variable}=...` };
+  });
+  return [...keyed, ...OWN];
+}
