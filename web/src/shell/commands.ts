@@ -1,11 +1,14 @@
-/** What the command palette offers, besides tasks. */
+/** What the command palette offers. */
 
+import type { Task } from "../api/types";
+import { statuses } from "../i18n/common";
 import { sayer } from "../i18n/index.svelte";
 import { shell } from "../i18n/shell";
 import { toastError } from "../state/errors.svelte";
 import { preferences } from "../state/preferences.svelte";
 import { router } from "../state/router.svelte";
 import { session } from "../state/session.svelte";
+import { tasks } from "../state/tasks.svelte";
 import type { IconName } from "../ui/icons";
 import { overlays } from "./overlays.svelte";
 
@@ -15,12 +18,16 @@ export type Command = {
   readonly label: string;
   /** Other words that it is found by. */
   readonly also: readonly string[];
+  /** What is told beside it. */
+  readonly note?: string;
   readonly run: () => void;
 };
 
 export type CommandGroup = { readonly title: string; readonly commands: readonly Command[] };
 
+const TASKS_MOST = 20;
 const say = sayer(shell);
+const sayStatus = sayer(statuses);
 
 /** In the language that is spoken now. */
 export function commandGroups(): readonly CommandGroup[] {
@@ -28,7 +35,14 @@ export function commandGroups(): readonly CommandGroup[] {
     { title: say("paletteActions"), commands: actions() },
     { title: say("palettePages"), commands: pages() },
     { title: say("paletteLook"), commands: looks() },
+    { title: say("paletteTasks"), commands: tasks.latest.rows.slice(0, TASKS_MOST).map(taskCommand) },
   ];
+}
+
+function taskCommand(task: Task): Command {
+  const label = task.goal.split("\n", 1)[0] ?? "";
+  const run = () => router.go(`/tasks/${task.id}`);
+  return { id: `task-${task.id}`, icon: "message", label, also: [`#${task.id}`], note: sayStatus(task.status), run };
 }
 
 /** Log out, and show where one logs in. */

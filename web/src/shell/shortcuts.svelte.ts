@@ -1,6 +1,7 @@
 /** Keys that do something: pages register theirs while they are there. Off while somebody types, beside an open dialog, and by choice
  * (WCAG 2.1.4); `mod+` is Ctrl, or Command on a Mac, and works always. */
 
+import { untrack } from "svelte";
 import { preferences } from "../state/preferences.svelte";
 
 export type Shortcut = {
@@ -20,7 +21,7 @@ class Shortcuts {
   /** Of two with the same key the later one counts. Gives back what takes it away again: `$effect(() => shortcuts.register(...))`. */
   register(key: string, label: () => string, run: () => void): () => void {
     const shortcut = { key, label, run };
-    this.list = [...this.list, shortcut];
+    this.list = [...untrack(() => this.list), shortcut]; // the effect that registers must not wait for others to
     return () => {
       this.list = this.list.filter((one) => one !== shortcut);
     };

@@ -1,3 +1,5 @@
+import { untrack } from "svelte";
+
 /** Look again and again while somebody looks: not while the tab is hidden, and at once when it is shown again. */
 export function poll(look: () => Promise<void>, everyMs: number): () => void {
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -15,7 +17,7 @@ export function poll(look: () => Promise<void>, everyMs: number): () => void {
   const shown = () => void again();
 
   document.addEventListener("visibilitychange", shown);
-  void again();
+  untrack(() => void again());
   return () => {
     isOver = true;
     clearTimeout(timer);

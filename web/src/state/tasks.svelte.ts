@@ -1,5 +1,6 @@
 /** The user's tasks, kept fresh by one poll for whoever shows them: the rail, the start page, the list. */
 
+import { untrack } from "svelte";
 import { call, send } from "../api/client";
 import { ApiError } from "../api/problem";
 import type { Message, Status, Task } from "../api/types";
@@ -114,7 +115,7 @@ class Tasks {
       if (!document.hidden) void this.refresh();
     };
     this.#isFollowing = true;
-    void this.refresh();
+    untrack(() => void this.refresh());
     document.addEventListener("visibilitychange", look);
     addEventListener("focus", look);
     addEventListener("online", look);
@@ -131,7 +132,7 @@ class Tasks {
   /** Keep a filtered listing fresh too. Gives back what ends that. */
   watch(listing: Listing): () => void {
     this.#views.add(listing);
-    void listing.refresh();
+    untrack(() => void listing.refresh());
     return () => this.#views.delete(listing);
   }
 
