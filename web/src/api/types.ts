@@ -15,19 +15,10 @@ export type ApiToken = schema.ApiTokenBody;
 export type CreatedApiToken = schema.CreatedApiTokenBody;
 export type DayUsage = schema.DayUsageBody;
 export type ModelCheck = schema.CheckBody;
-/** Which tools and models there are is the server's to say at run time (`Info`). */
-export type NewTask = Partial<Omit<schema.CreateTask, "goal" | "tools" | "model">> & {
-  readonly goal: string;
-  readonly tools?: readonly string[] | null;
-  readonly model?: string | null;
-};
+export type NewTask = Partial<schema.CreateTask> & Pick<schema.CreateTask, "goal">;
 export type Message = schema.MessageBody;
 
-/** `mail`: how verification codes go out. `model_keys`: how a first model is set. */
-export type Info = schema.Info & {
-  readonly mail?: "smtp" | "outbox";
-  readonly model_keys?: readonly { readonly variable: string; readonly model: string }[];
-};
+export type Info = schema.Info;
 
 export type Session = {
   readonly id: number;
