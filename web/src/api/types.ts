@@ -3,7 +3,7 @@
 import type * as schema from "./schema";
 
 export type Problem = schema.ProblemBody;
-export type User = schema.UserBody & { readonly is_admin?: boolean };
+export type User = schema.UserBody;
 export type Task = schema.TaskBody;
 export type TaskWithEvents = schema.TaskWithEventsBody;
 export type Status = Task["status"];
@@ -20,15 +20,7 @@ export type Message = schema.MessageBody;
 
 export type Info = schema.Info;
 
-export type Session = {
-  readonly id: number;
-  readonly created_at: string;
-  readonly expires_at: string;
-  readonly last_used_at: string | null;
-  readonly user_agent: string | null;
-  readonly address: string | null;
-  readonly is_current: boolean;
-};
+export type Session = schema.OpenSessionBody;
 
 export type Webhook = schema.WebhookBody;
 
