@@ -1,6 +1,6 @@
 /** The one way to the server: same origin, the session in its cookie, JSON in and out, errors as `ApiError` and `NetworkError`. */
 
-import { apiError, NetworkError } from "./problem";
+import { apiError, NetworkError, type ApiError } from "./problem";
 
 export const API = "/api/v1";
 const SECONDS_MOST = 30; // for an answer; transfers of files and streams have no such end
@@ -12,6 +12,8 @@ export type Options = {
   readonly body?: unknown;
   readonly headers?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal | undefined;
+  /** For the whole answer of a `call`. */
+  readonly secondsMost?: number;
 };
 
 type Listener = (error: unknown) => void;
@@ -46,7 +48,7 @@ export function url(path: string, query: Query = {}): string {
  * @throws {DOMException} `AbortError`: `options.signal` was aborted.
  */
 export async function send(method: string, path: string, options: Options = {}): Promise<Response> {
-  const headers = new Headers({ "Accept-Language": language, Accept: "application/json", ...options.headers });
+  const headers = new Headers({ ...ownHeaders(), ...options.headers });
   const init: RequestInit = { method, headers, credentials: "same-origin", signal: options.signal ?? null };
   if (options.body !== undefined) {
     headers.set("Content-Type", "application/json");
@@ -54,9 +56,19 @@ export async function send(method: string, path: string, options: Options = {}):
   }
   const response = await reach(url(path, options.query), init);
   if (response.ok || response.status === 304) return response;
-  const error = apiError(response, await response.text().catch(() => ""));
+  throw refusal(response, await response.text().catch(() => ""));
+}
+
+/** What the server refused with; who waits for the end of the session hears of that. For answers that came without `send`. */
+export function refusal(response: Response, text: string): ApiError {
+  const error = apiError(response, text);
   if (error.status === 401 && error.code === "not_authenticated") onUnauthenticated(error);
-  throw error;
+  return error;
+}
+
+/** The headers that every request of ours carries. */
+export function ownHeaders(): Readonly<Record<string, string>> {
+  return { "Accept-Language": language, Accept: "application/json" };
 }
 
 async function reach(address: string, init: RequestInit): Promise<Response> {
@@ -70,7 +82,7 @@ async function reach(address: string, init: RequestInit): Promise<Response> {
 
 /** As `send`, with the answer's JSON. */
 export async function call<T>(method: string, path: string, options: Options = {}): Promise<T> {
-  const patience = AbortSignal.timeout(SECONDS_MOST * 1000);
+  const patience = AbortSignal.timeout((options.secondsMost ?? SECONDS_MOST) * 1000);
   const signal = options.signal ? AbortSignal.any([options.signal, patience]) : patience;
   const response = await send(method, path, { ...options, signal });
   return (await response.json()) as T;

@@ -3,7 +3,7 @@
 import type * as schema from "./schema";
 
 export type Problem = schema.ProblemBody;
-export type User = schema.UserBody & { readonly is_admin?: boolean };
+export type User = schema.UserBody;
 export type Task = schema.TaskBody;
 export type TaskWithEvents = schema.TaskWithEventsBody;
 export type Status = Task["status"];
@@ -18,7 +18,10 @@ export type ModelCheck = schema.CheckBody;
 export type NewTask = Partial<schema.CreateTask> & Pick<schema.CreateTask, "goal">;
 export type Message = schema.MessageBody;
 
-/** `mail`: how verification codes go out. */
-export type Info = schema.Info & { readonly mail?: "smtp" | "outbox" };
+export type Info = schema.Info;
 
-export type { Event, FileSize, PlanItem, Question, Ready, Sandbox } from "./schema";
+export type Session = schema.OpenSessionBody;
+
+export type Webhook = schema.WebhookBody;
+
+export type { DayLimits, Event, FileSize, PlanItem, Question, Ready, Sandbox, ServerLimits } from "./schema";

@@ -1,4 +1,4 @@
-/** What a person has chosen on this device: theme, language, notifications, shortcuts. Kept in local storage; `theme.js` reads it first. */
+/** What a person has chosen on this device: theme, language, notifications, shortcuts, the rail. Kept in local storage; `theme.js` reads it first. */
 
 import { speak } from "../api/client";
 import type { Language } from "../i18n/dictionary";
@@ -7,13 +7,14 @@ export type Theme = "system" | "light" | "dark";
 
 const KEY = "beray.preferences";
 
-type Stored = { theme?: Theme; language?: Language; notifies?: boolean; hasShortcuts?: boolean };
+type Stored = { theme?: Theme; language?: Language; notifies?: boolean; hasShortcuts?: boolean; isRailNarrow?: boolean };
 
 class Preferences {
   theme = $state<Theme>("system");
   language = $state<Language>("en");
   notifies = $state(false);
   hasShortcuts = $state(true);
+  isRailNarrow = $state(false);
   #systemIsDark = $state(false);
 
   constructor() {
@@ -22,6 +23,7 @@ class Preferences {
     this.language = stored.language === "zh" || stored.language === "en" ? stored.language : spoken();
     this.notifies = stored.notifies === true;
     this.hasShortcuts = stored.hasShortcuts !== false;
+    this.isRailNarrow = stored.isRailNarrow === true;
     const dark = matchMedia("(prefers-color-scheme: dark)");
     this.#systemIsDark = dark.matches;
     dark.addEventListener("change", (event) => {
@@ -37,9 +39,9 @@ class Preferences {
 
   choose(changes: Stored): void {
     Object.assign(this, changes);
-    const { theme, language, notifies, hasShortcuts } = this;
+    const { theme, language, notifies, hasShortcuts, isRailNarrow } = this;
     try {
-      localStorage.setItem(KEY, JSON.stringify({ theme, language, notifies, hasShortcuts }));
+      localStorage.setItem(KEY, JSON.stringify({ theme, language, notifies, hasShortcuts, isRailNarrow }));
     } catch {
       // Storage is off or full: the choice holds for this page.
     }

@@ -1,0 +1,17 @@
+/** What lies over the pages: the command palette, the list of shortcuts. Loaded when it is first wanted. */
+
+type Overlay = "palette" | "keys";
+
+class Overlays {
+  open = $state<Overlay | null>(null);
+
+  show(overlay: Overlay): void {
+    this.open = overlay;
+  }
+
+  close(): void {
+    this.open = null;
+  }
+}
+
+export const overlays = new Overlays();
