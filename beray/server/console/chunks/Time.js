@@ -1,0 +1,1 @@
+import{F as e,L as t,Z as n,_ as r,gt as i,ht as a,it as o,z as s}from"./Icon.js";import{o as c,t as l,u}from"./clock.svelte.js";var d=s(`<time class="svelte-1yznkax"> </time>`);function f(s,f){i(f,!0);var p=d(),m=o(p,!0);n((t,n)=>{r(p,`datetime`,f.at),r(p,`title`,t),e(m,n)},[()=>c(f.at),()=>u(f.at,l())]),t(s,p),a()}export{f as t};
