@@ -106,6 +106,28 @@ def test_scenario_06_a_goal_begins_a_task_and_its_files_are_there_first(console,
     expect(page.locator(f'main a[href="/tasks/{task_id}"]')).to_contain_text("Write hello.py")
 
 
+def test_files_that_failed_go_again_to_the_same_task(console, tmp_path):
+    console.expects("status of 500")
+    names = tmp_path / "names.txt"
+    names.write_text("Ada\n")
+    person = console.register()
+    client = console.client(person)
+    page = console.logged_in_page(person)
+    console.open("/")
+    write_goal(page, "Write hello.py")
+    page.locator("input[type=file]").set_input_files([names, names])
+    page.route("**/files/content*", lambda route: route.fulfill(status=500, json={"detail": "No."}), times=1)
+    start(page)
+    expect(page.get_by_role("alert").get_by_text("Some files were not uploaded.")).to_be_visible()
+    expect(page.locator("[data-stage=failed]")).to_have_count(1)
+    assert [task["status"] for task in client.list_tasks()] == ["queued"]
+
+    start(page)
+    page.wait_for_url(re.compile(r"/tasks/\d+$"))
+    [task] = client.list_tasks()
+    assert {"names.txt", "names (2).txt"} <= {node["name"] for node in client.list_files_tree(task["id"])}
+
+
 def test_options_are_held_to_the_servers_limits_and_go_along(console):
     person = console.register()
     page = console.logged_in_page(person)

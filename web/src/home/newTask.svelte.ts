@@ -58,6 +58,7 @@ export class NewTask {
    */
   async send(): Promise<Task> {
     if (this.uploads.items.length === 0 && this.#held === null) return this.#done(await this.#create({ isHeld: false }));
+    if (this.#held === null && this.uploads.failed.length > 0) throw new FilesRefused(); // too large: no try will help
     const task = await this.#hold();
     await this.#upload(task);
     return this.#done(await this.#start(task));
