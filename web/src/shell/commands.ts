@@ -45,11 +45,10 @@ function taskCommand(task: Task): Command {
   return { id: `task-${task.id}`, icon: "message", label, also: [`#${task.id}`], note: sayStatus(task.status), run };
 }
 
-/** Log out, and show where one logs in. */
+/** Log out; what fails is told. */
 export async function logOut(): Promise<void> {
   try {
     await session.logOut();
-    router.go("/login");
   } catch (error) {
     toastError(error, () => void logOut());
   }

@@ -7,7 +7,7 @@ export type Theme = "system" | "light" | "dark";
 
 const KEY = "beray.preferences";
 
-type Stored = { theme?: Theme; language?: Language; notifies?: boolean; hasShortcuts?: boolean; isRailNarrow?: boolean };
+type Stored = { theme?: Theme; language?: Language; notifies?: boolean; hasShortcuts?: boolean; isRailNarrow?: boolean; isGuideAside?: boolean };
 
 class Preferences {
   theme = $state<Theme>("system");
@@ -15,6 +15,8 @@ class Preferences {
   notifies = $state(false);
   hasShortcuts = $state(true);
   isRailNarrow = $state(false);
+  /** The guide to a first model was put aside. */
+  isGuideAside = $state(false);
   #systemIsDark = $state(false);
 
   constructor() {
@@ -24,6 +26,7 @@ class Preferences {
     this.notifies = stored.notifies === true;
     this.hasShortcuts = stored.hasShortcuts !== false;
     this.isRailNarrow = stored.isRailNarrow === true;
+    this.isGuideAside = stored.isGuideAside === true;
     const dark = matchMedia("(prefers-color-scheme: dark)");
     this.#systemIsDark = dark.matches;
     dark.addEventListener("change", (event) => {
@@ -39,9 +42,9 @@ class Preferences {
 
   choose(changes: Stored): void {
     Object.assign(this, changes);
-    const { theme, language, notifies, hasShortcuts, isRailNarrow } = this;
+    const { theme, language, notifies, hasShortcuts, isRailNarrow, isGuideAside } = this;
     try {
-      localStorage.setItem(KEY, JSON.stringify({ theme, language, notifies, hasShortcuts, isRailNarrow }));
+      localStorage.setItem(KEY, JSON.stringify({ theme, language, notifies, hasShortcuts, isRailNarrow, isGuideAside }));
     } catch {
       // Storage is off or full: the choice holds for this page.
     }

@@ -2,6 +2,7 @@
 
 import { call, whenUnauthenticated } from "../api/client";
 import type { User } from "../api/types";
+import { router } from "./router.svelte";
 
 class Session {
   /** `undefined` until the server has been asked. */
@@ -25,7 +26,13 @@ class Session {
 
   async logOut(): Promise<void> {
     await call("POST", "/auth/logout");
+    this.leave();
+  }
+
+  /** The session is over, and that was wanted: nobody is told that it is. */
+  leave(): void {
     this.end();
+    router.go("/login");
   }
 }
 
