@@ -139,8 +139,11 @@ RECORDINGS = {
         turns(Reply("I begin.", calls=[call("list_files")]), failure(401, "bad key")), plainly("Fail, please.")
     ),
     "two-runs": Recording(
-        turns(*(HELLO({"messages": [{"role": "assistant"}] * at}, at) for at in range(3)),
-              Reply(calls=[call("shell", command="rm hello.py")]), Reply("hello.py is gone.")),
+        turns(
+            *(HELLO({"messages": [{"role": "assistant"}] * at}, at) for at in range(3)),
+            Reply(calls=[call("shell", command="rm hello.py")]),
+            Reply("hello.py is gone."),
+        ),
         two_runs,
     ),
     "cut": Recording(
@@ -179,7 +182,9 @@ def record(name: str) -> None:
         Path(folder).chmod(0o711)
         with staged(RECORDINGS[name], Path(folder)) as stage:
             RECORDINGS[name].play(stage)
-            text = "".join(json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n" for event in stage.events)
+            text = "".join(
+                json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n" for event in stage.events
+            )
     text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:1", text)
     events = [json.loads(line) for line in text.splitlines()]
     STREAMS.mkdir(exist_ok=True)
