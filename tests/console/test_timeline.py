@@ -95,6 +95,8 @@ def test_scenario_07_tool_line_opens_by_the_keyboard_and_shows_colours(console):
     seen_by_everybody(page)
     page.keyboard.press("Space")
     expect(terminal).to_have_count(0)
+    page.keyboard.press("e")
+    expect(terminal).to_have_count(1)
 
 
 def test_scenario_08_markup_of_an_agent_is_text(console):
