@@ -1,4 +1,4 @@
-"""The recorded event logs in `tests/streams/`, by which the console's reducer is tested, are what a server sends today."""
+"""The recorded event logs in `tests/streams/`, by which the console's reducer is tested, are what servers send."""
 
 import json
 from pathlib import Path

@@ -15,10 +15,6 @@ export function stopTask(taskId: number): Promise<{ readonly message: string; re
   return call("POST", `/tasks/${taskId}/stop`);
 }
 
-export async function deleteTask(taskId: number): Promise<void> {
-  await call("DELETE", `/tasks/${taskId}`);
-}
-
 /** A new task that is asked the same. */
 export function rerunTask(task: Task, key: string): Promise<Task> {
   const body = { goal: task.goal, tools: task.tools };

@@ -36,13 +36,18 @@ export class Follower {
     this.isAtEnd = false;
   }
 
-  /** Change what stands above while what is in sight stays where it is. */
+  /** Change what stands above while what is in sight stays where it is: browsers see to that only below the very top. */
   async holding(change: () => Promise<void>): Promise<void> {
-    const scroller = this.#scroller;
-    if (!scroller) return change();
-    const fromEnd = scroller.scrollHeight - scroller.scrollTop;
+    const held = this.#firstInSight();
+    const before = held?.getBoundingClientRect().top ?? 0;
     await change();
-    if (!this.isAtEnd) scroller.scrollTop = scroller.scrollHeight - fromEnd;
+    if (this.#scroller && held && !this.isAtEnd) this.#scroller.scrollTop += held.getBoundingClientRect().top - before;
+  }
+
+  #firstInSight(): Element | undefined {
+    const top = this.#scroller?.getBoundingClientRect().top ?? 0;
+    const items = this.#scroller?.querySelectorAll("li") ?? [];
+    return [...items].find((item) => item.getBoundingClientRect().bottom > top);
   }
 
   #jump(): void {
