@@ -25,8 +25,10 @@ from pathlib import Path
 MOST_REQUEST_BYTES = 1 << 17
 STATUS_BYTES = 4
 NEEDED = (
-    *("beray.cli.root", "beray.cli.serve", "beray.server.serve", "beray.server.sandbox.choose", "dbos", "psycopg"),
+    *("beray.cli.main", "beray.cli.root", "beray.cli.serve", "beray.server.serve", "beray.server.sandbox.choose"),
     *("beray.server.agent.loop", "beray.server.agent.turn", "beray.server.agent.models.rules_model"),
+    *("beray.server.db.sqlite", "dbos", "dbos._sys_db_sqlite", "psycopg"),
+    *("pydantic.v1", "uvicorn.lifespan.off", "uvicorn.loops.uvloop", "uvloop"),  # FastAPI asks the first of each route
 )
 
 
