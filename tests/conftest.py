@@ -24,7 +24,8 @@ from tests.support.sandbox_cases import CANARY, Box, open_box
 from tests.support.server import ServerProcess
 
 _numbers = itertools.count(1)
-LONG = ("e2e", "contract", "cli")  # folders of tests that start servers of their own
+LONG = ("console", "e2e", "contract", "cli")  # folders of tests that start servers of their own
+SHARING = ("console",)  # folders whose tests share what is dear to start: a browser, with a server
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -38,7 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Each worker begins with a part of the list, in its order, and takes from the others when it has done its own.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    files = [list(group) for _, group in itertools.groupby(items, key=lambda item: item.path)]
+    files = [list(group) for _, group in itertools.groupby(items, key=_place)]
     long = [file for file in files if file[0].path.parent.name in LONG]
     short = [item for file in files if file[0].path.parent.name not in LONG for item in file]
     size = -(-len(short) // workers)
@@ -47,6 +48,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for worker in range(workers)
         for item in (*itertools.chain(*long[worker::workers]), *short[worker * size : (worker + 1) * size])
     ]
+
+
+def _place(item: pytest.Item) -> Path:
+    """What goes to one worker: a file, or a folder."""
+    return item.path.parent if item.path.parent.name in SHARING else item.path
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

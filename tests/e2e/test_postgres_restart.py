@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,15 @@ def scene(service_dir, own_postgres) -> Iterator[tuple[Cluster, BeRayClient]]:
 def ask_while_away(client: BeRayClient, task_id: int) -> list[requests.Response]:
     headers = {"Authorization": f"Bearer {client.token}"}
     api = f"{client.base_url}/api/v1"
-    return [
-        requests.get(f"{api}/tasks/{task_id}", headers=headers, timeout=30),
-        requests.get(f"{api}/tasks/{task_id}/stream", headers=headers, timeout=30),
-        requests.post(f"{api}/tasks/", json={"goal": "Not now"}, headers=headers, timeout=30),
-        requests.post(f"{api}/auth/login", json={"email": "a@example.com", "password": "wrong"}, timeout=30),
-    ]
+    goal, login = {"goal": "Not now"}, {"email": "a@example.com", "password": "wrong"}
+    with ThreadPoolExecutor(4) as pool:  # each is refused only when it has waited
+        asked = [
+            pool.submit(requests.get, f"{api}/tasks/{task_id}", headers=headers, timeout=30),
+            pool.submit(requests.get, f"{api}/tasks/{task_id}/stream", headers=headers, timeout=30),
+            pool.submit(requests.post, f"{api}/tasks/", json=goal, headers=headers, timeout=30),
+            pool.submit(requests.post, f"{api}/auth/login", json=login, timeout=30),
+        ]
+    return [answer.result() for answer in asked]
 
 
 def check_refused(answers: list[requests.Response]) -> None:

@@ -16,8 +16,9 @@ from tests.support.server import BERAY, PASSWORD, ServerProcess
 from tests.support.waiting import wait_until
 
 
-@pytest.fixture(autouse=True)
-def started_as_by_an_operator(monkeypatch):
+@pytest.fixture
+def as_by_an_operator(monkeypatch):
+    """Servers import what they need themselves, for tests of what comes while they do."""
     monkeypatch.setattr(ServerProcess, "is_forked", False)
 
 
@@ -139,6 +140,7 @@ def test_accounts_and_tasks_survive_a_restart(make_server):
         assert client.login("stays@example.com", PASSWORD)["user"]["email"] == "stays@example.com"
 
 
+@pytest.mark.usefixtures("as_by_an_operator")
 @pytest.mark.parametrize("sign", ["server.lock", "beray.db-wal", "server.json"])
 def test_signal_while_it_starts_ends_it(make_server, sign):
     """An exception raised out of a signal handler ends in whatever callback runs: the signal must be remembered."""
@@ -181,6 +183,7 @@ def test_embedded_server_ends_when_nobody_needs_it(make_server):
     assert not (server.data_dir / "server.json").exists()
 
 
+@pytest.mark.usefixtures("as_by_an_operator")
 def test_interrupt_ends_the_server_cleanly(make_server):
     server = make_server().start()
     assert server.process is not None

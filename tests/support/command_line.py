@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-COMMAND = [sys.executable, "-W", "error", "-m", "beray.cli.main"]
+from tests.support.starter import BERAY, Work, starter
+
+COMMAND = [sys.executable, "-W", "error", "-m", BERAY]
 SECONDS = 60.0
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -34,6 +36,7 @@ class CommandLine:
 
     home: Path
     variables: Mapping[str, str]
+    is_forked: bool = True  # by a process that has imported it before, where it is called to its end
 
     def environment(self, **more: str) -> dict[str, str]:
         inherited = {
@@ -65,15 +68,19 @@ class CommandLine:
         )
 
     def __call__(self, *arguments: str, stdin: bytes = b"", **more: str) -> Ended:
-        done = subprocess.run(
-            [*COMMAND, *arguments],
-            env=self.environment(**more),
-            cwd=self.home,
-            input=stdin,
-            capture_output=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        if self.is_forked:
+            work = Work(arguments, self.environment(**more), cwd=str(self.home), is_strict=True)
+            done = starter().run(work, given=stdin, seconds=SECONDS)
+        else:
+            done = subprocess.run(
+                [*COMMAND, *arguments],
+                env=self.environment(**more),
+                cwd=self.home,
+                input=stdin,
+                capture_output=True,
+                timeout=SECONDS,
+                check=False,
+            )
         return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def on_terminal(self, *arguments: str, **more: str) -> "OnTerminal":

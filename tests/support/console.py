@@ -46,6 +46,7 @@ class Scripts:
 
     def play(self, script: Script, *, goal: str) -> None:
         """Have tasks whose goal begins so get this script's replies; others get those of HELLO."""
+        self._of.pop(goal, None)
         self._of = {goal: script, **self._of}
 
 

@@ -875,7 +875,10 @@ async def orphans_that_end_all_the_time_do_not_keep_it_from_looking(box: Box) ->
 DISK_BOMBS = {
     "many files": "for i in $(seq 1000); do head -c 4000000 /dev/zero > file-$i; done; sleep 60",
     "the home": "for i in $(seq 1000); do head -c 4000000 /dev/zero > ~/file-$i; done; sleep 60",
-    "small files": "i=0; while :; do i=$((i+1)); : > file-$i; done",
+    # More than there may be, then more slowly: at full speed it is found no sooner, and makes 100,000 files until then.
+    "small files": """
+i=0; while :; do i=$((i+1)); : > file-$i; [ $i -le 12000 ] || [ $((i % 100)) -ne 0 ] || sleep 0.2; done
+""",
     "mapped files": """
 python3 -I -S - <<'END'
 import mmap, os, signal

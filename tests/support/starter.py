@@ -1,16 +1,18 @@
-"""Starts servers by forking a process that has imported all they need: a third of a start's processor time is left.
+"""Starts servers and commands by forking a process that has imported all they need: a third of a server's start is left
+of its processor time, and less of a command's.
 
 What a forked server does is what `beray serve` does from its `main` on; only the imports were there before. How imports
-go is tested by servers that are started as operators start them (`ServerProcess.is_forked`).
+go is tested by what is started as operators start it (`ServerProcess.is_forked`, `CommandLine.is_forked`).
 
-Run as a program it is that process: on standard input it has a socket, by which the tests' process asks for servers.
-With the tests' process it ends, and the servers with it.
+Run as a program it is that process: on standard input it has a socket, by which the tests' process asks for forks.
+With the tests' process it ends, and the forks with it.
 """
 
 import atexit
 import contextlib
 import functools
 import gc
+import importlib
 import json
 import os
 import select
@@ -18,16 +20,43 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, NoReturn
 
+BERAY = "beray.cli.main"
 MOST_REQUEST_BYTES = 1 << 17
 STATUS_BYTES = 4
+# Not the commands' own modules: what they show is in the language of the moment they are imported.
 NEEDED = (
-    *("beray.cli.root", "beray.cli.serve", "beray.server.serve", "beray.server.sandbox.choose", "dbos", "psycopg"),
-    *("beray.server.agent.loop", "beray.server.agent.turn", "beray.server.agent.models.rules_model"),
+    *("beray.client", "rich_click", "rich.live", "rich.markdown", "rich.table"),
+    *("beray.server.serve", "beray.server.sandbox.choose", "beray.server.agent.models.rules_model"),
+    *("beray.server.agent.loop", "beray.server.agent.turn", "beray.server.db.sqlite", "dbos", "dbos._sys_db_sqlite"),
+    *("psycopg", "pydantic.v1", "uvicorn.lifespan.off", "uvicorn.loops.uvloop", "uvloop"),
 )
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a fork is to do: call a module's `main`.
+
+    Attributes:
+        arguments: What follows the program's name.
+        environment: All its variables.
+        cwd: Its folder.
+        module: Whose `main` gives the exit status.
+        is_strict: Warnings are errors.
+    """
+
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    cwd: str = field(default_factory=os.getcwd)
+    module: str = BERAY
+    is_strict: bool = False
 
 
 class ForkedProcess:
@@ -85,11 +114,32 @@ class Starter:
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> ForkedProcess:
         """Start `beray` with these arguments; what it says is added to the log."""
-        request = json.dumps([list(arguments), dict(environment), str(Path.cwd())]).encode()
-        ending, theirs = os.pipe()
-        with log.open("ab") as output, self._asking:
+        with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
+            return self.fork(Work(arguments, environment), (nothing, output, output))
+
+    def run(self, work: Work, *, given: bytes = b"", seconds: float) -> subprocess.CompletedProcess[bytes]:
+        """Have this done to its end; `given` is what it reads."""
+        with tempfile.TemporaryFile() as read, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
+            read.write(given)
+            read.seek(0)
+            process = self.fork(work, (read, said, errors))
             try:
-                socket.send_fds(self._way, [request], [output.fileno(), theirs])
+                status = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+            said.seek(0)
+            errors.seek(0)
+            return subprocess.CompletedProcess(work.arguments, status, said.read(), errors.read())
+
+    def fork(self, work: Work, streams: tuple[BinaryIO, BinaryIO, BinaryIO]) -> ForkedProcess:
+        """Have this done, with these files as standard input, output and error."""
+        given = {"arguments": list(work.arguments), "environment": dict(work.environment)}
+        request = json.dumps({**vars(work), **given}).encode()
+        ending, theirs = os.pipe()
+        with self._asking:
+            try:
+                socket.send_fds(self._way, [request], [*(stream.fileno() for stream in streams), theirs])
             finally:
                 os.close(theirs)
             pid, [handle], _, _ = socket.recv_fds(self._way, 20, 1)
@@ -116,7 +166,7 @@ class _Forker:
             for handle in set(ready) & self._endings.keys():
                 self._tell_end(handle)
             if self._way in ready:
-                request, descriptors, _, _ = socket.recv_fds(self._way, MOST_REQUEST_BYTES, 2)
+                request, descriptors, _, _ = socket.recv_fds(self._way, MOST_REQUEST_BYTES, 4)
                 if not request:
                     return self._kill_all()
                 pid = os.fork()
@@ -125,8 +175,10 @@ class _Forker:
                     return _run(request, *descriptors)
                 self._note(pid, *descriptors)
 
-    def _note(self, pid: int, output: int, ending: int) -> None:
-        os.close(output)
+    def _note(self, pid: int, *descriptors: int) -> None:
+        *streams, ending = descriptors
+        for stream in streams:
+            os.close(stream)
         handle = os.pidfd_open(pid)
         self._endings[handle] = (pid, ending)
         socket.send_fds(self._way, [str(pid).encode()], [handle])
@@ -152,23 +204,40 @@ class _Forker:
         return 0
 
 
-def _run(request: bytes, output: int, ending: int) -> int:
-    arguments, environment, folder = json.loads(request)
+def _run(request: bytes, *descriptors: int) -> int:
+    work = Work(**json.loads(request))
+    *streams, ending = descriptors
     os.close(ending)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (output, 1), (output, 2)):
-        os.dup2(source, target)
-    os.close(nothing)
-    os.close(output)
-    sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]  # Python's own stream
+    for target, stream in enumerate(streams):
+        os.dup2(stream, target)
+        os.close(stream)
     os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
+    os.environ.update(work.environment)
+    os.chdir(work.cwd)
+    _open_streams(is_unbuffered="PYTHONUNBUFFERED" in work.environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = ["beray", *arguments]
-    from beray.cli.main import main
+    if work.is_strict:
+        warnings.simplefilter("error")
+    sys.argv = [work.module.partition(".")[0], *work.arguments]
+    status: int = importlib.import_module(work.module).main()
+    return status
 
-    return main()
+
+def _open_streams(*, is_unbuffered: bool) -> None:
+    """As Python does when it starts."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]  # Python's own
+    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # Python's own
+    sys.stdout.reconfigure(write_through=is_unbuffered)  # type: ignore[union-attr]  # Python's own
+
+
+def _end(status: int) -> NoReturn:
+    """As Python ends, but without taking 2,000 modules apart: 0.09 s of a command's 0.14 s."""
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for the threads that Python waits for
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def main() -> int:
@@ -182,4 +251,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())

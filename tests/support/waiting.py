@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 LOOK_SECONDS = 0.01
+REST_SECONDS = 0.05  # between looks for what takes long: a look is often a request, which keeps two processes busy
 
 
 def wait_until(look: Callable[[], T], *, seconds: float = 20.0, what: str = "it") -> T:
@@ -18,8 +19,7 @@ def wait_until(look: Callable[[], T], *, seconds: float = 20.0, what: str = "it"
         found = look()
         if found:
             return found
-        _check(deadline, seconds, what, found)
-        time.sleep(LOOK_SECONDS)
+        time.sleep(_pause(deadline, seconds, what, found))
 
 
 async def until(look: Callable[[], T | Awaitable[T]], *, seconds: float = 20.0, what: str = "it") -> T:
@@ -30,8 +30,7 @@ async def until(look: Callable[[], T | Awaitable[T]], *, seconds: float = 20.0, 
         found: T = await seen if inspect.isawaitable(seen) else seen
         if found:
             return found
-        _check(deadline, seconds, what, found)
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(_pause(deadline, seconds, what, found))
 
 
 async def begun(*works: Coroutine[Any, Any, T]) -> list[asyncio.Task[T]]:
@@ -48,6 +47,10 @@ async def begun(*works: Coroutine[Any, Any, T]) -> list[asyncio.Task[T]]:
     return tasks
 
 
-def _check(deadline: float, seconds: float, what: str, found: object) -> None:
-    if time.monotonic() > deadline:
+def _pause(deadline: float, seconds: float, what: str, found: object) -> float:
+    """How long until the next look; a failure when the time is up."""
+    left = deadline - time.monotonic()
+    if left < 0:
         raise AssertionError(f"waited {seconds} s for {what} in vain; last seen: {found!r}")
+    waited = seconds - left
+    return min(REST_SECONDS, LOOK_SECONDS + waited / 20)

@@ -470,11 +470,12 @@ CASES = {
 }
 
 
-async def main() -> None:
-    case, url = sys.argv[1], make_url(sys.argv[2])
+async def _report(case: str, url: URL) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         print(json.dumps(await CASES[case](url)), flush=True)
 
 
-if __name__ == "__main__":
-    asyncio.run(main())
+def main() -> int:
+    """Run the case that is named, on the database that is named."""
+    asyncio.run(_report(sys.argv[1], make_url(sys.argv[2])))
+    return 0

@@ -3,9 +3,7 @@
 import inspect
 import json
 import logging
-import subprocess
-import sys
-from pathlib import Path
+import os
 from typing import Any
 
 import pytest
@@ -14,21 +12,15 @@ from sqlalchemy import URL, make_url
 
 from beray.server.engine.dbos_queue import _is_news, library_url
 from tests.support.databases import sqlite_url
+from tests.support.starter import Work, starter
 
 PROGRAM = "tests.server.engine.engine_program"
-ROOT = Path(__file__).parents[3]
 
 
 def run(case: str, url: URL) -> dict:
     """Run a case of `engine_program.py`; what it reports as JSON on its last line."""
-    done = subprocess.run(
-        [sys.executable, "-m", PROGRAM, case, url.render_as_string(hide_password=False)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    arguments = [case, url.render_as_string(hide_password=False)]
+    done = starter().run(Work(arguments, os.environ, module=PROGRAM), seconds=60)
     assert done.returncode in {0, -9}, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
