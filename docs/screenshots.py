@@ -38,7 +38,7 @@ SALES: Final = "month,region,units\n" + "".join(
     for month in range(1, 7)
     for region, start, rise in (("north", 120, 14), ("south", 90, 31), ("west", 150, -6))
 )
-ANALYSE: Final = '''import csv
+ANALYSE: Final = """import csv
 from collections import defaultdict
 
 totals = defaultdict(int)
@@ -58,7 +58,7 @@ for number, (region, units) in enumerate(sorted(totals.items(), key=lambda item:
 with open("chart.svg", "w") as file:
     style = 'font-family="sans-serif" font-size="14"'
     file.write(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 420 160" {style}>{"".join(bars)}</svg>')
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,13 @@ STORIES: Final[dict[Language, Story]] = {
         report="# Sales by region\n\n![Units by region](chart.svg)\n\n| region | units |\n| --- | ---: |\n"
         "| south | 1191 |\n| north | 1014 |\n| west | 774 |\n\n**South** leads, and grows by 31 units a month;\n"
         "west loses 6 a month.\n",
-        done="**South sold best**: 1,191 units from January to June, ahead of north (1,014) and west (774). It is also the"
-        " one that grows fastest, by 31 units a month.\n\nThe report is in `report.md`, its chart in `chart.svg`.",
-        earlier=("Rename the photos by the day they were taken", "Find the broken links in docs/", "Summarise minutes.pdf"),
+        done="**South sold best**: 1,191 units from January to June, ahead of north (1,014) and west (774). It is also"
+        " the one that grows fastest, by 31 units a month.\n\nThe report is in `report.md`, its chart in `chart.svg`.",
+        earlier=(
+            "Rename the photos by the day they were taken",
+            "Find the broken links in docs/",
+            "Summarise minutes.pdf",
+        ),
         ask="Make a logo for the spring fair",
         question="Which style should the logo have?",
         choices=("Flat, two colours", "Drawn by hand", "Only letters"),
@@ -100,8 +104,8 @@ STORIES: Final[dict[Language, Story]] = {
         look="三个地区，六个月。脚本合计各地区的销量，并为每个地区画一根柱子。",
         report="# 各地区销量\n\n![各地区销量](chart.svg)\n\n| 地区 | 销量 |\n| --- | ---: |\n"
         "| south | 1191 |\n| north | 1014 |\n| west | 774 |\n\n**south** 领先，每月增加 31 件；west 每月减少 6 件。\n",
-        done="**south 卖得最好**：一月到六月共 1191 件，超过 north（1014 件）和 west（774 件）。它的增长也最快，每月增加 31 件。\n\n"
-        "报告在 `report.md` 中，图表在 `chart.svg` 中。",
+        done="**south 卖得最好**：一月到六月共 1191 件，超过 north（1014 件）和 west（774 件）。"
+        "它的增长也最快，每月增加 31 件。\n\n报告在 `report.md` 中，图表在 `chart.svg` 中。",
         earlier=("按拍摄日期重命名照片", "找出 docs/ 中失效的链接", "总结 minutes.pdf"),
         ask="为春季市集设计一个标志",
         question="标志要什么风格？",
@@ -229,7 +233,7 @@ def main() -> int:
             hold = Hold()
             script = script_of(STORIES[language], hold)
             with tempfile.TemporaryDirectory(prefix="beray-") as folder, ScriptedModel(script) as model:
-                Path(folder).chmod(0o755)  # noqa: S103 - the sandbox's own user goes through it
+                Path(folder).chmod(0o755)  # the sandbox's own user goes through it
                 server = ServerProcess(
                     Path(folder) / "data",
                     language=language,
