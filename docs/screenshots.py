@@ -86,8 +86,9 @@ STORIES: Final[dict[Language, Story]] = {
         report="# Sales by region\n\n![Units by region](chart.svg)\n\n| region | units |\n| --- | ---: |\n"
         "| south | 1191 |\n| north | 1014 |\n| west | 774 |\n\n**South** leads, and grows by 31 units a month;\n"
         "west loses 6 a month.\n",
-        done="**South sold best**: 1,191 units from January to June, ahead of north (1,014) and west (774). It is also"
-        " the one that grows fastest, by 31 units a month.\n\nThe report is in `report.md`, its chart in `chart.svg`.",
+        done="**South sold best**: 1,191 units from January to June, ahead of north (1,014) and west (774). It also"
+        " grows fastest, by 31 units a month."
+        "\n\nThe report is in `report.md`, its chart in `chart.svg`.",
         earlier=(
             "Rename the photos by the day they were taken",
             "Find the broken links in docs/",
