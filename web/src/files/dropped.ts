@@ -66,3 +66,14 @@ function isFolder(entry: FileSystemEntry): entry is FileSystemDirectoryEntry {
 function chosen(file: File, path: string): Chosen {
   return { file, path: path.normalize("NFC") };
 }
+
+/** `a.png`, or `a (2).png` where another file of the same name goes along: pasted pictures are all called `image.png`. */
+export function freePath(path: string, taken: ReadonlySet<string>): string {
+  if (!taken.has(path)) return path;
+  const dot = path.lastIndexOf(".");
+  const cut = dot > path.lastIndexOf("/") + 1 ? dot : path.length;
+  for (let count = 2; ; count += 1) {
+    const other = `${path.slice(0, cut)} (${count})${path.slice(cut)}`;
+    if (!taken.has(other)) return other;
+  }
+}

@@ -13,7 +13,7 @@ import { files as words } from "../i18n/files";
 import { sayer } from "../i18n/index.svelte";
 import { told } from "../state/errors.svelte";
 import { server } from "../state/server.svelte";
-import { FILES_MOST, type Chosen } from "./dropped";
+import { FILES_MOST, freePath, type Chosen } from "./dropped";
 import { pathsOf } from "./tree";
 import { upload } from "./upload";
 
@@ -206,16 +206,5 @@ export class Uploads {
     }
     item.stage = "failed";
     item.error = told(error);
-  }
-}
-
-/** `a.png`, or `a (2).png` where another file of the same name goes along: pasted pictures are all called `image.png`. */
-export function freePath(path: string, taken: ReadonlySet<string>): string {
-  if (!taken.has(path)) return path;
-  const dot = path.lastIndexOf(".");
-  const cut = dot > path.lastIndexOf("/") + 1 ? dot : path.length;
-  for (let count = 2; ; count += 1) {
-    const other = `${path.slice(0, cut)} (${count})${path.slice(cut)}`;
-    if (!taken.has(other)) return other;
   }
 }
