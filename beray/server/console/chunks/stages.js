@@ -1,0 +1,1 @@
+var e={chosen:`stageChosen`,waiting:`stageWaiting`,sending:`stageSending`,exists:`stageExists`,done:`stageDone`,failed:`stageFailed`,cancelled:`stageCancelled`};function t(t){return e[t]}export{t};
