@@ -128,9 +128,7 @@ def test_scenario_12_long_task_shows_its_end_at_once_and_its_beginning_on_demand
     page = task.open()
 
     expect(page.locator("section.finish")).to_be_in_viewport()
-    painted = page.evaluate("performance.now()")
     assert page.locator(".call, .item").count() < 300
-    assert painted < 15_000  # the bar of 1.5 s is for a machine that does nothing else; benchmarks measure it
 
     asked.clear()
     page.set_viewport_size({"width": 700, "height": 800})
