@@ -304,10 +304,11 @@ def _add_sessions(router: APIRouter, accounts: Accounts) -> None:
         response_model=MessageBody,
         responses=refused_with(*WRITING, *LOGGED_IN, "session_not_found"),
     )
-    async def end_session(session_id: int, request: Request) -> Message:
+    async def end_session(session_id: int, request: Request, response: Response) -> Message:
         """End a session, this one too: it is dead at once."""
         login = await accounts.authenticate_login(request)
-        await accounts.sessions.end(login, session_id)
+        if await accounts.sessions.end(login, session_id):
+            _forget_in_browser(accounts, request, response)
         return {"message": text("session_ended", session_id=session_id)}
 
 

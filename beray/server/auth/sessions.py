@@ -54,8 +54,8 @@ class Sessions:
             lambda connection: queries.list_sessions(connection, login.user.id, login.token_hash, now=now)
         )
 
-    async def end(self, login: Login, session_id: int) -> None:
-        """End a session: it is dead at once, on every node. That may be the one it is asked by.
+    async def end(self, login: Login, session_id: int) -> bool:
+        """End a session: it is dead at once, on every node. Whether it was the one it is asked by.
 
         Raises:
             Refused: `session_not_found`: none such lives, or it is somebody else's.
@@ -63,13 +63,15 @@ class Sessions:
         now, user_id = self._clock(), login.user.id
         entry = self._trail.row("session.ended", user=login.user, resource=str(session_id))
 
-        def end(connection: Connection) -> None:
+        def end(connection: Connection) -> bool:
             is_id = 0 < session_id <= ID_MOST
-            if not is_id or not queries.delete_session(connection, user_id, session_id, now=now):
+            ended = queries.delete_session(connection, user_id, session_id, now=now) if is_id else None
+            if ended is None:
                 raise Refused("session_not_found", session_id=session_id)
             insert_row(connection, entry)
+            return ended == login.token_hash
 
-        await self._database.write(end)
+        return await self._database.write(end)
 
     async def end_others(self, login: Login) -> int:
         """End every session but the one it is asked by; how many that lived."""

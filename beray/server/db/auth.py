@@ -143,7 +143,7 @@ _LIST_SESSIONS = text(
     f" FROM session WHERE user_id = :user_id AND {_LIVES} ORDER BY id DESC"
 )
 _DELETE_SESSION = text(
-    f"DELETE FROM session WHERE id = :session_id AND user_id = :user_id AND {_LIVES} RETURNING id"  # noqa: S608 - likewise
+    f"DELETE FROM session WHERE id = :session_id AND user_id = :user_id AND {_LIVES} RETURNING token_hash"  # noqa: S608 - likewise
 )
 _COUNT_OTHERS = text(
     f"SELECT count(*) FROM session WHERE user_id = :user_id AND token_hash != :kept AND {_LIVES}"  # noqa: S608 - likewise
@@ -203,13 +203,13 @@ def list_sessions(connection: Connection, user_id: int, current: bytes, *, now: 
     ]
 
 
-def delete_session(connection: Connection, user_id: int, session_id: int, *, now: int) -> bool:
-    """Delete one session of the user; False if they have none such that lives."""
+def delete_session(connection: Connection, user_id: int, session_id: int, *, now: int) -> bytes | None:
+    """Delete one session of the user; the hash of its token, None if they have none such that lives."""
     values = {"user_id": user_id, "session_id": session_id, "now": now}
-    if connection.execute(_DELETE_SESSION, values).first() is None:
-        return False
-    notify(connection, Notice("login", user_id))
-    return True
+    token_hash: bytes | None = connection.execute(_DELETE_SESSION, values).scalar_one_or_none()
+    if token_hash is not None:
+        notify(connection, Notice("login", user_id))
+    return token_hash
 
 
 def delete_other_sessions(connection: Connection, user_id: int, kept: bytes, *, now: int) -> int:

@@ -80,6 +80,20 @@ def test_logout_ends_the_session_and_takes_the_cookie_away(browser: Browser) -> 
     assert browser.send("GET", "/users/me").status_code == 401
 
 
+def test_session_that_ends_itself_takes_its_cookie_away(browser: Browser) -> None:
+    browser.log_in()
+    browser.log_in()
+    ended = [session for session in browser.send("GET", "/users/me/sessions").json() if not session["is_current"]]
+
+    others = [browser.send("DELETE", f"/users/me/sessions/{session['id']}") for session in ended]
+    [current] = browser.send("GET", "/users/me/sessions").json()
+    answer = browser.send("DELETE", f"/users/me/sessions/{current['id']}")
+
+    assert [other.headers.get("set-cookie") for other in others] == [None] * len(ended)
+    assert (answer.status_code, "Max-Age=0" in attributes(answer)) == (200, True)
+    assert browser.cookies == {}
+
+
 def test_page_asks_who_is_logged_in_without_an_error(browser: Browser) -> None:
     before = browser.send("GET", "/auth/session")
     browser.log_in()
