@@ -1,4 +1,4 @@
-"""HTTP of admins: /admin. Who is none gets the answer of a path where nothing is, whatever else is wrong."""
+"""HTTP of admins: /admin. Who is none gets the answer of a path where nothing is, whatever parameters or body it has."""
 
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Final

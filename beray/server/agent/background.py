@@ -93,7 +93,7 @@ class BackgroundProcess:
             if self.exit is None:
                 await self._kill()
             self._ended_at = time.monotonic()
-            self._log.close()
+            await asyncio.to_thread(self._log.close)
 
     async def _keep(self, content: bytes) -> None:
         self.output.add(content)

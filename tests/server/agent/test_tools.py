@@ -3,6 +3,8 @@
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 
@@ -546,6 +548,31 @@ def test_too_many_variables_are_not_kept():
 
     assert found.env == {"KEPT": "1"}
     assert "too many" in found.note
+
+
+def test_output_that_is_being_written_when_its_call_is_cut_is_kept(tmp_path, monkeypatch):
+    """Who waits for the thread that writes is cancelled; the thread is not."""
+    log = OutputLog(str(tmp_path), "c1")
+    begun, may_go_on = Event(), Event()
+    append = log._append
+
+    def append_slowly(pieces: list[bytes]) -> None:
+        begun.set()
+        assert may_go_on.wait(20)
+        append(pieces)
+
+    monkeypatch.setattr(log, "_append", append_slowly)
+    with ThreadPoolExecutor(2) as threads:
+        writing = threads.submit(log.write, b"first, ")
+        assert begun.wait(20)
+        log.put(b"last")
+        closing = threads.submit(log.close)
+        may_go_on.set()
+        closing.result(20)
+        writing.result(20)
+    log.write(b"after the end")
+
+    assert (tmp_path / "c1.log").read_bytes() == b"first, last"
 
 
 def test_disk_that_takes_no_output_is_told_once(tmp_path, caplog):

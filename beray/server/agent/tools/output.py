@@ -119,7 +119,8 @@ class LiveOutput:
 class OutputLog:
     """The whole output of a call as a file, made at the first byte; `close` when done.
 
-    Pieces are put in as they come. They are written by `flush`, which blocks and may be called from several threads.
+    Pieces are put in as they come. They are written by `flush`, which blocks and may be called from several threads:
+    whoever waits for one may be cancelled, and the thread goes on.
     """
 
     def __init__(self, folder: str, call_id: str) -> None:
@@ -131,11 +132,6 @@ class OutputLog:
         self._writing = Lock()
         self.is_full = False
         """Nothing more is kept."""
-
-    @property
-    def has_waiting(self) -> bool:
-        """Whether something has not been written."""
-        return bool(self._waiting)
 
     def put(self, piece: bytes) -> None:
         """Add what was printed."""
@@ -150,16 +146,17 @@ class OutputLog:
     def flush(self) -> None:
         """Write what waits, up to LOG_BYTES. What the disk doesn't take is left out: no command fails for its log."""
         with self._writing:
-            pieces = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            if self.is_full or not pieces:
-                return
-            try:
-                self._append(pieces)
-            except OSError as error:
-                log.warning(
-                    "the output of a call is not kept whole", extra={"path": str(self._path), "why": str(error)}
-                )
-                self._cut()
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        pieces = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        if self.is_full or not pieces:
+            return
+        try:
+            self._append(pieces)
+        except OSError as error:
+            log.warning("the output of a call is not kept whole", extra={"path": str(self._path), "why": str(error)})
+            self._cut()
 
     def _append(self, pieces: list[bytes]) -> None:
         if self._file is None:
@@ -180,7 +177,10 @@ class OutputLog:
             self._cut_path.touch()
 
     def close(self) -> None:
-        """Close the file, if there is one."""
-        if self._file is not None:
-            with suppress(OSError):  # what could not be written is tried once more, and was told
-                self._file.close()
+        """Write what waits, and close the file, if there is one. Blocks, also while another thread still writes."""
+        with self._writing:
+            self._write_waiting()
+            self.is_full = True
+            if self._file is not None:
+                with suppress(OSError):  # what could not be written is tried once more, and was told
+                    self._file.close()

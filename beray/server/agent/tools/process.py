@@ -130,9 +130,7 @@ async def _read_all(box: Toolbox, process: Process) -> tuple[HeadAndTail, bool]:
         if live.truncated:
             await box.run.emit(live.cut_event())
     finally:
-        if log.has_waiting:
-            await asyncio.shield(asyncio.to_thread(log.flush))
-        log.close()
+        await asyncio.shield(asyncio.to_thread(log.close))
     return kept, live.truncated
 
 
