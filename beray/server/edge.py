@@ -1,7 +1,8 @@
 """The outermost ASGI callable: what is true of every request and answer (WIRE.md, "Common").
 
-Request id, language, trailing slashes, body limit, `Idempotency-Supported`, and the last resort for errors. Kept apart
-from the framework: only the outermost callable sees the server's own `send`, and it must answer when all inside fails.
+Request id, language, trailing slashes, body limit, `Idempotency-Supported`, no copies in caches unless an answer speaks
+of them itself, and the last resort for errors. Kept apart from the framework: only the outermost callable sees the
+server's own `send`, and it must answer when all inside fails.
 """
 
 import logging
@@ -28,6 +29,7 @@ UPLOAD_PATH = re.compile(r"/api/v1/tasks/[^/]+/files/content")  # bodies there a
 LANGUAGES_KEPT: Final = 256  # spellings of Accept-Language whose meaning is remembered
 LANGUAGE_MOST: Final = 200  # bytes of one that is
 _IDEMPOTENCY: Final = (b"idempotency-supported", b"true")
+_KEPT_NOWHERE: Final = (b"cache-control", b"no-store")  # a cookie, unlike `Authorization`, keeps no cache from keeping
 
 NOBODY_TRUSTED = ClientAddresses(())
 
@@ -118,7 +120,10 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.has_begun = True
-            message["headers"] = [*message.get("headers", ()), *common_headers(self._request_id)]
+            headers = [*message.get("headers", ()), *common_headers(self._request_id)]
+            if not any(name == b"cache-control" for name, _ in headers):
+                headers.append(_KEPT_NOWHERE)
+            message["headers"] = headers
             await self._send(message)
             return
         await self._send(message)

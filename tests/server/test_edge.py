@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
 from beray.server.app import install_error_handlers
@@ -30,6 +30,10 @@ def crashing_app() -> Edge:
 
         return StreamingResponse(body())
 
+    @web.get("/kept")
+    async def kept() -> Response:
+        return Response(headers={"Cache-Control": "no-cache"})
+
     install_error_handlers(web)
     return Edge(web, default_language="zh", max_body_bytes=1000)
 
@@ -50,6 +54,13 @@ def test_crash_is_answered_in_the_one_shape_and_logged(url, caplog):
     assert "secret" not in answer.text
     logged = wait_until(lambda: [r for r in caplog.records if r.name == "beray.http"], what="the log's record")
     assert [record.request_id for record in logged] == ["mine"]
+
+
+def test_no_cache_keeps_an_answer_that_does_not_speak_of_it(url):
+    """Nor an error: whoever asks by a cookie asks without what keeps a shared cache from keeping an answer."""
+    told = [requests.get(f"{url}/{path}", timeout=10).headers["cache-control"] for path in ("crash", "nothing", "kept")]
+
+    assert told == ["no-store", "no-store", "no-cache"]
 
 
 def test_crash_after_the_answer_began_cuts_the_connection(url):
