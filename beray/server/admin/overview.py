@@ -1,17 +1,21 @@
 """How the whole service is doing: GET /admin/overview."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from beray.protocol.status import ENDED, STATUSES
 from beray.protocol.types import ModelCheck
 from beray.server.clock import DAY_MS, Clock
 from beray.server.db.admin import Totals, count_all
 from beray.server.db.connect import Database
+from beray.server.db.faults import one_line
 from beray.server.db.processes import Beating, Process, list_beating
 from beray.server.readiness import Readiness
 from beray.server.tasks.usage import day_used
@@ -19,6 +23,8 @@ from beray.server.tasks.usage import day_used
 DISK_SECONDS: Final = 2.0  # a network file system that is away makes who looks wait, for hours if it likes
 
 ACTIVE: Final = tuple(status for status in STATUSES if status not in ENDED)
+
+log = logging.getLogger("beray.admin")
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Overview:
         }
 
     async def _processes(self) -> list[dict[str, Any]]:
-        running = await self._told.count_running()
+        running = await self._count_running()
         living: Sequence[Beating] = (Beating(self._told.process, 0),)
         if self._database.is_shared:
             living = await self._database.read(list_beating)
@@ -97,6 +103,13 @@ class Overview:
             }
             for one in living
         ]
+
+    async def _count_running(self) -> Mapping[str, int] | None:
+        try:
+            return await self._told.count_running()
+        except SQLAlchemyError as error:  # the engine has connections of its own, which may be away alone
+            log.warning("the runs can't be counted: %s", one_line(error))
+            return None
 
     async def _storage(self, totals: Totals) -> dict[str, int | None]:
         free, total = await self._disk.look() or (None, None)

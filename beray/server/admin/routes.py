@@ -1,4 +1,4 @@
-"""HTTP of admins: /admin. Who is none gets the answer of a path where nothing is, whatever parameters or body it has."""
+"""HTTP of admins: /admin. Who is none gets the answer of a path where nothing is, whatever the parameters or body."""
 
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Final

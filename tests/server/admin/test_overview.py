@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from beray.server.admin import overview
 from beray.server.admin.overview import Overview, Told
@@ -63,6 +64,16 @@ async def test_latest_check_of_the_model_is_told_with_its_age(database, tmp_path
     seen = await look(database, tmp_path, replace(TOLD, last_check=lambda: (CHECK, 12.4)))
 
     assert seen["model"] == {"name": "m", "kind": "model", "last_check": CHECK | {"seconds_ago": 12}}
+
+
+async def test_runs_that_nobody_can_count_are_told_as_unknown(database, tmp_path, caplog):
+    async def fail() -> Mapping[str, int] | None:
+        raise OperationalError("SELECT", {}, ConnectionError("the connection was lost"))
+
+    seen = await look(database, tmp_path, replace(TOLD, count_running=fail))
+
+    assert [process["running"] for process in seen["processes"]] == [None]
+    assert "the runs can't be counted: the connection was lost" in caplog.text
 
 
 async def test_disk_is_looked_at_where_the_folder_will_be(database, tmp_path):
