@@ -129,7 +129,7 @@ _INSERT_SESSION = text(
     " VALUES (:token_hash, :user_id, :created_at, :expires_at, :created_at, :user_agent, :address)"
 )
 _REVOKE_SESSION = text(
-    "UPDATE session SET revoked_at = :now"
+    "UPDATE session SET revoked_at = :now, user_agent = NULL, address = NULL"
     " WHERE token_hash = :token_hash AND revoked_at IS NULL AND expires_at > :now RETURNING user_id"
 )
 _PURGE_SESSIONS = text(
@@ -166,7 +166,7 @@ def insert_session(connection: Connection, user_id: int, session: SessionRow) ->
 
 
 def revoke_session(connection: Connection, token_hash: bytes, *, now: int) -> bool:
-    """End the session; False if it was not alive."""
+    """End the session, and forget where it began; False if it was not alive."""
     values = {"token_hash": token_hash, "now": now}
     user_id: int | None = connection.execute(_REVOKE_SESSION, values).scalar_one_or_none()
     if user_id is not None:

@@ -84,6 +84,13 @@ def test_session_can_end_itself(server, here):
     assert server.me(here).status_code == 401
 
 
+def test_where_a_session_began_is_forgotten_at_logout(server, here):
+    server.logout(log_in(server))
+
+    kept = "SELECT count(*) FROM session WHERE user_agent IS NOT NULL OR address IS NOT NULL"
+    assert server.execute(kept) == 1, "only the one that lives"
+
+
 def test_session_of_somebody_else_and_an_unknown_one_are_not_found(server, here):
     other = server.register("other@example.com")
 
