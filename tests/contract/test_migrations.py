@@ -1,7 +1,7 @@
 """The migrations give exactly the schema of `tables.py`, by Alembic or by their SQL, and HEAD names the newest."""
 
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from alembic import command
@@ -9,12 +9,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import event, inspect, make_url, text
 
 from beray.server.db import migrate
+from beray.server.db.logins import find_session
 from beray.server.db.migrations.as_sql import DIALECTS, as_sql
 from beray.server.db.open import make_database
 from beray.server.db.tables import metadata
+from tests.support.transactions import waits
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -84,6 +87,34 @@ def test_upgrading_twice_changes_nothing(engine):
 
     with engine.connect() as connection:
         assert migrate.current_revision(connection) == migrate.HEAD
+
+
+def test_request_in_the_middle_of_a_rolling_upgrade_waits_for_its_end(postgres_url):
+    """Old processes look tokens up meanwhile: a migration that took their tables the other way round would end them."""
+    migrating, reading = (make_database(make_url(postgres_url)).make_engine() for _ in range(2))
+    looks: list[Future[None]] = []
+
+    def look() -> None:
+        with reading.connect() as connection:
+            assert find_session(connection, b"", now=0) is None
+
+    def look_meanwhile(connection, cursor, statement, *_) -> None:
+        if statement.lstrip().startswith("ALTER TABLE") and not looks:
+            looks.append(threads.submit(look))
+            wait_until(lambda: waits(watching), what="the look-up to wait")
+
+    with migrating.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(migrate.SCRIPTS))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0008")
+    watching = make_database(make_url(postgres_url)).make_engine()
+    event.listen(migrating, "after_cursor_execute", look_meanwhile)
+    with ThreadPoolExecutor(1) as threads:
+        migrate.upgrade(migrating)
+        looks[0].result(20)
+    for each in (migrating, reading, watching):
+        each.dispose()
 
 
 def test_newer_schema_is_refused_with_what_to_do(engine):

@@ -283,17 +283,17 @@ CREATE INDEX ix_webhook_delivery_user_id_due_at ON webhook_delivery (user_id, du
 
 UPDATE alembic_version SET version_num='0008' WHERE alembic_version.version_num = '0007';
 
-ALTER TABLE user_account ADD COLUMN is_admin BOOLEAN DEFAULT 0 NOT NULL;
-
-ALTER TABLE user_account ADD COLUMN deleted_at BIGINT;
-
-CREATE INDEX ix_user_account_deleted_at ON user_account (deleted_at);
-
 ALTER TABLE session ADD COLUMN user_agent VARCHAR(300);
 
 ALTER TABLE session ADD COLUMN address VARCHAR(64);
 
 ALTER TABLE session ADD COLUMN last_used_at BIGINT;
+
+ALTER TABLE user_account ADD COLUMN is_admin BOOLEAN DEFAULT 0 NOT NULL;
+
+ALTER TABLE user_account ADD COLUMN deleted_at BIGINT;
+
+CREATE INDEX ix_user_account_deleted_at ON user_account (deleted_at);
 
 UPDATE alembic_version SET version_num='0009' WHERE alembic_version.version_num = '0008';
 

@@ -10,9 +10,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("user_account", sa.Column("is_admin", sa.Boolean(), server_default=sa.false(), nullable=False))
-    op.add_column("user_account", sa.Column("deleted_at", sa.BigInteger(), nullable=True))
-    op.create_index("ix_user_account_deleted_at", "user_account", ["deleted_at"], unique=False)
+    # Sessions first, as whoever looks a token up takes them: the other way round one would end the other's deadlock.
     op.add_column("session", sa.Column("user_agent", sa.String(length=300), nullable=True))
     op.add_column("session", sa.Column("address", sa.String(length=64), nullable=True))
     op.add_column("session", sa.Column("last_used_at", sa.BigInteger(), nullable=True))
+    op.add_column("user_account", sa.Column("is_admin", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.add_column("user_account", sa.Column("deleted_at", sa.BigInteger(), nullable=True))
+    op.create_index("ix_user_account_deleted_at", "user_account", ["deleted_at"], unique=False)
