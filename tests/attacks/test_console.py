@@ -1,4 +1,4 @@
-"""Attacks 58 to 60: on a person who is logged in to the console, by pages of others and by files of tasks."""
+"""Attack 58, on a person who is logged in to the console, by pages of others; 59 is in `tests/console`."""
 
 import itertools
 from collections.abc import Iterator
