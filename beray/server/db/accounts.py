@@ -65,12 +65,12 @@ def is_last_admin(connection: Connection, user_id: int) -> bool:
 def close_account(connection: Connection, user: UserRow, *, now: int) -> None:
     """Make the account nobody's: no login of it lives, its address is free, its tasks are hidden and to stop."""
     values = {"user_id": user.id, "now": now}
+    connection.execute(_HIDE_TASKS, values)  # first, as runs have their task before they look for its user
     connection.execute(_CLOSE, {**values, "nobody": f"deleted {user.id}"})  # no address has a space in it
     connection.execute(_FORGET_CODES, {"email": user.email})
     for statement in _FORGET:
         connection.execute(statement, {"user_id": user.id})
     connection.execute(_FORGET_USE, {"user_id": user.id, "today": now // DAY_MS})
-    connection.execute(_HIDE_TASKS, values)
     notify(connection, Notice("login", user.id))
     notify(connection, Notice("stop"))
 

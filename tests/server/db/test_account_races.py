@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Connection, Engine, make_url, text
 
-from beray.server.db import accounts, auth, tasks
+from beray.server.db import accounts, auth, tasks, usage
 from beray.server.db.auth import UserRow
 from beray.server.db.postgres import postgres_engine
+from beray.server.db.usage import UsedSums
 from tests.support.databases import migrated
 from tests.support.transactions import in_another, open_transaction
 
@@ -75,6 +76,22 @@ def test_task_that_waits_for_an_account_to_go_is_not_made(engine):
         assert making.result(20) is None
 
     assert hidden(engine) == []
+
+
+def test_run_that_counts_its_use_while_its_account_goes_does_not_wait_for_it(engine):
+    """It has its task and then looks for its user: whoever has them the other way round meets it in a deadlock."""
+    with engine.begin() as connection:
+        task_id = make_task(connection)
+    assert task_id is not None
+
+    with ThreadPoolExecutor(1) as threads:
+        with engine.connect() as running, running.begin():
+            running.execute(text("UPDATE task SET last_seq = 1"))
+            closing = in_another(threads, engine, close)
+            usage.add_used(running, task_id=task_id, user_id=ANN.id, day=0, used=UsedSums(requests=1))
+        assert closing.result(20)
+
+    assert hidden(engine) == [True]
 
 
 def test_login_that_waits_for_an_account_to_go_is_refused(engine):
