@@ -133,7 +133,7 @@ describe("a task's events", () => {
     expect(taken).toEqual(ALL);
   });
 
-  it("wait longer after each failure, at most 10 s", async () => {
+  it("wait longer after each failure, at most 4 s", async () => {
     server.answers(...Array.from({ length: 40 }, () => () => Promise.reject(new TypeError("unreachable"))));
     const { told, events } = watcher();
     events.resume();
