@@ -1,0 +1,144 @@
+"""A task's page while its connection breaks, its server restarts, its tab is hidden, and its task is a long one."""
+
+import re
+from collections.abc import Callable
+
+from playwright.sync_api import Locator, Page, expect
+
+from tests.support.browser import DESKTOP
+from tests.support.console import Console, Person
+from tests.support.long_task import lengthen
+from tests.support.scripted_model import Hold, Reply, Script, ScriptedModel, call, turns
+from tests.support.server import ServerProcess
+from tests.support.waiting import wait_until
+
+FIRST = [f"a{number} " for number in range(40)]
+SECOND = [f"b{number} " for number in range(40)]
+SEEN = 10  # pieces of text that have come before a connection breaks
+TABS = 8
+EVENTS = 5000
+HEAP_MOST = 150 * 1024 * 1024
+RESUMED_WITHIN_MS = 5000
+HIDING = """
+window.isAway = false
+Object.defineProperty(document, "visibilityState", { get: () => (isAway ? "hidden" : "visible") })
+Object.defineProperty(document, "hidden", { get: () => isAway })
+window.look = (isShown) => { isAway = !isShown; document.dispatchEvent(new Event("visibilitychange")) }
+"""  # Playwright keeps every tab visible, as far as the pages can tell
+
+
+def status_of(page: Page) -> Locator:
+    return page.locator(".task-page header [data-status]")
+
+
+def badge_of(page: Page) -> Locator:
+    return page.get_by_role("status").filter(has_text="reconnecting…")
+
+
+def text_in(page: Page) -> str:
+    """All that the model has said, as the timeline shows it."""
+    return " ".join(page.locator(".item.text .markdown").all_inner_texts())
+
+
+def counting(page: Page) -> list[str]:
+    """Where the page navigates to, from now on: what loads it anew shows here."""
+    seen: list[str] = []
+    page.on("request", lambda request: seen.append(request.url) if request.is_navigation_request() else None)
+    return seen
+
+
+def interrupted(first: Hold, second: Hold) -> Script:
+    """Text, a command, more text, another command, and the end: held back amid each text."""
+    return turns(
+        Reply(FIRST, calls=[call("shell", command="echo one")], held=first, held_after=SEEN),
+        Reply(SECOND, calls=[call("shell", command="echo two")], held=second, held_after=SEEN),
+        Reply("The end."),
+    )
+
+
+def test_scenario_09_cut_stream_goes_on_with_every_event_once_and_in_order(console):
+    first, second = Hold(), Hold()
+    console.plays(interrupted(first, second), goal="Interrupted")
+    person = console.register()
+    client = console.client(person)
+    line = console.line()
+    task_id = client.create_task("Interrupted by a cut")["id"]
+    page = console.logged_in_page(person)
+    console.open(f"/tasks/{task_id}")
+    expect(page.get_by_text(FIRST[SEEN - 2].strip())).to_be_visible()
+    loads = counting(page)
+
+    line.break_off()
+    console.expects("net::ERR_")
+    expect(badge_of(page)).to_be_visible()
+    first.let_go()
+    wait_until(lambda: SECOND[SEEN - 2] in str(client.get_task(task_id)["events"]), what="what happens meanwhile")
+    line.mend()
+    expect(page.get_by_text(SECOND[SEEN - 2].strip())).to_be_visible()
+    expect(badge_of(page)).to_have_count(0)
+
+    line.cut()
+    second.let_go()
+    expect(status_of(page)).to_have_text("completed")
+    events = list(client.stream_task_updates(task_id))
+    assert said(page) == "".join([*FIRST, *SECOND]).split()
+    assert calls_in(page) == [event["call_id"] for event in events if event["type"] == "tool.requested"]
+    assert loads == []
+
+
+def said(page: Page) -> list[str]:
+    """The model's words, in the order in which the timeline shows them."""
+    return re.findall(r"\b[ab]\d+\b", text_in(page))
+
+
+def calls_in(page: Page) -> list[str | None]:
+    return [call.get_attribute("data-call") for call in page.locator("[data-call]").all()]
+
+
+def test_scenario_10_page_goes_on_within_seconds_once_the_server_is_back(chromium, make_server, scripts):
+    """However long it was away: the page's own clock is stopped, so that it is the page's seconds that count."""
+    first, second = Hold(), Hold()
+    scripts.play(interrupted(first, second), goal="Restarted")
+    with ScriptedModel(scripts) as model:
+        server = make_server(model="openai:scripted", model_base_url=model.base_url, model_api_key="key").start()
+        console = Console(chromium, server=server, scripts=scripts)
+        try:
+            watch_restart(console, first, second)
+        finally:
+            console.close()
+
+
+def watch_restart(console: Console, first: Hold, second: Hold) -> None:
+    person = console.register()
+    client = console.client(person)
+    task_id = client.create_task("Restarted under way")["id"]
+    page = console.logged_in_page(person)
+    page.add_init_script("Math.random = () => 0.999")  # its longest waits
+    page.clock.install()
+    console.open(f"/tasks/{task_id}")
+    expect(page.get_by_text(FIRST[SEEN - 2].strip())).to_be_visible()
+    loads, failed = counting(page), failures_of(page, f"/tasks/{task_id}/stream")
+
+    page.clock.pause_at(page.evaluate("Date.now()") + 1000)
+    console.expects("net::ERR_")
+    console.server.stop()
+    wait_until(lambda: page.clock.run_for(1000) or len(failed) >= 8, what="the page to have tried for long")
+    expect(badge_of(page)).to_be_visible()
+    console.server.start_again()
+    page.clock.run_for(RESUMED_WITHIN_MS)
+    expect(badge_of(page)).to_have_count(0)
+
+    page.clock.resume()
+    first.let_go()
+    second.let_go()
+    expect(status_of(page)).to_have_text("completed", timeout=60_000)
+    calls = [event["call_id"] for event in client.stream_task_updates(task_id) if event["type"] == "tool.requested"]
+    assert calls_in(page) == calls
+    assert loads == []
+
+
+def failures_of(page: Page, path: str) -> list[str]:
+    """Each request below this path that fails, from now on."""
+    seen: list[str] = []
+    page.on("requestfailed", lambda request: seen.append(request.url) if path in request.url else None)
+    return seen
