@@ -30,8 +30,9 @@ def box(page: Page, name: re.Pattern[str]) -> Locator:
 
 
 def ask_for_code(page: Page, email: str) -> None:
-    box(page, EMAIL).fill(email)
-    box(page, EMAIL).press("Enter")
+    expect(box(page, EMAIL)).to_be_focused()
+    page.keyboard.type(email)
+    page.keyboard.press("Enter")
     expect(box(page, CODE)).to_be_focused()
 
 
@@ -54,12 +55,11 @@ def test_scenario_01_registering_by_a_code_leads_to_the_composer(console, look):
     page.wait_for_url("**/login")
     page.get_by_role("link", name=re.compile("^(Create one|创建一个)$")).click()
 
-    expect(box(page, EMAIL)).to_be_focused()
     ask_for_code(page, email)
     expect(page.get_by_role("status")).to_contain_text(email)
     expect(box(page, CODE)).to_have_attribute("autocomplete", "one-time-code")
     code = console.server.code_for(email)
-    box(page, CODE).fill(f" {code[:3]} {code[3:]} ")  # as a mail program may give it to who copies it
+    page.keyboard.insert_text(f" {code[:3]} {code[3:]} ")  # pasted, as a mail program may have given it
     expect(box(page, SECRET)).to_have_attribute("autocomplete", "new-password")
     box(page, SECRET).fill(PASSWORD)
     box(page, SECRET).press("Enter")
@@ -204,3 +204,19 @@ def test_scenario_05_no_script_can_read_the_session(console, way):
     assert len(told) >= 3
     assert not [text for text in (readable, *told) if token in text or "access_token" in text]
     assert PASSWORD not in readable
+
+
+def test_scenario_23_anothers_task_is_as_unknown_as_none(console):
+    console.expects("status of 404")
+    owner, other = console.register(), console.register()
+    task_id = console.client(owner).create_task("Mine alone", hold=True)["id"]
+    console.client(owner).upload_file(task_id, "mine.txt", b"mine")
+    page = console.logged_in_page(other)
+    told = []
+    for path in (f"/tasks/{task_id}#file=mine.txt", "/tasks/999999999#file=mine.txt"):
+        console.open(path)
+        expect(page.get_by_role("heading", name="There is no such task")).to_be_visible()
+        told.append((page.title(), page.locator("body").inner_html()))
+
+    assert told[0] == told[1]
+    assert "Mine alone" not in told[0][1]

@@ -59,15 +59,15 @@ ASKING: Final = turns(
     Reply("Thank you."),
 )
 
-OUTSIDE: Final = """() => [...document.querySelectorAll("a, button, input, select, textarea, summary, h1, h2, [role=tab]")]
+OUTSIDE: Final = """() => [...document.querySelectorAll("a, button, input, select, textarea, h1, h2, [role=tab]")]
   .filter((one) => one.checkVisibility({ visibilityProperty: true, opacityProperty: true }))
   .filter((one) => {
     const { left, right, bottom, width } = one.getBoundingClientRect()
     return width > 1 && bottom > 0 && (left < -1 || right > innerWidth + 1)
   })
   .filter((one) => {
-    for (let around = one.parentElement; around; around = around.parentElement)
-      if (/auto|scroll/.test(getComputedStyle(around).overflowX) && around.scrollWidth > around.clientWidth) return false
+    for (let it = one.parentElement; it; it = it.parentElement)
+      if (/auto|scroll/.test(getComputedStyle(it).overflowX) && it.scrollWidth > it.clientWidth) return false
     return true
   })
   .map((one) => one.outerHTML.slice(0, 200))"""
@@ -210,10 +210,10 @@ def set_scene(console: Console, hold: Hold) -> Scene:
     person = console.register()
     console.server.promote(person.email)
     client = console.client(person)
-    finished, waiting, running = (client.create_task(f"{goal} {LONG_WORD}")["id"] for goal in ("Finish", "Ask", "Run"))
-    for task_id, status in ((finished, "completed"), (waiting, "waiting"), (running, "running")):
-        wait_until(lambda: client.get_task(task_id)["status"] == status, seconds=60, what=status)  # noqa: B023 - at once
-    return Scene(person, running=running, waiting=waiting, finished=finished)
+    tasks = {goal: client.create_task(f"{goal} {LONG_WORD}")["id"] for goal in ("Run", "Ask", "Finish")}
+    wanted = {"running", "waiting", "completed"}
+    wait_until(lambda: {task["status"] for task in client.list_tasks()} == wanted, seconds=60, what=f"tasks {wanted}")
+    return Scene(person, running=tasks["Run"], waiting=tasks["Ask"], finished=tasks["Finish"])
 
 
 def visit(console: Console, page: Page, stop: Stop, scene: Scene) -> Visit:
