@@ -189,6 +189,10 @@ def test_scenario_12_long_task_shows_its_end_first_and_stays_small(console):
     expect(log.get_by_role("heading", name="Task completed")).to_be_in_viewport()
     goal = log.locator(".goal")
     assert goal.count() == 0
+    shown = len(calls_in(page))
+    assert shown < 300
+    log.get_by_role("button", name="Show earlier").click()
+    wait_until(lambda: len(calls_in(page)) > shown, what="earlier calls")
     log.hover()
     wait_until(lambda: wheel_up(page) or goal.count(), what="the beginning, as somebody scrolls up", seconds=60)
     calls = calls_of(client.stream_task_updates(task_id))
@@ -196,6 +200,7 @@ def test_scenario_12_long_task_shows_its_end_first_and_stays_small(console):
     assert calls_in(page) == calls
     assert heap_of(page) < HEAP_MOST
 
+    expect(page.get_by_role("treeitem", name="hello.py")).to_be_visible()
     asked.clear()
     page.set_viewport_size({"width": 890, "height": 800})
     expect(page.get_by_role("button", name="Menu")).to_be_visible()

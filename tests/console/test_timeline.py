@@ -119,32 +119,6 @@ def test_scenario_08_markup_of_an_agent_is_text(console):
     assert page.locator('.task-page a[href^="javascript"]').count() == 0
 
 
-def test_scenario_12_long_task_shows_its_end_at_once_and_its_beginning_on_demand(console):
-    task = Watched(console, "Write hello.py")
-    task.wait()
-    lengthen(console.server, task.task_id, events=5000)
-    asked: list[str] = []
-    task.page.on("request", lambda request: asked.append(request.url) if "/api/" in request.url else None)
-    page = task.open()
-
-    expect(page.locator("section.finish")).to_be_in_viewport()
-    assert page.locator(".call, .item").count() < 300
-
-    asked.clear()
-    page.set_viewport_size({"width": 700, "height": 800})
-    page.set_viewport_size({"width": 1280, "height": 800})
-    expect(page.locator("section.finish")).to_be_in_viewport()
-    assert asked == []
-
-    wait_until(lambda: scrolled_to_the_goal(page), seconds=60, what="the task's beginning")
-    assert page.evaluate("performance.memory.usedJSHeapSize") < 150 * 1024 * 1024
-
-
-def scrolled_to_the_goal(page: Page) -> bool:
-    page.locator(".scroll").evaluate("box => { box.scrollTop = 0 }")
-    return page.locator(".item.goal").count() == 1
-
-
 def test_scenario_13_stop_asks_shows_stopping_at_once_and_then_stopped(console):
     hold = Hold()
     console.plays(turns(Reply(["I have ", "begun."], held=hold, held_after=2)), goal="Stop me")
