@@ -21,6 +21,10 @@ export const common = dictionary(
     unreachable: "无法连接服务器。请检查网络后重试。",
     unknown: "未知",
     skipToContent: "跳到主要内容",
+    fillIn: "请填写这一项。",
+    notAnEmail: "这不是邮箱地址，应像 name@example.com。",
+    notAUrl: "这不是网址，应像 https://example.com/。",
+    tooShort: "至少需要 {count} 个字符。",
   },
   {
     cancel: "Cancel",
@@ -40,6 +44,10 @@ export const common = dictionary(
     unreachable: "The server could not be reached. Check the network and try again.",
     unknown: "unknown",
     skipToContent: "Skip to the content",
+    fillIn: "Please fill this in.",
+    notAnEmail: "This is no e-mail address, such as name@example.com.",
+    notAUrl: "This is no web address, such as https://example.com/.",
+    tooShort: "At least {count} characters are needed.",
   },
 );
 
