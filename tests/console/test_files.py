@@ -176,6 +176,7 @@ def test_scenario_18_files_are_shown_as_what_they_are(console: Console) -> None:
     assert accessibility_flaws(page) == []
     page.keyboard.press("Escape")
     expect(drawer).to_be_hidden()
+    expect(page).not_to_have_url(re.compile("#file="))  # its closing is told a moment after it is hidden
 
     drawer = shown_file(console, task_id, "README.md")
     expect(drawer.get_by_role("heading", name="Title")).to_be_visible()
