@@ -1,4 +1,4 @@
-/** What lies over the pages: the command palette, the list of shortcuts. Loaded when it is first wanted. */
+/** What lies over the pages: the command palette, the list of shortcuts. Loaded apart from the first page. */
 
 type Overlay = "palette" | "keys";
 

@@ -3,6 +3,7 @@
 
 import { untrack } from "svelte";
 import { preferences } from "../state/preferences.svelte";
+import { overlays } from "./overlays.svelte";
 
 export type Shortcut = {
   /** As `KeyboardEvent.key` gives it, `mod+` before it if need be: `n`, `?`, `Enter`, `mod+k`. */
@@ -30,7 +31,8 @@ class Shortcuts {
   #press(event: KeyboardEvent): void {
     if (event.defaultPrevented || event.isComposing || event.altKey) return;
     const hasModifier = event.ctrlKey || event.metaKey;
-    if (!hasModifier && (!preferences.hasShortcuts || isTyping(event) || document.querySelector("dialog[open]"))) return;
+    const isBeside = overlays.open !== null || document.querySelector("dialog[open]") !== null;
+    if (!hasModifier && (!preferences.hasShortcuts || isTyping(event) || isBeside)) return;
     const key = hasModifier ? `mod+${event.key.toLowerCase()}` : event.key;
     const shortcut = this.list.findLast((one) => one.key === key);
     if (!shortcut) return;
