@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DOCS: Final = Path(__file__).parent
 Language = Literal["zh", "en"]
 LANGUAGES: Final[tuple[Language, ...]] = ("zh", "en")
-DESKTOP: Final = (1360, 850)
+DESKTOP: Final = (1360, 900)
 PHONE: Final = (390, 844)
 EMAIL: Final = {"zh": "lin@example.com", "en": "robin@example.com"}
 

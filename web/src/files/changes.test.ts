@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
-import type { Edit, FileStep } from "../events/reduce";
+import type { Edit, FileChange, FileStep } from "../events/reduce";
 import { initialState, reduceAll } from "../events/reduce";
 import type { Event } from "../events/types";
-import { beforeOf, hasOtherChanges, historiesOf, netChange, passagesOf, type History } from "./changes";
+import { beforeOf, hasOtherChanges, hasUntold, historiesOf, netChange, passagesOf, type History } from "./changes";
 
 type Call = { tool: Edit["tool"]; args: Record<string, unknown> } | null;
 
@@ -126,5 +126,17 @@ describe("historiesOf", () => {
 
     expect(historiesOf(tail, reduceAll(initialState, events.slice(0, 4)))).toEqual(whole);
     expect(historiesOf(tail, reduceAll(initialState, events))).toEqual(whole);
+  });
+});
+
+describe("hasUntold", () => {
+  const made = (count: number): ReadonlyMap<string, FileChange> => {
+    const step = { change: "created" as const, size: 1, seq: 1, callId: "unzip" };
+    return new Map(Array.from({ length: count }, (_, at) => [`file${at}`, { change: step.change, size: 1, seq: 1, steps: [step] }]));
+  };
+
+  it("is so once a call's events name as many files as they may", () => {
+    expect(hasUntold(made(199))).toBe(false);
+    expect(hasUntold(made(200))).toBe(true);
   });
 });

@@ -26,7 +26,24 @@ type Version = string | null | undefined;
 
 const CUT = /… \[\d+ more characters\]$/;
 
+/** Changed files that the events of one call name at most (`MOST_CHANGES` of the server's agent/recording.py). */
+const TOLD_MOST = 200;
+
 type Told = Pick<TaskState, "files" | "edits">;
+
+/** Whether a call may have changed more files than its events name. */
+export function hasUntold(files: TaskState["files"]): boolean {
+  const told = new Map<string, number>();
+  for (const { steps } of files.values()) {
+    for (const { callId } of steps) {
+      if (callId === null) continue;
+      const count = (told.get(callId) ?? 0) + 1;
+      if (count >= TOLD_MOST) return true;
+      told.set(callId, count);
+    }
+  }
+  return false;
+}
 
 /** The histories of all files that were changed, by path; `earlier` is what was before the first event of `task`. */
 export function historiesOf(task: Told, earlier: Told | null): History[] {

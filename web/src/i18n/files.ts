@@ -207,6 +207,7 @@ export const changes = dictionary(
   {
     title: "改动",
     count: "{count} 个文件有改动",
+    countAtLeast: "至少 {count} 个文件有改动：一次调用只报告 200 个",
     emptyTitle: "还没有改动",
     emptyText: "任务创建、修改或删除的文件会列在这里，并逐行对比。",
     created: "新建",
@@ -241,6 +242,7 @@ export const changes = dictionary(
   {
     title: "Changes",
     count: "Changed files: {count}",
+    countAtLeast: "Changed files: {count} or more; of one call 200 are told",
     emptyTitle: "No changes yet",
     emptyText: "Files that the task makes, changes or deletes are listed here, compared line by line.",
     created: "created",
