@@ -31,6 +31,8 @@ Language = Literal["zh", "en"]
 LANGUAGES: Final[tuple[Language, ...]] = ("zh", "en")
 DESKTOP: Final = (1360, 900)
 PHONE: Final = (390, 844)
+IS_WHOLE: Final = """() => document.fonts.status === "loaded" && [...document.images].every((image) => image.complete)
+    && !document.querySelector("[aria-busy=true]")"""
 EMAIL: Final = {"zh": "lin@example.com", "en": "robin@example.com"}
 
 SALES: Final = "month,region,units\n" + "".join(
@@ -174,8 +176,8 @@ class Set:
                 context.close()
 
     def take(self, page: "Page", name: str) -> None:
-        """Write the picture once nothing moves any more."""
-        page.wait_for_load_state("networkidle") if "settings" in name else page.wait_for_timeout(600)
+        """Write the picture once everything on the page is there."""
+        page.wait_for_function(IS_WHOLE)
         folder = DOCS / self.language / "images"
         folder.mkdir(exist_ok=True)
         page.screenshot(path=folder / f"console-{name}.png", animations="disabled", caret="hide")

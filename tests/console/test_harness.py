@@ -64,7 +64,7 @@ def test_what_was_not_expected_fails_and_so_does_what_was_expected_in_vain():
 
 
 async def test_coroutines_run_beside_a_browser(chromium):
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # yields once, which needs a running loop
 
 
 def test_a_person_looks_as_they_do(console):

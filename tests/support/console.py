@@ -114,7 +114,7 @@ class Console:
         """A page of a browser in which this person is logged in; from now on it is the test's page."""
         context = self._new_context(look)
         attributes = {"domain": "127.0.0.1", "path": "/", "httpOnly": True, "sameSite": "Strict"}
-        context.add_cookies([{"name": COOKIE, "value": person.token, **attributes}])  # type: ignore[typeddict-item]
+        context.add_cookies([{"name": COOKIE, "value": person.token, **attributes}])  # type: ignore[typeddict-item]  # it knows them one by one
         self._page = context.new_page()
         return self._page
 
