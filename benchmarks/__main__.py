@@ -14,6 +14,7 @@ from benchmarks.measure import LOCK_SECONDS, RESULTS, figure, most_seconds
 
 BENCHMARKS: Final = (
     "agent",
+    "console",
     "events",
     "engine",
     "files",

@@ -20,6 +20,7 @@ FAMILIES = {
     "show.": "tasks",
     "doctor.": "doctor",
     "tokens.": "tokens",
+    "users.": "admin",
 }
 """Keys made at run time: `say(f"end.{status}")`."""
 

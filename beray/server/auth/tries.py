@@ -93,7 +93,9 @@ class Tries:
                 return await act(right)
             except PasswordChanged:
                 continue
-            except Refused:  # which has undone its transaction; the password was right all the same
+            except Refused as refused:  # its transaction is undone; the password was right all the same
+                if refused.status_code >= 500:  # nothing can be written now, so nothing can be given back
+                    raise
                 with suppress(Refused):
                     await self._database.write(lambda connection: self._rates.give_back(connection, hit))
                 raise
