@@ -1,9 +1,13 @@
 """What holds for every page of the console: anybody can use it, on any screen, and it asks nobody but its server."""
 
+import fcntl
 import gzip
+import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -18,6 +22,7 @@ from tests.support.waiting import wait_until
 
 INITIAL_JS_MOST: Final = 90_000  # bytes of what `/login` and `/` load, by gzip -9
 STATIC_IMPORT: Final = re.compile(r"""(?:\bfrom|\bimport)\s*["'](\.{1,2}/[^"']+\.js)["']""")
+THEMES: Final = ("light", "dark")  # audited; a small screen is, in test_pages.py and test_timeline.py
 LOOKS: Final = {"light": DESKTOP, "dark": DARK, "phone": Look(theme="dark", size=PHONE.size)}
 
 LONG_WORD: Final = "Donaudampfschifffahrtsgesellschaftskapitaen" * 5
@@ -161,44 +166,63 @@ class Visit:
     outside: list[str]
     is_too_wide: bool
     policy: str | None
-    troubles: tuple[str, ...]
+    troubles: list[str]
 
 
 class Walks:
-    """Visits of every page, made when somebody asks for them first."""
+    """Visits of every page, made when somebody asks for them first, and shared by all processes of a run.
 
-    def __init__(self, chromium: Chromium, server: ServerProcess, scripts: Scripts) -> None:
-        self._chromium = chromium
-        self._server = server
-        self._scripts = scripts
-        self._walked: dict[str, dict[str, Visit]] = {}
+    Args:
+        make: Visits every stop in a look.
+        folder: Where the processes find what others have seen.
+    """
+
+    def __init__(self, make: Callable[[str], dict[str, Visit]], folder: Path) -> None:
+        self._make = make
+        self._folder = folder
 
     def look(self, look: str) -> dict[str, Visit]:
         """Every stop, as somebody sees it who looks so."""
-        if look not in self._walked:
-            console = Console(self._chromium, server=self._server, scripts=self._scripts)
-            try:
-                self._walked[look] = walk(console, LOOKS[look])
-            finally:
-                console.close()
-        return self._walked[look]
+        self._folder.mkdir(exist_ok=True)
+        kept = self._folder / f"{look}.json"
+        with (self._folder / f"{look}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a walk takes its time, and nobody is to make it twice
+            if not kept.exists():
+                visits = self._make(look)
+                kept.write_text(json.dumps({name: asdict(visit) for name, visit in visits.items()}))
+        return {name: Visit(**visit) for name, visit in json.loads(kept.read_text()).items()}
 
 
 @pytest.fixture(scope="session")
-def walks(chromium: Chromium, console_server: ServerProcess, scripts: Scripts) -> Walks:
-    """Visits of every page in every look, which the tests of this process share."""
-    return Walks(chromium, console_server, scripts)
+def walks(
+    chromium: Chromium,
+    console_server: ServerProcess,
+    scripts: Scripts,
+    tmp_path_factory: pytest.TempPathFactory,
+    testrun_uid: str,
+) -> Walks:
+    """Visits of every page in every look, which the tests share."""
+
+    def make(look: str) -> dict[str, Visit]:
+        console = Console(chromium, server=console_server, scripts=scripts)
+        try:
+            return walk(console, LOOKS[look], is_audited=look in THEMES)
+        finally:
+            console.close()
+
+    return Walks(make, tmp_path_factory.getbasetemp().parent / f"walks-{testrun_uid}")
 
 
-def walk(console: Console, look: Look) -> dict[str, Visit]:
-    """Visit every stop."""
+def walk(console: Console, look: Look, *, is_audited: bool) -> dict[str, Visit]:
+    """Visit every stop; where it is audited, axe-core looks at each."""
     console.expects(r"status of 404 .*/tasks/999999999")
     hold = Hold()
     scene = set_scene(console, hold)
+    look_at = partial(visit, console, scene=scene, is_audited=is_audited)
     outside = console.new_page(look)
-    visits = {name: visit(console, outside, stop, scene) for name, stop in STOPS.items() if stop.is_open}
+    visits = {name: look_at(outside, stop) for name, stop in STOPS.items() if stop.is_open}
     inside = console.logged_in_page(scene.person, look)
-    visits |= {name: visit(console, inside, stop, scene) for name, stop in STOPS.items() if not stop.is_open}
+    visits |= {name: look_at(inside, stop) for name, stop in STOPS.items() if not stop.is_open}
     hold.let_go()
     return visits
 
@@ -216,7 +240,7 @@ def set_scene(console: Console, hold: Hold) -> Scene:
     return Scene(person, running=tasks["Run"], waiting=tasks["Ask"], finished=tasks["Finish"])
 
 
-def visit(console: Console, page: Page, stop: Stop, scene: Scene) -> Visit:
+def visit(console: Console, page: Page, stop: Stop, *, scene: Scene, is_audited: bool) -> Visit:
     """Go there, wait until all of it is drawn, and look."""
     before = len(console.troubles)
     path = stop.path.format(running=scene.running, waiting=scene.waiting, finished=scene.finished)
@@ -230,12 +254,12 @@ def visit(console: Console, page: Page, stop: Stop, scene: Scene) -> Visit:
         policy=answer and answer.header_value("content-security-policy"),
         is_too_wide=page.evaluate("document.scrollingElement.scrollWidth > innerWidth"),
         outside=page.evaluate(OUTSIDE),
-        flaws=accessibility_flaws(page),
-        troubles=console.troubles[before:],
+        flaws=accessibility_flaws(page) if is_audited else [],
+        troubles=list(console.troubles[before:]),
     )
 
 
-@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("look", THEMES)
 def test_scenario_25_pages_are_for_everybody(walks, look):
     """WCAG 2.2 AA, as far as a program can tell."""
     visits = walks.look(look)
