@@ -27,7 +27,7 @@ HEAP_MIB: Final = 150  # so that a dozen tabs fit beside everything else
 WHEEL_TURNS: Final = 40
 WATCH = """
 new MutationObserver((changes, observer) => {
-  if (!document.querySelector(".finish")) return;
+  if (!document.querySelector(".card.finish")) return;
   observer.disconnect();
   requestAnimationFrame(() => requestAnimationFrame(() => { window.painted = performance.now(); }));
 }).observe(document, { childList: true, subtree: true });
@@ -58,7 +58,7 @@ class Viewer:
             page = context.new_page()
             page.add_init_script(WATCH)
             page.goto(f"{self._server.base_url}/tasks/{task_id}")
-            page.wait_for_function("window.painted")
+            page.wait_for_function("() => window.painted")
             yield page
         finally:
             context.close()
@@ -78,7 +78,7 @@ class Viewer:
     def frames(self, task_id: int) -> list[float]:
         """Milliseconds of each frame while the wheel turns upwards through the task."""
         with self.opened(task_id) as page:
-            page.locator(".finish").hover()
+            page.locator(".card.finish").hover()
             page.evaluate(FRAMES)
             for _ in range(WHEEL_TURNS):
                 page.mouse.wheel(0, -400)

@@ -157,7 +157,7 @@ class Watch:
 def settle(context: "BrowserContext") -> None:
     """Have heard all that the pages have told so far: what they tell comes in order, an answer last."""
     for page in context.pages:
-        page.wait_for_function("true", timeout=WAIT_MS)
+        page.wait_for_function("() => true", timeout=WAIT_MS)
 
 
 def accessibility_flaws(page: "Page") -> list[str]:
