@@ -12,6 +12,7 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     consumes,
+    initialize,
     invariant,
     multiple,
     rule,
@@ -123,8 +124,16 @@ class LogMachine(RuleBasedStateMachine):
         self.turn += 1
         self.run(self.processes[self.turn % len(self.processes)].database.write(query))
 
+    @initialize(target=tasks)
+    def begin(self):
+        """Most rules need a task: sequences that begin without one would be thrown away by the dozen."""
+        return self.make_task()
+
     @rule(target=tasks)
     def create(self):
+        return self.make_task()
+
+    def make_task(self) -> Expected:
         expected = Expected(next(self.ids))
         row = {"user_id": 1, "goal": "g", "usage": "{}", "created_at": 0, "updated_at": 0, "status": "running"}
         self.write(
