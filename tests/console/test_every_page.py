@@ -22,7 +22,6 @@ from tests.support.waiting import wait_until
 
 INITIAL_JS_MOST: Final = 90_000  # bytes of what `/login` and `/` load, by gzip -9
 STATIC_IMPORT: Final = re.compile(r"""(?:\bfrom|\bimport)\s*["'](\.{1,2}/[^"']+\.js)["']""")
-THEMES: Final = ("light", "dark")  # audited; a small screen is, in test_pages.py and test_timeline.py
 LOOKS: Final = {"light": DESKTOP, "dark": DARK, "phone": Look(theme="dark", size=PHONE.size)}
 
 LONG_WORD: Final = "Donaudampfschifffahrtsgesellschaftskapitaen" * 5
@@ -206,19 +205,19 @@ def walks(
     def make(look: str) -> dict[str, Visit]:
         console = Console(chromium, server=console_server, scripts=scripts)
         try:
-            return walk(console, LOOKS[look], is_audited=look in THEMES)
+            return walk(console, LOOKS[look])
         finally:
             console.close()
 
     return Walks(make, tmp_path_factory.getbasetemp().parent / f"walks-{testrun_uid}")
 
 
-def walk(console: Console, look: Look, *, is_audited: bool) -> dict[str, Visit]:
-    """Visit every stop; where it is audited, axe-core looks at each."""
+def walk(console: Console, look: Look) -> dict[str, Visit]:
+    """Visit every stop."""
     console.expects(r"status of 404 .*/tasks/999999999")
     hold = Hold()
     scene = set_scene(console, hold)
-    look_at = partial(visit, console, scene=scene, is_audited=is_audited)
+    look_at = partial(visit, console, scene=scene)
     outside = console.new_page(look)
     visits = {name: look_at(outside, stop) for name, stop in STOPS.items() if stop.is_open}
     inside = console.logged_in_page(scene.person, look)
@@ -240,7 +239,7 @@ def set_scene(console: Console, hold: Hold) -> Scene:
     return Scene(person, running=tasks["Run"], waiting=tasks["Ask"], finished=tasks["Finish"])
 
 
-def visit(console: Console, page: Page, stop: Stop, *, scene: Scene, is_audited: bool) -> Visit:
+def visit(console: Console, page: Page, stop: Stop, *, scene: Scene) -> Visit:
     """Go there, wait until all of it is drawn, and look."""
     before = len(console.troubles)
     path = stop.path.format(running=scene.running, waiting=scene.waiting, finished=scene.finished)
@@ -254,12 +253,12 @@ def visit(console: Console, page: Page, stop: Stop, *, scene: Scene, is_audited:
         policy=answer and answer.header_value("content-security-policy"),
         is_too_wide=page.evaluate("document.scrollingElement.scrollWidth > innerWidth"),
         outside=page.evaluate(OUTSIDE),
-        flaws=accessibility_flaws(page) if is_audited else [],
+        flaws=accessibility_flaws(page),
         troubles=list(console.troubles[before:]),
     )
 
 
-@pytest.mark.parametrize("look", THEMES)
+@pytest.mark.parametrize("look", LOOKS)
 def test_scenario_25_pages_are_for_everybody(walks, look):
     """WCAG 2.2 AA, as far as a program can tell."""
     visits = walks.look(look)

@@ -1,6 +1,7 @@
 """What the tests of the console rest on: nothing that goes wrong on a page goes by unseen."""
 
 import asyncio
+import threading
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -64,7 +65,7 @@ def test_what_was_not_expected_fails_and_so_does_what_was_expected_in_vain():
 
 
 async def test_coroutines_run_beside_a_browser(chromium):
-    await asyncio.sleep(0)  # yields once, which needs a running loop
+    assert await asyncio.to_thread(threading.get_ident) != threading.get_ident()
 
 
 def test_a_person_looks_as_they_do(console):
