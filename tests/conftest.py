@@ -29,8 +29,8 @@ SHARING = ("console",)  # folders whose tests share what is dear to start: a bro
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Three workers on two cores: the longest tests wait for leases, processes that start, pages that are drawn."""
-    return max(1, (os.cpu_count() or 1) * 3 // 2)
+    """Two workers a core: the longest tests wait for leases, processes that start, pages that are drawn."""
+    return (os.cpu_count() or 1) * 2
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:  # taken where it is used: only those who have a browser need the package
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Request
 
-PROGRAM = "chromium"
+# The same browser without windows takes a third less of the processor's time.
+PROGRAMS = ("chromium-headless-shell", "chromium")
 WAIT_MS = 15_000  # for what a page should show; a crowded machine draws late
 WCAG_2_2_AA = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa")
 NOTHING_ELSE = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"  # no name is looked up, whatever a page asks for
@@ -24,9 +25,13 @@ def chromium_lacks() -> str | None:
     """Why pages can't be tested here; None when they can."""
     if importlib.util.find_spec("playwright") is None:
         return "the package playwright is not installed (uv sync)"
-    if shutil.which(PROGRAM) is None:
-        return "chromium is not installed (apt install chromium)"
+    if _program() is None:
+        return "chromium is not installed (apt install chromium-headless-shell)"
     return None
+
+
+def _program() -> str | None:
+    return next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ class Chromium:
             arguments.append("--no-sandbox")  # chromium refuses to confine what root runs
         expect.set_options(timeout=WAIT_MS)
         started = self._playwright.start()
-        self._browser = started.chromium.launch(executable_path=shutil.which(PROGRAM), args=arguments)
+        self._browser = started.chromium.launch(executable_path=_program(), args=arguments)
         self._loop = asyncio.get_running_loop()
         asyncio._set_running_loop(None)
         return self

@@ -940,7 +940,7 @@ async def too_much_disk_ends_the_command(box: Box) -> None:
 async def closed_folder_counts_with_what_it_holds(box: Box) -> None:
     """A slip of `chmod -R` closes folders to whom they belong; it must not count as an attempt to hide files.
 
-    What a command takes is told by the file system's free space too (`DiskWatch.measure`), hence one that others leave alone.
+    What a command takes is told by the file system's free space too (`DiskWatch.measure`): hence one of its own.
     """
     script = """
 mkdir -p closed/inner unsearched && echo hello > closed/inner/file && echo hello > unsearched/file
