@@ -42,6 +42,7 @@ class PlainProcess:
         self._spec = spec
         self._reason: ExitReason = "exit"
         self._report = b""
+        self._is_over = False
         self._output: asyncio.Queue[tuple[StreamName, bytes] | None] = asyncio.Queue(maxsize=4)
         self._tasks: list[asyncio.Task[object]] = []
         self._process: Subprocess | None = None
@@ -98,6 +99,7 @@ class PlainProcess:
         assert self._process is not None
         code = await self._process.wait()
         self._kill_group()
+        self._is_over = True
         await asyncio.gather(*self._tasks[1:])
         self._timer.cancel()
         self._sandbox.running.discard(self)
@@ -127,7 +129,10 @@ class PlainProcess:
         self._kill_group()
 
     def _kill_group(self) -> None:
+        """Its number may be another's once nobody is left in it."""
         assert self._process is not None
+        if self._is_over:
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 

@@ -702,6 +702,27 @@ async def a_killed_supervisor_is_told_and_its_command_ended(box: Box) -> None:
 
 
 @case_for(*GUARDED)
+async def a_supervisor_killed_for_want_of_memory_is_told_as_that(box: Box) -> None:
+    """The kernel kills it beside a command that takes its time to die; a control group holds them both."""
+    script = 'exec 2>/dev/null; echo up; read line; "$@"; echo $?; sleep 1000'
+    bomb = (box.python, "-I", "-S", "-c", MEMORY_BOMB, "32", "shared")
+    limits = Limits(wall_seconds=30, memory_bytes=64 << 20)
+    process = await box.start("bash", "-c", script, "bash", *bomb, limits=limits, has_input=True)
+    await read_line(process)
+    supervisor = supervisor_of(process)
+    if process.lacks_group:
+        await process.kill()
+        raise NotHere(f"there is no control group: {process.lacks_group}")
+
+    os.kill(supervisor, signal.SIGSTOP)
+    await process.write(b"go\n")
+    assert await read_line(process) == str(128 + signal.SIGKILL)
+    os.kill(supervisor, signal.SIGKILL)
+
+    assert (await process.wait()).reason == "memory"
+
+
+@case_for(*GUARDED)
 async def a_stuck_supervisor_does_not_keep_a_command_alive(box: Box) -> None:
     marker = new_marker()
     process = await box.start("bash", "-c", f"setsid sh -c 'sleep 1000; : {marker}' & echo up; sleep 1000")

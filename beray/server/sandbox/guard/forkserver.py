@@ -66,6 +66,29 @@ class _Ready:
     jobs: socket.socket
 
 
+@dataclass(frozen=True)
+class _Lost:
+    """A supervisor that was killed, until its remains are gone.
+
+    Attributes:
+        control: Its control socket.
+        is_out_of_memory: The kernel has killed in its group for want of memory: a command's processes first, but one
+            that takes its time to die does not keep the kernel from killing the supervisor too.
+    """
+
+    control: int
+    is_out_of_memory: bool
+
+    def tell(self) -> None:
+        """Tell the server, which sees the socket close then."""
+        if self.is_out_of_memory:
+            try:
+                os.write(self.control, Message("memory", code=-signal.SIGKILL).encode())
+            except OSError:  # the server has given the command up meanwhile
+                pass
+        os.close(self.control)
+
+
 class _ForkServer:
     """Who runs, and which control sockets are kept open until the remains of a lost supervisor are gone."""
 
@@ -74,7 +97,7 @@ class _ForkServer:
         self._cgroups = cgroups
         self._reserve: list[_Ready] = []
         self._control_of: dict[int, int] = {}
-        self._lost: list[int] = []
+        self._lost: list[_Lost] = []
         self._group_of: dict[int, Group] = {}
         self._groups_left: list[Group] = []
         self._life_line, self._life = os.pipe2(os.O_CLOEXEC)
@@ -178,7 +201,8 @@ class _ForkServer:
         status = 1
         try:
             signal.set_wakeup_fd(-1)
-            for fd in (self._life, self._wake_up, self._child_ended, *self._control_of.values(), *self._lost):
+            controls = (*self._control_of.values(), *(lost.control for lost in self._lost))
+            for fd in (self._life, self._wake_up, self._child_ended, *controls):
                 os.close(fd)
             for ready in self._reserve:
                 ready.jobs.close()
@@ -199,8 +223,8 @@ class _ForkServer:
             pass
         self._wait_ended()
         if self._lost and not self._kill_remains():
-            for control in self._lost:
-                os.close(control)
+            for lost in self._lost:
+                lost.tell()
             self._lost.clear()
 
     def _wait_ended(self) -> None:
@@ -211,7 +235,9 @@ class _ForkServer:
                 return
             if pid == 0:
                 return
-            self._drop_group(self._group_of.pop(pid, None))
+            group = self._group_of.pop(pid, None)
+            is_out_of_memory = group is not None and status != 0 and group.has_run_out_of_memory()
+            self._drop_group(group)
             self._reserve = [ready for ready in self._reserve if ready.pid != pid]
             control = self._control_of.pop(pid, None)
             if control is None:  # one of the reserve, or something a lost supervisor left
@@ -219,7 +245,7 @@ class _ForkServer:
             if status == 0:
                 os.close(control)
             else:
-                self._lost.append(control)
+                self._lost.append(_Lost(control, is_out_of_memory))
 
     def _kill_remains(self) -> bool:
         """Kill what has fallen to us; False when there is nothing (more)."""
