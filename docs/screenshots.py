@@ -151,6 +151,10 @@ def _plan(story: Story, *, doing: int) -> list[dict[str, str]]:
     return [{"text": text, "status": status} for text, status in zip(story.plan, states, strict=True)]
 
 
+# A browser without windows refuses notifications by itself; others have not been asked yet.
+NOT_ASKED: Final = "Object.defineProperty(Notification, 'permission', { get: () => 'default' })"
+
+
 @dataclass(frozen=True)
 class Set:
     """A server with the story's tasks, and who looks at them."""
@@ -169,6 +173,7 @@ class Set:
         with self.chromium.lent() as browser:
             context = browser.new_context(**look.options(), device_scale_factor=2 if size == PHONE else 1.5)
             cookie = {"name": COOKIE, "value": self.token, "domain": "127.0.0.1", "path": "/"}
+            context.add_init_script(NOT_ASKED)
             context.add_cookies([cookie])  # type: ignore[list-item]  # the fields that it asks for
             try:
                 yield context.new_page()

@@ -241,6 +241,7 @@ def test_scenario_31_usage_is_what_the_api_tells(console):
     page = task.open()
     usage = task.client.get_task(task.task_id, events="none")["usage"]
 
+    worked = task.client.get_usage()["used"]["wall_seconds"]
     total = usage["input_tokens"] + usage["output_tokens"]
     expect(page.locator(".facts [data-usage]")).to_contain_text(f"{total} tokens")
     page.get_by_role("tab", name="Details").click()
@@ -250,6 +251,10 @@ def test_scenario_31_usage_is_what_the_api_tells(console):
             str(usage[name])
         )
     seen_by_everybody(page)
+    task.console.open("/settings")
+    today = page.locator("#usage")
+    expect(today.get_by_text(f"{total}", exact=True)).to_be_visible()
+    expect(today.get_by_text(f"{worked} s", exact=True)).to_be_visible()
 
 
 def test_scenario_33_replay_shows_the_events_in_their_order(console):

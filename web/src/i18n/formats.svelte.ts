@@ -41,6 +41,11 @@ export function duration(milliseconds: number): string {
   return `${Math.floor(whole / 3600)} h${minutes ? ` ${minutes} min` : ""}`;
 }
 
+/** Of what is counted in whole seconds: a time that still runs, or one that the API tells so. */
+export function wholeSeconds(milliseconds: number): string {
+  return milliseconds < 1000 ? "0 s" : duration(Math.floor(milliseconds / 1000) * 1000);
+}
+
 export function dateTime(iso: string): string {
   return new Intl.DateTimeFormat(locale(), { dateStyle: "medium", timeStyle: "medium" }).format(new Date(iso));
 }
