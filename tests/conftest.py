@@ -24,7 +24,7 @@ from tests.support.sandbox_cases import CANARY, Box, open_box
 from tests.support.server import ServerProcess
 
 _numbers = itertools.count(1)
-LONG = ("console", "e2e", "contract", "cli")  # folders of tests that start servers of their own
+LONG = ("attacks", "console", "e2e", "contract", "cli")  # folders of tests that start servers of their own
 SHARING = ("console",)  # folders whose tests share what is dear to start: a browser, with a server
 
 
