@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.measure import Benchmark, Goal, Side
 from beray.client import BeRayClient
 from tests.support.browser import DESKTOP, Chromium, chromium_lacks
-from tests.support.console import COOKIE
+from tests.support.console import log_in
 from tests.support.long_task import lengthen
 from tests.support.scripted_model import HELLO, ScriptedModel
 from tests.support.server import ServerProcess
@@ -52,8 +52,7 @@ class Viewer:
     def opened(self, task_id: int) -> Iterator["Page"]:
         """The task's page, painted."""
         context = self._browser.new_context(**DESKTOP.options())
-        cookie = {"name": COOKIE, "value": self._token, "domain": "127.0.0.1", "path": "/"}
-        context.add_cookies([cookie])  # type: ignore[list-item]  # the fields that it asks for
+        log_in(context, self._token)
         try:
             page = context.new_page()
             page.add_init_script(WATCH)
@@ -110,7 +109,7 @@ def main() -> None:
     """Measure."""
     with Benchmark("console") as bench:
         if lack := chromium_lacks():
-            bench.skip("BeRay's console", lack)
+            bench.skip("BeRay's console", lack)  # no page is drawn without a browser
             return
         with served(bench) as server, Chromium() as chromium:
             token = server.register("viewer@example.com")

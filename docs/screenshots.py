@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from beray.client import BeRayClient
 from tests.support.browser import Chromium, Look, chromium_lacks
-from tests.support.console import COOKIE
+from tests.support.console import log_in
 from tests.support.scripted_model import Hold, Reply, Script, ScriptedModel, call, turns
 from tests.support.server import PASSWORD, ServerProcess
 from tests.support.waiting import wait_until
@@ -172,9 +172,8 @@ class Set:
         look = Look("zh-CN" if self.language == "zh" else "en-US", theme=theme, size=size)
         with self.chromium.lent() as browser:
             context = browser.new_context(**look.options(), device_scale_factor=2 if size == PHONE else 1.5)
-            cookie = {"name": COOKIE, "value": self.token, "domain": "127.0.0.1", "path": "/"}
             context.add_init_script(NOT_ASKED)
-            context.add_cookies([cookie])  # type: ignore[list-item]  # the fields that it asks for
+            log_in(context, self.token)
             try:
                 yield context.new_page()
             finally:

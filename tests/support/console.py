@@ -55,6 +55,13 @@ def _text(message: dict[str, Any]) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
+def log_in(context: "BrowserContext", token: str) -> None:
+    """Have the pages of a browser be those of whom the token belongs to."""
+    context.add_cookies(
+        [{"name": COOKIE, "value": token, "domain": "127.0.0.1", "path": "/", "httpOnly": True, "sameSite": "Strict"}]
+    )
+
+
 class Line(Proxy):
     """A way to the server that a test can break and mend; use it as a context manager."""
 
@@ -113,8 +120,7 @@ class Console:
     def logged_in_page(self, person: Person, look: Look = DESKTOP) -> "Page":
         """A page of a browser in which this person is logged in; from now on it is the test's page."""
         context = self._new_context(look)
-        attributes = {"domain": "127.0.0.1", "path": "/", "httpOnly": True, "sameSite": "Strict"}
-        context.add_cookies([{"name": COOKIE, "value": person.token, **attributes}])  # type: ignore[typeddict-item]  # it knows them one by one
+        log_in(context, person.token)
         self._page = context.new_page()
         return self._page
 
