@@ -88,7 +88,7 @@ class Exit:
             a signal n from the exit status 128 + n; both are given as -n.
         reason: Who ended it.
         report: What the command wrote to descriptor 3, at most 64 KiB.
-        disk_bytes: What work_dir and home hold on disk now; None if it was stopped or lost.
+        disk_bytes: What work_dir and home hold on disk now; None if it was stopped or lost, or nobody could count.
     """
 
     code: int

@@ -14,7 +14,7 @@ library, nothing else. Who dies, and what follows:
 
 - the server: its end of each control socket closes; supervisors end their commands, then the fork server ends.
 - a supervisor: its children fall to the fork server (subreaper), which kills them before it lets the server see the
-  loss.
+  loss, or tells it `memory` where the kernel has killed in their control group for want of it.
 - the fork server: supervisors see their life line close, end their commands and report `lost`; the server starts a
   new one.
 """
